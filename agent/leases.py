@@ -1,0 +1,160 @@
+"""Which addresses are given to which cards of a host: from Placements to reservations, and the DHCP servers that hold them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from nanovirt.agent.dhcp.answer import Reservation
+from nanovirt.agent.dhcp.server import DhcpServer
+from nanovirt.resources.errors import Unavailable
+from nanovirt.resources.placement import PlacedNic, PlacementSpec
+
+log = logging.getLogger(__name__)
+
+
+class Served(NamedTuple):
+    """A reservation on a bridge."""
+
+    bridge: str
+    reservation: Reservation
+
+
+def reservations(spec: PlacementSpec) -> tuple[Served, ...]:
+    """What the cards of a machine are to be given; a card without address or lease gets its address elsewhere."""
+    return tuple(
+        Served(nic.bridge, reservation) for nic in spec.nics if (reservation := _reservation(nic, spec.hostname)) is not None
+    )
+
+
+def _reservation(nic: PlacedNic, hostname: str) -> Reservation | None:
+    if nic.ip is None or nic.lease is None:
+        return None
+    lease = nic.lease
+    return Reservation(
+        mac=nic.mac,
+        ip=nic.ip,
+        subnet=lease.subnet,
+        gateway=lease.gateway,
+        dns=lease.dns,
+        domain=lease.domain,
+        hostname=hostname,
+        lease_seconds=lease.seconds,
+        mtu=nic.mtu,
+    )
+
+
+class Leases(Protocol):
+    """Who gets an address on this host. Nothing here fails: a bridge that is not there yet is served when it comes."""
+
+    def serve(self, uuid: str, served: Served) -> None:
+        """Answer a card of that machine from now on, in the place of what its MAC was given before."""
+        ...
+
+    def withhold(self, uuid: str, mac: str) -> None:
+        """Be silent to a card from now on."""
+        ...
+
+    def served(self, uuid: str) -> tuple[Served, ...]:
+        """What the cards of a machine are given now."""
+        ...
+
+    def leased(self, uuid: str) -> frozenset[str]:
+        """The MACs of a machine that have taken what they are given."""
+        ...
+
+    def refresh(self) -> None:
+        """Mend what the host changed (bridges that came or went); called every few seconds."""
+        ...
+
+
+class Book:
+    """Which machine has which reservations; what every implementation of Leases stands on."""
+
+    def __init__(self) -> None:
+        self._machines: dict[str, dict[str, Served]] = {}
+
+    def put(self, uuid: str, served: Served) -> Served | None:
+        """Note a reservation; gives the one that it replaces."""
+        cards = self._machines.setdefault(uuid, {})
+        before = cards.get(served.reservation.mac)
+        cards[served.reservation.mac] = served
+        return before
+
+    def drop(self, uuid: str, mac: str) -> Served | None:
+        """Strike a reservation out; gives what it was."""
+        cards = self._machines.get(uuid, {})
+        gone = cards.pop(mac, None)
+        if not cards:
+            self._machines.pop(uuid, None)
+        return gone
+
+    def of(self, uuid: str) -> tuple[Served, ...]:
+        """The reservations of a machine."""
+        cards = self._machines.get(uuid)
+        return tuple(cards.values()) if cards else ()
+
+
+class Bridges:
+    """Leases given by one DHCP server for each bridge that has a reservation or is named at the start."""
+
+    def __init__(self, bridges: tuple[str, ...] = ()) -> None:
+        self._book = Book()
+        self._servers: dict[str, DhcpServer] = {name: DhcpServer(name) for name in bridges}
+        self._complaints: dict[str, str] = {}
+
+    @property
+    def servers(self) -> Mapping[str, DhcpServer]:
+        """The DHCP server of each bridge, for figures and tests."""
+        return self._servers
+
+    def serve(self, uuid: str, served: Served) -> None:
+        """See Leases."""
+        before = self._book.put(uuid, served)
+        if before is not None and before.bridge != served.bridge:
+            self._servers[before.bridge].remove(before.reservation.mac)
+        fresh = served.bridge not in self._servers
+        self._servers.setdefault(served.bridge, DhcpServer(served.bridge)).put(served.reservation)
+        if fresh:
+            self._refresh(self._servers[served.bridge])
+
+    def withhold(self, uuid: str, mac: str) -> None:
+        """See Leases."""
+        gone = self._book.drop(uuid, mac)
+        if gone is not None:
+            self._servers[gone.bridge].remove(mac)
+
+    def served(self, uuid: str) -> tuple[Served, ...]:
+        """See Leases."""
+        return self._book.of(uuid)
+
+    def leased(self, uuid: str) -> frozenset[str]:
+        """See Leases."""
+        return frozenset(
+            mac for bridge, reservation in self._book.of(uuid) if self._took(bridge, mac := reservation.mac)
+        )
+
+    def _took(self, bridge: str, mac: str) -> bool:
+        answered = self._servers[bridge].answered.get(mac)
+        return answered is not None and answered.leased is not None
+
+    def refresh(self) -> None:
+        """See Leases."""
+        for server in self._servers.values():
+            self._refresh(server)
+
+    def _refresh(self, server: DhcpServer) -> None:
+        """A bridge that cannot be served is said once, not every few seconds."""
+        try:
+            server.refresh()
+            self._complaints.pop(server.bridge, None)
+        except Unavailable as error:
+            if self._complaints.get(server.bridge) != str(error):
+                log.warning("DHCP is not served", extra={"bridge": server.bridge, "detail": str(error)})
+            self._complaints[server.bridge] = str(error)
+
+    def close(self) -> None:
+        """Stop listening everywhere."""
+        for server in self._servers.values():
+            server.close()

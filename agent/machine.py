@@ -1,0 +1,141 @@
+"""The door to one machine: what a hypervisor and its disks must do for the agent. libvirt's and the simulated one pass one suite."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.placement import PlacedVolume, PlacementSpec
+from nanovirt.resources.report import HostFacts
+
+DomainState = Literal["Running", "Paused", "Stopping", "Off"]
+Ending = Literal["", "Shutdown", "Crashed", "Destroyed", "Failed", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenDomain:
+    """A domain as the hypervisor has it.
+
+    `ended` says why it is Off ("" as long as it was never started, or is not Off; Unknown when the hypervisor has
+    forgotten, as after a boot of the host); `detail` is the hypervisor's own word for that ending or for a pause.
+    `run` differs for each start (QEMU's pid and start time) and is "" when Off; a guest's own reboot keeps it.
+    """
+
+    uuid: str
+    name: str
+    state: DomainState
+    ended: Ending = ""
+    detail: str = ""
+    run: str = ""
+    definition: str = ""
+    """Digest of what it was defined from (kept in the domain's metadata); "" for a domain that is not ours."""
+    live: str = ""
+    """Digest of what the running machine was started from; "" when Off."""
+    cpu: int = 0
+    """Virtual processors of the running machine; 0 when Off."""
+    memory: int = 0
+    """Bytes of memory of the running machine; 0 when Off."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenVolume:
+    """A volume's file: virtual size and bytes on disk."""
+
+    file: str
+    size: int
+    used: int
+
+
+class NoRoom(HypervisorError):
+    """The file system of `path` has no room left for what was asked; what had been begun is removed again."""
+
+    reason = "DiskFull"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no room left in {path}; free some, or give the pool another path")
+        self.path = path
+
+
+class Machine(Protocol):
+    """Every call has a deadline and raises HypervisorError (code: libvirt's) when refused or not answered.
+
+    All calls are idempotent where a crash could repeat them: defining what is defined, making a volume or adding an
+    image that is there, starting what runs, stopping or removing what is gone succeed and change nothing. A call is not
+    half done: a volume, an image or a definition is there completely or not at all, also after kill -9. Calls for
+    different machines may run at the same time; for one machine there is never more than one.
+    """
+
+    async def facts(self) -> HostFacts:
+        """Capacity, versions, bridges, storage, accelerator; never raises: `hypervisor_error` when libvirt does not answer."""
+        ...
+
+    async def domains(self) -> Mapping[str, SeenDomain]:
+        """Every domain by its uuid, ours or not."""
+        ...
+
+    async def domain(self, uuid: str) -> SeenDomain | None:
+        """One domain, or None if there is none of that uuid; cheaper than all of them."""
+        ...
+
+    async def volume(self, file: str) -> SeenVolume | None:
+        """The volume behind a file, or None if there is no such file. A file that QEMU has locked is seen too."""
+        ...
+
+    async def has_image(self, sha256: str) -> bool:
+        """Whether the verified image is in the cache."""
+        ...
+
+    async def add_image(self, sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
+        """Fetch into a temporary file, verify the hash, inspect, convert into an own qcow2, put it into the cache.
+
+        Several machines may ask for one image at a time: it is fetched once. Raises what `fetch` raises, HypervisorError
+        for wrong bytes, NoRoom.
+        """
+        ...
+
+    async def make_volume(self, volume: PlacedVolume) -> None:
+        """A new qcow2 file (an overlay when it has a source, whose image must be in the cache). Raises NoRoom too."""
+        ...
+
+    async def remove_volume(self, file: str) -> None:
+        """Remove a volume's file; the images below it stay."""
+        ...
+
+    async def define(self, placement: PlacementSpec, digest: str) -> None:
+        """Define the domain from the Placement, under its own uuid; a running machine keeps running as it is.
+
+        Its volumes need not be there yet. Autostart is off. `digest` is what `SeenDomain.definition` says afterwards,
+        and `live` after the next start.
+        """
+        ...
+
+    async def start(self, uuid: str) -> None:
+        """Start a defined domain; it is Running (its guest still boots) when this returns."""
+        ...
+
+    async def resume(self, uuid: str) -> None:
+        """Let a paused machine go on."""
+        ...
+
+    async def shut_down(self, uuid: str) -> None:
+        """Ask the guest to end (ACPI); returns at once, and may be asked again while the guest has not ended."""
+        ...
+
+    async def destroy(self, uuid: str) -> None:
+        """End the machine now, as pulling the plug does; it is Off (`ended` Destroyed) when this returns."""
+        ...
+
+    async def undefine(self, uuid: str) -> None:
+        """Forget the definition, with its NVRAM; the machine must be Off. Volumes stay."""
+        ...
+
+    def on_change(self, call: Callable[[str], None]) -> None:
+        """Call `call(uuid)` in the event loop's thread whenever a domain changed by itself ("": anything may have).
+
+        Events are hints: some may be lost, and `call("")` follows whenever that may have happened (libvirtd restarted).
+        Asking again replaces the caller before; an agent that starts anew in the same process asks again.
+        """
+        ...

@@ -1,0 +1,236 @@
+"""Deciding what to do to one machine: from its Placement, what is seen of it and what is remembered, to ordered steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nanovirt.agent import power
+from nanovirt.agent.leases import Served, reservations
+from nanovirt.agent.machine import SeenDomain, SeenVolume
+from nanovirt.agent.memory import Memory
+from nanovirt.agent.steps import (
+    Act,
+    Define,
+    Destroy,
+    FetchImage,
+    LookAgain,
+    MakeVolume,
+    Remember,
+    RemoveVolume,
+    Serve,
+    Start,
+    Step,
+    Undefine,
+    Withhold,
+)
+from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
+
+BRIDGE_SECONDS = 10.0
+"""How often to look for a bridge that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A Placement, and what is derived from it once: digest of the hardware, reservations of the cards."""
+
+    placement: Placement
+    digest: str
+    reservations: tuple[Served, ...]
+
+    @classmethod
+    def of(cls, placement: Placement) -> Wish:
+        """Derive it."""
+        return cls(placement, digest(placement.spec), reservations(placement.spec))
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The step that failed last, why (a word of reasons.py with its parameters), and when to try it again."""
+
+    step: Act
+    reason: str
+    params: Mapping[str, Any]
+    tries: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is seen of one machine now, and what the server was told of it last."""
+
+    domain: SeenDomain | None = None
+    since: float = 0.0
+    """When the domain was first seen in this state."""
+    volumes: Mapping[str, SeenVolume] = field(default_factory=dict)
+    """Those of the Placement's files that are there."""
+    images: frozenset[str] = frozenset()
+    """Hashes of the images in the cache, of those that its volumes need."""
+    bridges: frozenset[str] = frozenset()
+    served: tuple[Served, ...] = ()
+    leased: frozenset[str] = frozenset()
+    boot_id: str = ""
+    told: PlacementStatus = field(default_factory=PlacementStatus)
+    trouble: Trouble | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a machine that is not off."""
+        return self.domain is not None and self.domain.state != "Off"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, the memory that it begins with, and whether a bridge or a disk that was there keeps it from starting."""
+
+    steps: tuple[Step, ...]
+    memory: Memory
+    missing_bridge: str = ""
+    lost_volume: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to do but wait."""
+        return all(isinstance(step, LookAgain) for step in self.steps)
+
+
+def digest(spec: PlacementSpec) -> str:
+    """What the definition depends on, and nothing else: power, size of disks and leases are not of it."""
+    hardware = (
+        spec.domain.model_dump_json(),
+        spec.cpu,
+        int(spec.memory),
+        tuple((volume.name, volume.file, volume.bus, volume.purpose, volume.format) for volume in spec.volumes),
+        tuple((nic.name, nic.mac, nic.model, nic.bridge, nic.mtu) for nic in spec.nics),
+    )
+    return hashlib.sha256(repr(hardware).encode()).hexdigest()[:32]
+
+
+def decide(wish: Wish | None, seen: Observed, memory: Memory, now: float) -> Decision:
+    """The steps that lead to what is wished; none when it is there. `now`: seconds since 1970.
+
+    A Placement below the highest epoch that was seen is never obeyed, and absence is never an order: a machine without
+    a Placement keeps running, and keeps its address.
+    """
+    if wish is None:
+        return Decision(tuple(_left_alone(seen, memory)), memory)
+    if outdated(wish, memory):
+        return Decision((), memory)
+    placement = wish.placement
+    if placement.deleting or placement.spec.role == "Revoked":
+        noted = accepted(wish, seen, memory)
+        return Decision((*_note(memory, noted), *paced(_end(wish, seen), seen, now)), noted)
+    if placement.spec.role == "Incoming":
+        return Decision((), memory)
+    return _active(wish, seen, memory, now)
+
+
+def outdated(wish: Wish, memory: Memory) -> bool:
+    """Whether a Placement at a higher epoch was seen on this host."""
+    return wish.placement.spec.epoch < memory.epoch
+
+
+def accepted(wish: Wish, seen: Observed, memory: Memory) -> Memory:
+    """The memory that has taken notice of the Placement; a lost memory is filled from what the server was told."""
+    placement, held = wish.placement, memory.placement
+    if not memory.epoch and seen.told.epoch == placement.spec.epoch:
+        memory = _recalled(memory, seen.told)
+    known = held is not None and _version(held) == _version(placement) and memory.epoch == placement.spec.epoch
+    if known:
+        return memory
+    kept = placement.model_copy(update={"status": PlacementStatus()})
+    return memory.model_copy(update={"epoch": placement.spec.epoch, "placement": kept})
+
+
+def _version(placement: Placement) -> tuple[str, int]:
+    return placement.metadata.uid, placement.metadata.generation
+
+
+def _recalled(memory: Memory, told: PlacementStatus) -> Memory:
+    shut_down = told.state == "Stopped" and told.reason == "GuestShutdown"
+    held = {"intent": "Held", "ended": "Shutdown"} if shut_down else {}
+    return memory.model_copy(update={"started": told.started, "restart_at": told.restarted_at, **held})
+
+
+def _note(before: Memory, after: Memory) -> Iterator[Step]:
+    if after != before:
+        yield Remember(after)
+
+
+def _left_alone(seen: Observed, memory: Memory) -> Iterator[Act]:
+    """No Placement: who is there goes on being served, who is not loses the address."""
+    if seen.domain is None:
+        yield from (Withhold(served.reservation.mac) for served in seen.served)
+    elif memory.placement is not None:
+        yield from (Serve(served) for served in reservations(memory.placement.spec) if served not in seen.served)
+
+
+# --- the end of a Placement ---
+
+
+def _end(wish: Wish, seen: Observed) -> Iterator[Act]:
+    """Machine, definition and addresses go; disks only when an operation names them, and never those of a Revoked one."""
+    if seen.on:
+        yield Destroy()
+    if seen.domain is not None:
+        yield Undefine()
+    yield from (Withhold(served.reservation.mac) for served in seen.served)
+    yield from (RemoveVolume(file) for file in doomed(wish.placement).values() if file in seen.volumes)
+
+
+def doomed(placement: Placement) -> dict[str, str]:
+    """The files that a deleted Placement's operations remove, by the operation's uid; only disks of its own count."""
+    if not placement.deleting or placement.spec.role == "Revoked":
+        return {}
+    files = {name: volume.file for volume in placement.spec.volumes for name in (volume.name, volume.file)}
+    return {one.uid: files[one.volume] for one in placement.spec.operations if one.volume in files}
+
+
+# --- an active Placement ---
+
+
+def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
+    spec = wish.placement.spec
+    noted, acts = power.decide(spec, power.Seen(seen.domain, seen.since, seen.boot_id), accepted(wish, seen, memory), now)
+    lost = next((file for file in noted.volumes if file not in seen.volumes and _wanted(spec, file)), "")
+    bridge = next((nic.bridge for nic in spec.nics if nic.bridge not in seen.bridges), "")
+    if Start() in acts and (lost or bridge):
+        acts = (LookAgain(BRIDGE_SECONDS),)
+    else:
+        lost = bridge = ""
+    steps = (*_serving(wish, seen), *_preparing(wish, seen, noted), *acts)
+    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost)
+
+
+def _wanted(spec: PlacementSpec, file: str) -> bool:
+    return any(volume.file == file for volume in spec.volumes)
+
+
+def _serving(wish: Wish, seen: Observed) -> Iterator[Act]:
+    macs = {served.reservation.mac for served in wish.reservations}
+    yield from (Withhold(mac) for served in seen.served if (mac := served.reservation.mac) not in macs)
+    yield from (Serve(served) for served in wish.reservations if served not in seen.served)
+
+
+def _preparing(wish: Wish, seen: Observed, memory: Memory) -> Iterator[Act]:
+    """Disks that were never there, and the definition. A disk that was there and is gone is not made anew: it is lost."""
+    spec, images = wish.placement.spec, set(seen.images)
+    for volume in spec.volumes:
+        if volume.file in seen.volumes or volume.file in memory.volumes:
+            continue
+        if volume.source is not None and volume.source.sha256 not in images:
+            images.add(volume.source.sha256)
+            yield FetchImage(volume.name, volume.source)
+        yield MakeVolume(volume)
+    if seen.domain is None or seen.domain.definition != wish.digest:
+        yield Define(spec, wish.digest)
+
+
+def paced(steps: Iterator[Act] | tuple[Step, ...], seen: Observed, now: float) -> tuple[Step, ...]:
+    """The steps up to the one that failed and is not yet to be tried again."""
+    found, trouble = tuple(steps), seen.trouble
+    if trouble is None or now >= trouble.until or trouble.step not in found:
+        return found
+    return (*found[: found.index(trouble.step)], LookAgain(trouble.until - now))

@@ -1,0 +1,138 @@
+"""Deciding whether a machine is to run: the wish, a restart asked for once, and what to do when it ended by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nanovirt.agent.machine import SeenDomain
+from nanovirt.agent.memory import Memory
+from nanovirt.agent.steps import Destroy, LookAgain, Remember, Resume, ShutDown, Start, Step
+from nanovirt.resources.instance import Restart
+from nanovirt.resources.placement import PlacementSpec
+
+BUDGET, BUDGET_SECONDS = 3, 600.0
+"""So many restarts by itself within so many seconds."""
+PRESS_SECONDS = 5.0
+"""How often a guest that is to end is asked: one that still boots hears nothing."""
+LINGER_SECONDS = 5.0
+"""How long after its grace a guest may still end because it was once asked to."""
+PAUSED_SECONDS = 30.0
+"""How long a paused machine is left before it is let go on: a full disk pauses it again at once."""
+SPENT = "BudgetSpent"
+
+Verdict = tuple[Memory, tuple[Step, ...]]
+"""The memory to begin with, and the steps after it. Before `Start` all that the machine needs is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The domain, since when it is in its state, and the boot of the host."""
+
+    domain: SeenDomain | None
+    since: float
+    boot_id: str
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a machine that is not off."""
+        return self.domain is not None and self.domain.state != "Off"
+
+
+def decide(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdict:
+    """What to do so that it runs, or does not."""
+    match spec.power_state:
+        case "Running" if seen.on:
+            return _running(spec, seen, memory, now)
+        case "Running":
+            return _off(spec, seen, memory, now)
+        case "Stopped" if seen.on:
+            return _stopping(spec, memory, now, hard=False)
+        case "Stopped":
+            return _with(memory, intent="Off", asked=None, ended="", detail=""), ()
+        case _:
+            return memory, ()
+
+
+def due(restart: Restart | None, memory: Memory) -> bool:
+    """Whether a restart is asked for that was not carried out yet."""
+    return restart is not None and (memory.restart_at is None or restart.at > memory.restart_at)
+
+
+def _with(memory: Memory, **changes: Any) -> Memory:
+    if all(getattr(memory, name) == value for name, value in changes.items()):
+        return memory
+    return memory.model_copy(update=changes)
+
+
+def _files(spec: PlacementSpec) -> tuple[str, ...]:
+    return tuple(volume.file for volume in spec.volumes)
+
+
+# --- it is on ---
+
+
+def _running(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdict:
+    if spec.restart is not None and due(spec.restart, memory) and not _adopted(memory):
+        return _stopping(spec, memory, now, hard=spec.restart.mode == "Hard")
+    if seen.domain is not None and seen.domain.state == "Paused":
+        left = seen.since + PAUSED_SECONDS - now
+        return memory, (LookAgain(left),) if left > 0 else (Resume(),)
+    if memory.intent == "Started":
+        return memory, ()
+    if memory.asked is not None and 0 <= now - memory.asked < spec.stop_grace_seconds + LINGER_SECONDS:
+        return memory, (LookAgain(memory.asked + spec.stop_grace_seconds + LINGER_SECONDS - now),)
+    taken = _with(_taken_over(spec, memory), intent="Started", asked=None, ended="", detail="", boot_id=seen.boot_id)
+    return _with(taken, started=max(1, taken.started), volumes=_files(spec)), ()
+
+
+def _adopted(memory: Memory) -> bool:
+    """It runs, and nothing is known of how it came to: its restart may have been carried out already."""
+    return not memory.started
+
+
+def _taken_over(spec: PlacementSpec, memory: Memory) -> Memory:
+    if not _adopted(memory) or spec.restart is None or not due(spec.restart, memory):
+        return memory
+    return _with(memory, restart_at=spec.restart.at)
+
+
+def _stopping(spec: PlacementSpec, memory: Memory, now: float, *, hard: bool) -> Verdict:
+    """Ask the guest, again and again, until its grace is over; then pull the plug."""
+    if memory.intent != "Off" or memory.asked is None or memory.asked > now:
+        memory = _with(memory, intent="Off", asked=now)
+    left = (memory.asked or now) + spec.stop_grace_seconds - now
+    if hard or left <= 0:
+        return memory, (Destroy(),)
+    return memory, (ShutDown(), LookAgain(min(PRESS_SECONDS, left)))
+
+
+# --- it is off ---
+
+
+def _off(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdict:
+    if due(spec.restart, memory) or memory.intent in ("Off", "Starting"):
+        return _starting(spec, seen, memory)
+    if memory.intent == "Held":
+        return memory, ()
+    ended = (seen.domain and seen.domain.ended) or "Unknown"
+    detail = (seen.domain and seen.domain.detail) or ended
+    if spec.restart_policy == "Never" or (spec.restart_policy == "OnFailure" and ended == "Shutdown"):
+        return _with(memory, intent="Held", ended=ended, detail=detail), ()
+    if memory.boot_id != seen.boot_id:
+        return _starting(spec, seen, memory)
+    recent = tuple(at for at in memory.restarts if 0 <= now - at < BUDGET_SECONDS)
+    if len(recent) >= BUDGET:
+        return _with(memory, intent="Held", ended=SPENT, detail=detail), ()
+    return _starting(spec, seen, _with(memory, restarts=(*recent, now)))
+
+
+def _starting(spec: PlacementSpec, seen: Seen, memory: Memory) -> Verdict:
+    """Any start carries out the restart that is asked for; it is noted before, and that it was done after."""
+    count = memory.started + (memory.intent != "Starting")
+    at = spec.restart.at if spec.restart is not None and due(spec.restart, memory) else memory.restart_at
+    noted = _with(
+        memory,
+        intent="Starting", started=count, restart_at=at, asked=None, ended="", detail="", boot_id=seen.boot_id,
+    )  # fmt: skip
+    return noted, (Start(), Remember(_with(noted, intent="Started", volumes=_files(spec))))

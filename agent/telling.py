@@ -1,0 +1,207 @@
+"""What the server is told of one machine: Placement.status from what is seen, decided and remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanovirt.agent import power
+from nanovirt.agent.machine import NoRoom, SeenDomain
+from nanovirt.agent.memory import Memory
+from nanovirt.agent.plan import Decision, Observed, Wish, doomed, outdated
+from nanovirt.agent.steps import Act, Define, FetchImage, LookAgain, MakeVolume, RemoveVolume, Start
+from nanovirt.resources.errors import NanoError
+from nanovirt.resources.placement import (
+    OperationResult,
+    Placement,
+    PlacementSpec,
+    PlacementStatus,
+    SeenNic,
+    State,
+    VolumeUse,
+)
+from nanovirt.resources.quantities import Bytes
+
+USED_SLACK = 64 << 20
+"""Bytes by which a disk may have grown, besides an eighth, without anybody being told."""
+
+Word = tuple[State, str, dict[str, Any]]
+"""State, reason (reasons.py; "" when there is nothing to say) and its parameters."""
+
+
+def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | None:
+    """The status as it should stand; None when there is nothing to tell (not obeyed, not begun)."""
+    spec, memory = wish.placement.spec, decision.memory
+    ending = wish.placement.deleting or spec.role == "Revoked"
+    if outdated(wish, memory):
+        return _superseded(wish) if ending else None
+    if ending:
+        return _ending(wish, seen)
+    if spec.role == "Incoming":
+        return None
+    state, reason, params = _word(spec, seen, decision)
+    domain = seen.domain
+    same = domain is not None and wish.digest == domain.definition == (domain.live or wish.digest)
+    return PlacementStatus(
+        state=state,
+        reason=reason,
+        params=params,
+        epoch=spec.epoch,
+        applied_generation=_generation(wish, seen) if same and decision.settled else seen.told.applied_generation,
+        applied=_applied(domain),
+        restarted_at=max(filter(None, (memory.restart_at, seen.told.restarted_at)), default=None),
+        started=max(memory.started, seen.told.started),
+        nics=_nics(spec, seen, memory),
+        volumes=_volumes(spec, seen),
+        guest=seen.told.guest,
+    )
+
+
+def _generation(wish: Wish, seen: Observed) -> int:
+    failing = seen.trouble is not None and isinstance(seen.trouble.step, Define | MakeVolume | FetchImage)
+    return seen.told.applied_generation if failing else wish.placement.metadata.generation
+
+
+def _applied(domain: SeenDomain | None) -> dict[str, Any]:
+    if domain is None or not domain.cpu:
+        return {}
+    return {"cpu": domain.cpu, "memory": str(Bytes(domain.memory))}
+
+
+def _nics(spec: PlacementSpec, seen: Observed, memory: Memory) -> tuple[SeenNic, ...]:
+    """A card that took its address has taken it until the machine is started anew: a DHCP server forgets, the guest does not."""
+    same_run = memory.started == seen.told.started
+    took = {(nic.mac, nic.ip) for nic in seen.told.nics if nic.leased and same_run}
+    return tuple(
+        SeenNic(name=nic.name, mac=nic.mac, ip=ip, leased=nic.mac in seen.leased or (nic.mac, ip) in took)
+        for nic, ip in ((nic, str(nic.ip or "")) for nic in spec.nics)
+    )
+
+
+def _volumes(spec: PlacementSpec, seen: Observed) -> tuple[VolumeUse, ...]:
+    """Bytes on disk; a size that was told before stays until it is worth a word."""
+    told = {use.name: use.used for use in seen.told.volumes}
+    return tuple(
+        VolumeUse(name=volume.name, used=_used(told.get(volume.name), seen.volumes[volume.file].used))
+        for volume in spec.volumes
+        if volume.file in seen.volumes
+    )
+
+
+def _used(told: Bytes | None, used: int) -> Bytes:
+    if told is not None and abs(used - told) <= USED_SLACK + told // 8:
+        return told
+    return Bytes(used)
+
+
+# --- state and reason ---
+
+
+def _word(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
+    if seen.on:
+        return _on(spec, seen, decision)
+    if decision.missing_bridge:
+        params = {"host": spec.host, "device": decision.missing_bridge, "network": ""}
+        return "Failed", "BridgeMissing", params
+    if decision.lost_volume:
+        return "Failed", "HypervisorRefused", {"host": spec.host, "detail": f"{decision.lost_volume} is gone"}
+    troubled = _troubled(seen, decision)
+    if troubled is not None:
+        return troubled
+    if Start() in decision.steps:
+        return ("Preparing", "Provisioning", {}) if _unmade(decision) else ("Starting", "Starting", {})
+    if decision.memory.intent == "Held":
+        return _held(spec, decision.memory)
+    return ("Preparing", "Provisioning", {}) if _unmade(decision) else ("Stopped", "StoppedAsDesired", {})
+
+
+def _on(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
+    assert seen.domain is not None
+    if decision.memory.intent == "Off" or seen.domain.state == "Stopping":
+        return "Stopping", "Stopping", {}
+    if seen.domain.state == "Paused":
+        detail = f"the machine is paused ({seen.domain.detail or 'for no known reason'})"
+        return "Failed", "HypervisorRefused", {"host": spec.host, "detail": detail}
+    troubled = _troubled(seen, decision)
+    return ("Running", troubled[1], troubled[2]) if troubled else ("Running", "", {})
+
+
+def _troubled(seen: Observed, decision: Decision) -> Word | None:
+    """The step that failed, as long as the plan waits to try it again."""
+    if seen.trouble is None or not decision.steps or not isinstance(decision.steps[-1], LookAgain):
+        return None
+    state: State = "Preparing" if isinstance(seen.trouble.step, FetchImage) else "Failed"
+    return state, seen.trouble.reason, dict(seen.trouble.params)
+
+
+def _unmade(decision: Decision) -> bool:
+    return any(isinstance(step, FetchImage | MakeVolume | Define) for step in decision.steps)
+
+
+def _held(spec: PlacementSpec, memory: Memory) -> Word:
+    if memory.ended == "Shutdown":
+        return "Stopped", "GuestShutdown", {}
+    if memory.ended == power.SPENT:
+        minutes = int(power.BUDGET_SECONDS // 60)
+        return "Failed", "RestartBudgetSpent", {"count": len(memory.restarts) + 1, "minutes": minutes}
+    return "Stopped", "Crashed", {"detail": memory.detail, "policy": spec.restart_policy}
+
+
+# --- the end of a Placement ---
+
+
+def _ending(wish: Wish, seen: Observed) -> PlacementStatus:
+    spec, told = wish.placement.spec, seen.told
+    gone = seen.domain is None
+    files = doomed(wish.placement)
+    results = tuple(_result(one.uid, files, seen) for one in _operations(wish.placement))
+    released = gone and all(result.state != "Running" for result in results)
+    return told.model_copy(
+        update={
+            "state": "Stopped" if gone else "Stopping",
+            "reason": "Deleting",
+            "params": {},
+            "epoch": spec.epoch,
+            "applied": {},
+            "nics": (),
+            "operations": results,
+            "released": released,
+        }
+    )
+
+
+def _operations(placement: Placement) -> tuple[Any, ...]:
+    return placement.spec.operations if placement.deleting and placement.spec.role != "Revoked" else ()
+
+
+def _result(uid: str, files: dict[str, str], seen: Observed) -> OperationResult:
+    if uid not in files:
+        return OperationResult(uid=uid, state="Failed", detail="names no volume of this Placement")
+    if seen.domain is None and files[uid] not in seen.volumes:
+        return OperationResult(uid=uid, state="Succeeded")
+    trouble = seen.trouble
+    failed = trouble is not None and trouble.step == RemoveVolume(files[uid])
+    return OperationResult(uid=uid, state="Running", detail=str(trouble.params.get("detail", "")) if trouble and failed else "")
+
+
+def _superseded(wish: Wish) -> PlacementStatus:
+    """A newer Placement of the same machine stands on this host: nothing of this one runs, and no disk is touched."""
+    placement = wish.placement
+    results = tuple(
+        OperationResult(uid=one.uid, state="Failed", detail="a newer Placement of the machine holds its disks")
+        for one in _operations(placement)
+    )
+    return PlacementStatus(
+        state="Stopped", reason="Deleting", epoch=placement.spec.epoch, operations=results, released=True
+    )
+
+
+# --- why a step failed ---
+
+
+def why(step: Act, error: NanoError, host: str) -> tuple[str, dict[str, Any]]:
+    """The word of reasons.py for a step that failed, and its parameters."""
+    if isinstance(error, NoRoom):
+        return "DiskFull", {"host": host, "path": error.path}
+    if isinstance(step, FetchImage):
+        return "ImageFetchFailed", {"host": host, "image": step.image.image, "detail": str(error)}
+    return "HypervisorRefused", {"host": host, "detail": str(error)}

@@ -1,0 +1,1 @@
+"""Choosing among things: the planners, and the one generic loop that runs them."""

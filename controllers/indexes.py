@@ -1,0 +1,156 @@
+"""What is handed out, counted from rows as writes are staged: room on hosts, addresses, machines by owner."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from nanovirt.resources.address_pool import AddressPool
+from nanovirt.resources.codec import load
+from nanovirt.resources.kind import Key
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.store import Change, Entry
+
+
+class Load:
+    """What is bound to one host: cpus, bytes of memory, bytes of disk that volumes may grow to, machines."""
+
+    __slots__ = ("cpus", "disk", "instances", "memory")
+
+    def __init__(self) -> None:
+        self.cpus = self.memory = self.disk = self.instances = 0
+
+
+class Loads:
+    """The load of each host, and the Placement keys on it."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, Load] = {}
+        self.placements: dict[str, set[Key]] = defaultdict(set)
+        self.pool_disk: dict[str, int] = defaultdict(int)
+        self.pool_volumes: dict[str, int] = defaultdict(int)
+
+    def of(self, host: str) -> Load:
+        """The load of a host: one object that goes on being counted on."""
+        return self._by_host.setdefault(host, Load())
+
+    def apply(self, change: Change) -> None:
+        """Count a change of a Placement or a Volume."""
+        for entry, sign in ((change.before, -1), (change.after, 1)):
+            if entry is None:
+                continue
+            if change.key.plural == "placements":
+                self._placement(change.key, entry, sign)
+            elif change.key.plural == "volumes":
+                self._volume(entry, sign)
+
+    def _placement(self, key: Key, entry: Entry, sign: int) -> None:
+        row = entry.row
+        load_ = self._by_host.setdefault(row.host, Load())
+        load_.cpus += sign * int(row.cpu)
+        load_.memory += sign * Bytes.read(row.memory)
+        load_.instances += sign
+        held = self.placements[row.host]
+        held.add(key) if sign > 0 else held.discard(key)
+
+    def _volume(self, entry: Entry, sign: int) -> None:
+        size = sign * Bytes.read(entry.row.size)
+        if entry.row.host is not None:
+            self._by_host.setdefault(entry.row.host, Load()).disk += size
+        self.pool_disk[entry.row.storage_pool] += size
+        self.pool_volumes[entry.row.storage_pool] += sign
+
+
+class Leases:
+    """Who holds which address and which MAC; finds a free one from where the last one was given out."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[int, str]] = defaultdict(dict)
+        self._macs: dict[str, str] = {}
+        self._by_uid: dict[str, set[Key]] = defaultdict(set)
+        self._cursor: dict[str, int] = {}
+
+    def apply(self, change: Change) -> None:
+        """Count a change of an Address."""
+        if change.key.plural != "addresses":
+            return
+        for entry, sign in ((change.before, -1), (change.after, 1)):
+            if entry is not None:
+                self._count(change.key, entry, sign)
+
+    def _count(self, key: Key, entry: Entry, sign: int) -> None:
+        row, ip = entry.row, int(IPv4Address(entry.row.ip))
+        if sign > 0:
+            self._held[row.address_pool][ip] = row.instance
+            self._macs[row.mac] = row.instance
+            self._by_uid[row.instance_uid].add(key)
+            self._cursor[row.address_pool] = ip + 1
+            return
+        self._held[row.address_pool].pop(ip, None)
+        self._macs.pop(row.mac, None)
+        self._by_uid[row.instance_uid].discard(key)
+        if not self._by_uid[row.instance_uid]:
+            del self._by_uid[row.instance_uid]
+
+    def used(self, pool: str) -> int:
+        """How many addresses of a pool are held."""
+        return len(self._held.get(pool, ()))
+
+    def holder(self, pool: str, ip: IPv4Address) -> str | None:
+        """NAMESPACE/NAME of the instance that holds an address."""
+        return self._held.get(pool, {}).get(int(ip))
+
+    def mac_holder(self, mac: str) -> str | None:
+        """NAMESPACE/NAME of the instance that has a MAC."""
+        return self._macs.get(mac)
+
+    def of_instance(self, uid: str) -> list[Key]:
+        """The Address objects of an instance."""
+        return sorted(self._by_uid.get(uid, ()))
+
+    def free(self, pool: AddressPool, besides: frozenset[IPv4Address] = frozenset()) -> IPv4Address | None:
+        """A free address, the one longest after the last given; None when the pool is full."""
+        held, excluded = self._held.get(pool.metadata.name, {}), pool.excluded() | besides
+        cursor = self._cursor.get(pool.metadata.name, 0)
+        for number in _from(pool, cursor):
+            if number not in held and IPv4Address(number) not in excluded:
+                return IPv4Address(number)
+        return None
+
+
+def _from(pool: AddressPool, cursor: int) -> Iterator[int]:
+    """Every address of the ranges once, beginning at `cursor` and going round."""
+    spans = [(int(one.first), int(one.last)) for one in pool.spec.ranges]
+    for first, last in spans:
+        yield from range(max(first, cursor), last + 1)
+    for first, last in spans:
+        yield from range(first, min(last, cursor - 1) + 1)
+
+
+class Owners:
+    """Which Placement an instance has, and which objects name an owner by uid."""
+
+    def __init__(self) -> None:
+        self.placements: dict[str, set[Key]] = defaultdict(set)
+        self.dependents: dict[str, set[Key]] = defaultdict(set)
+
+    def apply(self, change: Change) -> None:
+        """Follow Placements by instance uid, and ownerReferences of everything."""
+        for entry, sign in ((change.before, -1), (change.after, 1)):
+            if entry is None:
+                continue
+            if change.key.plural == "placements":
+                _mark(self.placements, entry.row.instance_uid, change.key, sign)
+            if b'"ownerReferences"' in entry.raw:
+                for owner in load(entry.raw)["metadata"].get("ownerReferences", ()):
+                    _mark(self.dependents, owner["uid"], change.key, sign)
+
+
+def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:
+    if sign > 0:
+        index[uid].add(key)
+        return
+    index[uid].discard(key)
+    if not index[uid]:
+        del index[uid]

@@ -1,0 +1,181 @@
+"""The controller that alone composes Placement, Address, Volume and Instance.status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+from nanovirt.controllers.actions import Action, Transact, event_key, set_status, tell
+from nanovirt.controllers.composing import Composition, Missing, compose, followed, volume_name
+from nanovirt.controllers.observing import observed, waiting
+from nanovirt.controllers.world import World
+from nanovirt.resources.conditions import find, settle
+from nanovirt.resources.event import Event
+from nanovirt.resources.host import Host
+from nanovirt.resources.instance import FINALIZER, Instance, InstanceStatus
+from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import FINALIZER as RELEASED
+from nanovirt.resources.placement import Operation, Placement, PlacementSpec
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.store import Create, Delete, Op, Update
+
+NAME = "instances"
+READS = (
+    "instances",
+    "placements",
+    "hosts",
+    "computepools",
+    "storagepools",
+    "addresspools",
+    "systemtemplates",
+    "images",
+    "events",
+)
+WRITES = ("instances/status", "instances/finalizers", "placements", "volumes", "addresses", "events")
+
+WARNED = (
+    "NoHostFits",
+    "AddressPoolFull",
+    "ImageFetchFailed",
+    "HypervisorRefused",
+    "Crashed",
+    "RestartBudgetSpent",
+    "DiskFull",
+)
+
+
+def plan(instance: Instance | None, world: World, now: datetime) -> Iterator[Action]:
+    """What to do about one instance; nothing when all is settled."""
+    if instance is None:
+        return
+    placement = placement_of(instance, world)
+    if instance.deleting:
+        yield from _deletion(instance, placement, world, now)
+    elif placement is None:
+        yield from _placing(instance, world, now)
+    else:
+        yield from _following(instance, placement, world, now)
+
+
+def placement_of(instance: Instance, world: World) -> Placement | None:
+    """The Placement with the highest epoch, or None."""
+    keys = world.owners.placements.get(instance.metadata.uid, ())
+    found = [world.read(Placement, key.name, key.namespace) for key in keys]
+    return max((one for one in found if one is not None), key=lambda one: one.spec.epoch, default=None)
+
+
+def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action]:
+    try:
+        made = compose(instance, world)
+    except Missing as missing:
+        status = waiting(instance, missing.reason, **missing.params)
+        yield from _status(instance, status, world, now)
+        return
+    after = observed(instance, made.placement, reachable=True)
+    ops = [*_created(made), *_status_ops(instance, after, world, now)]
+    ops.append(_told(instance, world, now, "Normal", Reason.Scheduled, host=made.host))
+    yield Transact(tuple(ops))
+
+
+def _created(made: Composition) -> Iterator[Op]:
+    for part in made.parts():
+        yield Create(part.key, part.to_json())
+
+
+def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
+    ops: list[Op] = []
+    spec = followed(placement.spec, instance)
+    if spec != placement.spec:
+        placement = placement.model_copy(update={"spec": spec})
+        ops.append(Update(placement.key, placement.to_json()))
+    status = observed(instance, placement, reachable=_reachable(placement, world))
+    ops += _status_ops(instance, status, world, now)
+    if ops:
+        yield Transact(tuple(ops))
+
+
+def _deletion(instance: Instance, placement: Placement | None, world: World, now: datetime) -> Iterator[Action]:
+    if placement is None:
+        yield Transact((*_freed(instance, world), _without_finalizer(instance)))
+    elif not placement.deleting:
+        ordered = placement.model_copy(update={"spec": _removal(placement)})
+        status = observed(instance, ordered, reachable=_reachable(placement, world))
+        removal = (Update(ordered.key, ordered.to_json()), Delete(ordered.key))
+        yield Transact((*removal, *_status_ops(instance, status, world, now)))
+    elif placement.status.released and _removed(placement):
+        yield Transact(tuple(_gone(instance, placement, world)))
+    else:
+        yield from _status(instance, observed(instance, placement, reachable=_reachable(placement, world)), world, now)
+
+
+def _removal(placement: Placement) -> PlacementSpec:
+    """Off, and every disk file removed: an explicit order for each."""
+    uid = placement.spec.instance_uid
+    orders = tuple(
+        Operation(uid=f"{uid}.{one.name}.remove", verb="RemoveVolume", volume=one.name)
+        for one in placement.spec.volumes
+    )
+    return placement.spec.model_copy(update={"power_state": "Stopped", "stop_grace_seconds": 0, "operations": orders})
+
+
+def _removed(placement: Placement) -> bool:
+    done = {one.uid for one in placement.status.operations if one.state == "Succeeded"}
+    return all(order.uid in done for order in placement.spec.operations)
+
+
+def _gone(instance: Instance, placement: Placement, world: World) -> Iterator[Op]:
+    """The host has said that nothing is left: everything goes in one revision."""
+    kept = tuple(name for name in placement.metadata.finalizers if name != RELEASED)
+    metadata = placement.metadata.model_copy(update={"finalizers": kept})
+    yield Update(placement.key, placement.model_copy(update={"metadata": metadata}).to_json())
+    space = instance.metadata.namespace
+    for volume in placement.spec.volumes:
+        key = Key("volumes", space, volume_name(instance.metadata.name, volume.name))
+        if world.there(key):
+            yield Delete(key)
+    yield from _freed(instance, world)
+    yield _without_finalizer(instance)
+
+
+def _freed(instance: Instance, world: World) -> Iterator[Op]:
+    for key in world.leases.of_instance(instance.metadata.uid):
+        yield Delete(key)
+
+
+def _without_finalizer(instance: Instance) -> Op:
+    kept = tuple(name for name in instance.metadata.finalizers if name != FINALIZER)
+    metadata = instance.metadata.model_copy(update={"finalizers": kept})
+    return Update(instance.key, instance.model_copy(update={"metadata": metadata}).to_json())
+
+
+def _reachable(placement: Placement, world: World) -> bool:
+    host = world.read(Host, placement.spec.host)
+    ready = find(host.status.conditions, "Ready") if host is not None else None
+    return ready is not None and ready.status != "Unknown"
+
+
+def _status(instance: Instance, status: InstanceStatus, world: World, now: datetime) -> Iterator[Action]:
+    ops = _status_ops(instance, status, world, now)
+    if ops:
+        yield Transact(tuple(ops))
+
+
+def _status_ops(instance: Instance, status: InstanceStatus, world: World, now: datetime) -> list[Op]:
+    """The status write, and an Event when something happened that a person would ask about; none if nothing changed."""
+    conditions = settle(now, instance.status.conditions, status.conditions)
+    after = status.model_copy(update={"conditions": conditions})
+    if after == instance.status:
+        return []
+    ops: list[Op] = [set_status(instance.model_copy(update={"status": after}))]
+    before, ready = find(instance.status.conditions, "Ready"), find(conditions, "Ready")
+    if ready is not None and ready.reason in WARNED and (before is None or before.reason != ready.reason):
+        ops.append(_told(instance, world, now, "Warning", Reason[ready.reason], **ready.params))
+    return ops
+
+
+def _told(
+    instance: Instance, world: World, now: datetime, kind: Literal["Normal", "Warning"], reason: Reason, **params: Any
+) -> Op:
+    key = event_key(instance, reason, params)
+    return tell(instance, NAME, kind, reason, now, world.read(Event, key.name, key.namespace), **params)

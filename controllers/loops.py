@@ -1,0 +1,165 @@
+"""Which controllers run, and what wakes each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import cast
+
+from nanovirt.controllers import garbage, hosts, images, instances, pools
+from nanovirt.controllers.actions import Action
+from nanovirt.controllers.runtime import Controller, Runtime, Wake
+from nanovirt.controllers.world import World
+from nanovirt.resources.address_pool import AddressPool
+from nanovirt.resources.codec import load
+from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.host import Host
+from nanovirt.resources.image import Image
+from nanovirt.resources.instance import Instance
+from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.reports import Reports
+from nanovirt.resources.storage_pool import StoragePool
+from nanovirt.resources.store import Change, Entry, Store
+
+WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
+SOON = 0.2
+"""Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
+
+
+class Loops:
+    """All controllers over one store and its reports."""
+
+    def __init__(self, store: Store, reports: Reports) -> None:
+        self.world = World(store, reports)
+        self._waiting: set[Key] = set()
+        for key, entry in store.list("instances"):
+            self._note_waiting(Change(key, None, entry))
+        self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
+        reports.subscribe(self._heard)
+
+    async def run(self) -> None:
+        """Run them all; ends only by an error or by being cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for runtime in self._runtimes.values():
+                group.create_task(runtime.run())
+
+    @property
+    def idle(self) -> bool:
+        """Whether no controller has anything due."""
+        return all(runtime.idle for runtime in self._runtimes.values())
+
+    @property
+    def planned(self) -> int:
+        """Plans made so far, all controllers together."""
+        return sum(runtime.planned for runtime in self._runtimes.values())
+
+    def _heard(self, key: Key) -> None:
+        self._runtimes["hosts" if key.plural == "hosts" else "images"].add(key)
+
+    def _controllers(self) -> Iterator[Controller]:
+        world, every = self.world, frozenset(KINDS)
+
+        def of_instance(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return instances.plan(cast(Instance | None, thing), world, now)
+
+        def of_host(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return hosts.plan(cast(Host | None, thing), world, now, time.monotonic())
+
+        def of_pool(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return pools.plan(cast(ComputePool | StoragePool | AddressPool | None, thing), world, now)
+
+        def of_image(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return images.plan(cast(Image | None, thing), world, now)
+
+        def of_any(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return garbage.plan(thing, world, now)
+
+        wakes: dict[str, Callable[[Change], Iterable[Wake]]] = {
+            plural: self._wakes_instances for plural in every if plural not in ("events", "instances")
+        }
+        wakes["instances"] = self._note_waiting
+        yield Controller("instances", of_instance, frozenset(["instances"]), frozenset(instances.WRITES), wakes)
+        yield Controller(
+            "hosts",
+            of_host,
+            frozenset(["hosts"]),
+            frozenset(hosts.WRITES),
+            {"placements": _host_of, "volumes": _host_of},
+        )
+        pooled = frozenset(["computepools", "storagepools", "addresspools"])
+        totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
+        yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
+        yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
+        wakes_garbage = dict.fromkeys(every, self._orphaned)
+        yield Controller("garbage", of_any, frozenset(["events"]), frozenset(garbage.WRITES), wakes_garbage)
+
+    # --- what wakes whom ---
+
+    def _note_waiting(self, change: Change) -> Iterable[Wake]:
+        entry = change.after
+        if entry is not None and not entry.deleting and entry.row.status_phase in (None, "Pending"):
+            self._waiting.add(change.key)
+        else:
+            self._waiting.discard(change.key)
+        return ()
+
+    def _wakes_instances(self, change: Change) -> Iterator[Wake]:
+        """A Placement wakes its instance; a host whose silence begins or ends all of its own; freed room those that wait."""
+        plural, entry = change.key.plural, change.after or change.before
+        if plural == "placements" and entry is not None:
+            yield Key("instances", change.key.namespace, entry.row.instance), 0.0
+        if plural == "hosts" and _readiness(change.before) != _readiness(change.after):
+            for key in self.world.loads.placements.get(change.key.name, ()):
+                yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
+        freed = change.after is None and plural in ("placements", "volumes", "addresses")
+        if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):
+            for key in tuple(self._waiting):
+                yield key, SOON
+
+    def _pools_of(self, change: Change) -> Iterator[Wake]:
+        entry = change.after or change.before
+        assert entry is not None
+        match change.key.plural:
+            case "addresses":
+                yield Key("addresspools", "", entry.row.address_pool), SOON
+            case "volumes":
+                yield Key("storagepools", "", entry.row.storage_pool), SOON
+            case "hosts":
+                yield Key("computepools", "", entry.row.compute_pool), SOON
+                for pool in self.world.every(StoragePool):
+                    yield pool.key, SOON
+            case _:
+                host = self.world.read(Host, entry.row.host)
+                if host is not None and (change.before is None or change.after is None):
+                    yield Key("computepools", "", host.spec.compute_pool), SOON
+
+    def _orphaned(self, change: Change) -> Iterator[Wake]:
+        """When an object goes, look at all that name it as their owner."""
+        if change.after is None and change.before is not None:
+            for key in self.world.owners.dependents.get(change.before.uid, ()):
+                yield key, 0.0
+
+
+def _host_of(change: Change) -> Iterator[Wake]:
+    entry = change.after or change.before
+    if entry is not None and entry.row.host is not None and (change.before is None or change.after is None):
+        yield Key("hosts", "", entry.row.host), SOON
+
+
+def _wish(entry: Entry | None) -> tuple[object, ...]:
+    """What of a pool, host or image an instance may be waiting for: its spec, its readiness, a host's room."""
+    if entry is None:
+        return ()
+    doc = load(entry.raw)
+    status = doc.get("status", {})
+    return doc["metadata"]["generation"], _readiness(entry), status.get("phase"), status.get("capacity")
+
+
+def _readiness(entry: Entry | None) -> str:
+    """Status of the Ready condition of a Host."""
+    if entry is None:
+        return ""
+    conditions = load(entry.raw).get("status", {}).get("conditions", ())
+    return next((one["status"] for one in conditions if one["type"] == "Ready"), "")

@@ -1,0 +1,118 @@
+"""From what a host reports to what an instance's status says: phase, conditions, addresses, what awaits a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nanovirt.resources.conditions import Condition, condition
+from nanovirt.resources.instance import AwaitingChange, Instance, InstanceAddress, InstanceStatus, Phase
+from nanovirt.resources.placement import Placement
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.reasons import Reason
+
+PHASES: dict[str, Phase] = {
+    "": "Provisioning",
+    "Preparing": "Provisioning",
+    "Starting": "Starting",
+    "Running": "Running",
+    "Stopping": "Stopping",
+    "Stopped": "Stopped",
+    "Failed": "Failed",
+    "Unknown": "Unknown",
+}
+PASSING = {
+    "Provisioning": Reason.Provisioning,
+    "Starting": Reason.Starting,
+    "Stopping": Reason.Stopping,
+    "Running": Reason.Stopping,
+    "Stopped": Reason.Starting,
+}
+
+
+def waiting(instance: Instance, reason: Reason, **params: Any) -> InstanceStatus:
+    """The status of an instance that has no place yet."""
+    generation = instance.metadata.generation
+    return InstanceStatus(
+        observed_generation=generation,
+        phase="Pending",
+        placement=instance.status.placement,
+        conditions=(
+            condition("Ready", "False", reason, generation, **params),
+            condition("Scheduled", "False", reason, generation, **params),
+        ),
+    )
+
+
+def observed(instance: Instance, placement: Placement, *, reachable: bool) -> InstanceStatus:
+    """The status of a placed instance; an unreachable host makes it Unknown, whatever was said before."""
+    phase = PHASES[placement.status.state] if reachable else "Unknown"
+    if instance.deleting:
+        phase = "Deleting"
+    awaiting = tuple(_awaiting(placement))
+    return InstanceStatus(
+        observed_generation=instance.metadata.generation,
+        phase=phase,
+        host=placement.spec.host,
+        placement=placement.metadata.name,
+        addresses=tuple(
+            InstanceAddress(nic=nic.name, ip=str(nic.ip), mac=nic.mac)
+            for nic in placement.spec.nics
+            if nic.ip is not None
+        ),
+        guest=placement.status.guest,
+        restart_awaiting_changes=awaiting,
+        conditions=tuple(_conditions(instance, placement, phase, awaiting, reachable=reachable)),
+    )
+
+
+def _conditions(
+    instance: Instance, placement: Placement, phase: str, awaiting: tuple[AwaitingChange, ...], *, reachable: bool
+) -> Iterator[Condition]:
+    generation, host = instance.metadata.generation, placement.spec.host
+    yield _ready(instance, placement, phase, reachable=reachable)
+    yield condition("Scheduled", "True", Reason.Scheduled, generation, host=host)
+    if placement.status.volumes or placement.status.state in ("Running", "Stopping", "Stopped", "Starting"):
+        yield condition("VolumesReady", "True", Reason.VolumesReady, generation)
+    else:
+        yield condition("VolumesReady", "False", Reason.Provisioning, generation)
+    if awaiting:
+        yield condition("RestartRequired", "True", Reason.RestartNeeded, generation, count=len(awaiting))
+    else:
+        yield condition("RestartRequired", "False", Reason.NothingAwaits, generation)
+
+
+def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: bool) -> Condition:
+    generation, status = instance.metadata.generation, placement.status
+    if not reachable:
+        return condition("Ready", "Unknown", Reason.HostUnreachable, generation, host=placement.spec.host)
+    if status.reason in Reason.__members__:
+        return condition("Ready", "False", Reason[status.reason], generation, **status.params)
+    if instance.deleting:
+        return condition("Ready", "False", Reason.Deleting, generation)
+    wish, restarted = placement.spec.power_state, _restarted(placement)
+    if phase == wish and restarted:
+        return condition(
+            "Ready", "True", Reason.AsDesired if wish == "Running" else Reason.StoppedAsDesired, generation
+        )
+    passing = Reason.Starting if phase == wish else PASSING.get(phase, Reason.Provisioning)
+    return condition("Ready", "False", passing, generation)
+
+
+def _restarted(placement: Placement) -> bool:
+    """Whether the last order to restart, if there is one, has been carried out."""
+    order = placement.spec.restart
+    done = placement.status.restarted_at
+    return order is None or (done is not None and done >= order.at) or placement.spec.power_state != "Running"
+
+
+def _awaiting(placement: Placement) -> Iterator[AwaitingChange]:
+    """What the running machine was started with, where it differs from the wish."""
+    applied = placement.status.applied
+    if placement.status.state not in ("Running", "Stopping"):
+        return
+    if "cpu" in applied and applied["cpu"] != placement.spec.cpu:
+        yield AwaitingChange(path="spec.cpus", current=applied["cpu"], desired=placement.spec.cpu)
+    if "memory" in applied and Bytes(applied["memory"]) != placement.spec.memory:
+        desired = placement.spec.memory.written
+        yield AwaitingChange(path="spec.memory", current=applied["memory"], desired=desired)

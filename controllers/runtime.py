@@ -1,0 +1,154 @@
+"""The one loop that runs every controller: change -> key into queue -> read -> plan -> transact, one worker per key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import assert_never
+
+from nanovirt.controllers.actions import Action, LookAgain, Transact
+from nanovirt.controllers.queue import Queue
+from nanovirt.resources.codec import trusted
+from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreFailed
+from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.store import Change, Commit, Create, Delete, Expect, Half, Op, Store, Update
+
+log = logging.getLogger(__name__)
+
+Wake = tuple[Key, float]
+WORKERS = 64
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A planner with what it declares: kinds under whose keys it works, what it writes, and what wakes it."""
+
+    name: str
+    plan: Callable[[Document | None, datetime], Iterator[Action]]
+    kinds: frozenset[str]
+    writes: frozenset[str]
+    wakes: Mapping[str, Callable[[Change], Iterable[Wake]]]
+    """By plural of what changed: the keys to look at, each after so many seconds."""
+
+
+class Undeclared(Exception):
+    """A controller tried to write what it does not declare: a bug."""
+
+
+def check_writes(controller: Controller, ops: Iterable[Op]) -> None:
+    """Raise Undeclared unless every write is among the controller's WRITES."""
+    for op in ops:
+        if not isinstance(op, Expect) and not _declared(controller.writes, op):
+            raise Undeclared(f"{controller.name} may not {type(op).__name__.lower()} {op.key}")
+
+
+def _declared(writes: frozenset[str], op: Create | Update | Delete) -> bool:
+    plural = op.key.plural
+    if isinstance(op, Delete) and "deletes" in writes:
+        return True
+    if isinstance(op, Update) and op.half is Half.STATUS:
+        return f"{plural}/status" in writes or plural in writes
+    return plural in writes or (isinstance(op, Update) and f"{plural}/finalizers" in writes)
+
+
+class Runtime:
+    """Runs one controller. It sees writes as soon as they are staged: its own writes follow them in the log."""
+
+    def __init__(self, controller: Controller, store: Store) -> None:
+        self._controller, self._store = controller, store
+        self._queue: Queue[Key] = Queue()
+        self._wake = asyncio.Event()
+        self.planned = 0
+        """How many plans were made: a settled world adds none."""
+
+    def add(self, key: Key, delay: float = 0.0) -> None:
+        """Look at a key."""
+        self._queue.add(key, time.monotonic(), delay)
+        self._wake.set()
+
+    def _admitted(self, commit: Commit) -> None:
+        for change in commit.changes:
+            if change.key.plural in self._controller.kinds:
+                self.add(change.key)
+            waker = self._controller.wakes.get(change.key.plural)
+            for key, delay in waker(change) if waker else ():
+                self.add(key, delay)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is due or being worked on."""
+        due = self._queue.next_wake()
+        return not self._queue.busy and (due is None or due > time.monotonic())
+
+    async def run(self) -> None:
+        """Look at every object once, then at what changes, for ever."""
+        stop = self._store.subscribe(self._admitted, admitted=True)
+        try:
+            for plural in self._controller.kinds:
+                for key, _ in self._store.list(plural):
+                    self.add(key)
+            async with asyncio.TaskGroup() as workers:
+                await self._dispatch(workers)
+        finally:
+            stop()
+
+    async def _dispatch(self, workers: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            for key in self._queue.ready(time.monotonic(), WORKERS - self._queue.busy):
+                workers.create_task(self._work(key))
+            due = self._queue.next_wake() if self._queue.busy < WORKERS else None
+            timeout = None if due is None else max(0.0, due - time.monotonic())
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _work(self, key: Key) -> None:
+        try:
+            after = await self._reconcile(key)
+        except (Conflict, NotFound, AlreadyExists) as stale:
+            pause = self._queue.failed(key, time.monotonic())
+            log.debug(
+                "state moved on",
+                extra={"controller": self._controller.name, "key": str(key), "why": str(stale), "pause": pause},
+            )
+        except StoreFailed:
+            raise
+        except Exception:
+            pause = self._queue.failed(key, time.monotonic())
+            log.exception(
+                "reconcile failed", extra={"controller": self._controller.name, "key": str(key), "pause": pause}
+            )
+        else:
+            self._queue.done(key)
+            if after is not None:
+                self._queue.add(key, time.monotonic(), after)
+        self._wake.set()
+
+    async def _reconcile(self, key: Key) -> float | None:
+        """Plan and act once; the seconds after which to look again, if the plan says so."""
+        entry = self._store.peek(key)
+        thing = trusted(KINDS[key.plural], entry.raw) if entry is not None else None
+        again: float | None = None
+        self.planned += 1
+        for action in self._controller.plan(thing, datetime.now(UTC)):
+            match action:
+                case Transact(ops):
+                    check_writes(self._controller, ops)
+                    ticket = self._store.stage(ops, self._controller.name)
+                    await ticket.durable()
+                    log.info(
+                        "committed",
+                        extra={"controller": self._controller.name, "key": str(key), "rev": ticket.outcome.rev},
+                    )
+                case LookAgain(after):
+                    again = after
+                case _:
+                    assert_never(action)
+        return again

@@ -1,0 +1,1 @@
+"""Facing people and clients: the REST API with watch, who may do what, and the command line."""

@@ -1,0 +1,113 @@
+"""The server's end of the report channel: an agent tells what it sees, and hears what it should hold."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import dump, parse, path_text, trusted
+from nanovirt.resources.errors import Cause, Invalid
+from nanovirt.resources.host import Host
+from nanovirt.resources.kind import Key
+from nanovirt.resources.report import HeldPlacement, HostReport, ReportReply
+from nanovirt.resources.reports import Reports
+from nanovirt.resources.storage_pool import StoragePool
+from nanovirt.resources.store import Commit, Entry, Store
+
+REPORT_MAX = 1024 * 1024
+"""Bytes of one report."""
+
+
+class Agents:
+    """Takes reports; knows which Placements stand on which host, and keeps an answer until something in it changes."""
+
+    def __init__(self, store: Store, reports: Reports, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: the server's monotonic clock in seconds, the one that `reports` was started with."""
+        self._store, self._reports, self._clock = store, reports, clock
+        self._held: defaultdict[str, dict[Key, HeldPlacement]] = defaultdict(dict)
+        self._pools: dict[Key, StoragePool] = {}
+        self._replies: dict[str, bytes] = {}
+        for plural in ("placements", "storagepools"):
+            for key, entry in store.list(plural):
+                self._note(key, None, entry)
+        store.subscribe(self._follow)
+
+    def _follow(self, commit: Commit) -> None:
+        for key, before, after in commit.changes:
+            self._note(key, before, after)
+
+    def _note(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        match key.plural:
+            case "placements":
+                self._note_placement(key, before, after)
+            case "storagepools":
+                self._replies.clear()
+                self._pools.pop(key, None)
+                if after is not None:
+                    self._pools[key] = trusted(StoragePool, after.raw)
+            case "hosts":
+                self._replies.pop(key.name, None)
+                if after is None or (before is not None and before.uid != after.uid):
+                    self._reports.forget(key)
+            case _:
+                pass
+
+    def _note_placement(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        if before is not None and after is not None and _place(before) == _place(after):
+            return
+        if before is not None:
+            self._replies.pop(before.row.host, None)
+            self._held[before.row.host].pop(key, None)
+        if after is not None:
+            self._replies.pop(after.row.host, None)
+            held = HeldPlacement(namespace=key.namespace, name=key.name, epoch=after.row.epoch, role=after.row.role)
+            self._held[after.row.host][key] = held
+
+    async def report(self, request: web.Request, subject: Subject, key: Key) -> web.StreamResponse:
+        """POST hosts/NAME/report: a HostReport in, a ReportReply out. Raises NotFound, Malformed, Invalid, TooLarge."""
+        del subject  # whether it may report for this host has been decided at the door
+        self._store.get(key)
+        body = await request.content.read(REPORT_MAX + 1) if request.can_read_body else b""
+        while len(body) <= REPORT_MAX and (more := await request.content.read(REPORT_MAX + 1 - len(body))):
+            body += more
+        report = read_report(body)
+        self._reports.hear(key.name, report, self._clock())
+        return web.Response(body=self.reply(key.name), content_type="application/json")
+
+    def reply(self, host: str) -> bytes:
+        """The JSON of the ReportReply for a host. Raises NotFound."""
+        known = self._replies.get(host)
+        if known is None:
+            entry = self._store.get(Key("hosts", "", host))
+            paths = storage_paths(trusted(Host, entry.raw), self._pools)
+            held = sorted(self._held[host].items()) if host in self._held else []
+            answer = ReportReply(placements=tuple(line for _, line in held), storage_paths=paths)
+            known = self._replies[host] = dump(answer.to_json())
+        return known
+
+
+def read_report(body: bytes) -> HostReport:
+    """The report in a body; fields of a newer agent are ignored. Raises TooLarge, Malformed, Invalid."""
+    doc = parse(body, REPORT_MAX)
+    try:
+        return HostReport.model_validate(doc)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        causes = [Cause(path_text(one["loc"]), "FieldValueInvalid", one["msg"], {}) for one in found[:20]]
+        raise Invalid.of(causes) from error
+
+
+def storage_paths(host: Host, pools: dict[Key, StoragePool]) -> tuple[str, ...]:
+    """The directories that a host should have: one for each Local pool, its own or that of the pool."""
+    own = {one.storage_pool: one.path for one in host.spec.storage_paths}
+    local = [(key.name, pool.spec.local.path) for key, pool in sorted(pools.items()) if pool.spec.local is not None]
+    return tuple(dict.fromkeys(own.get(name, path) for name, path in local))
+
+
+def _place(entry: Entry) -> tuple[str, int, str]:
+    return entry.row.host, entry.row.epoch, entry.row.role

@@ -1,0 +1,250 @@
+"""What a write must respect beyond its own object: immutable fields, the system's kinds, references, addresses in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from nanovirt.portal.api.index import Index, mentions, users
+from nanovirt.resources import fields
+from nanovirt.resources.address import address_name
+from nanovirt.resources.address_pool import AddressPool
+from nanovirt.resources.codec import JSON, load, trusted
+from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
+from nanovirt.resources.instance import Instance
+from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.registry import DEFAULT, SHARED
+from nanovirt.resources.store import Entry, Store
+
+SHORT_NAMES = ("namespaces", "instances")
+"""Kinds whose names are DNS labels: they become parts of other names."""
+SHOWN = 10
+
+
+class Held(Conflict):
+    """An object that something else stands on cannot be deleted (HTTP 409)."""
+
+    def __init__(self, key: Key, why: Reason, **params: Any) -> None:
+        super().__init__(key.plural, key.name, why.say(**params))
+        self.causes = (Cause("", why.name, why.say(**params), params),)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What admission looks at."""
+
+    store: Store
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A write of the main half: the object as asked for, and as it is (None: it is new)."""
+
+    key: Key
+    made: Document
+    doc: JSON
+    before: Entry | None = None
+    old: JSON | None = None
+
+
+def admit(world: World, wanted: Wanted) -> list[str]:
+    """What to warn of. Raises Invalid with every cause, or NotFound when the namespace is missing."""
+    if wanted.before is None:
+        _check_namespace(world, wanted.key)
+    causes = list(problems(world, wanted))
+    if causes:
+        raise Invalid.of(causes)
+    return list(missing(world, wanted))
+
+
+def refuse_system(made: type[Document]) -> None:
+    """Raise Forbidden for kinds that only the controllers write."""
+    facts = made.facts
+    if facts.system:
+        raise Forbidden(Reason.SystemWritten, kind=facts.kind, owner=facts.system)
+
+
+def _check_namespace(world: World, key: Key) -> None:
+    if not key.namespace:
+        return
+    entry = world.store.peek(Key("namespaces", "", key.namespace))
+    if entry is None:
+        raise NotFound("namespaces", key.namespace)
+    if entry.deleting:
+        raise Forbidden(f"namespace {key.namespace} is being deleted")
+
+
+def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
+    """Everything that is wrong with the write."""
+    if wanted.before is None:
+        yield from bad_name(wanted.key)
+    else:
+        yield from changed(wanted)
+    match wanted.made:
+        case AddressPool() as pool:
+            yield from overlaps(world.index, pool)
+            yield from lost_addresses(world.store, wanted, pool)
+        case Instance() as instance:
+            yield from bad_cards(world, wanted, instance)
+        case _:
+            pass
+
+
+def bad_name(key: Key) -> Iterator[Cause]:
+    """A name that the kind cannot have."""
+    check = fields.label if key.plural in SHORT_NAMES else fields.name
+    try:
+        check(key.name)
+    except ValueError as error:
+        yield Cause("metadata.name", "FieldValueInvalid", str(error), {})
+
+
+def changed(wanted: Wanted) -> Iterator[Cause]:
+    """Fields that must stay as they are and do not."""
+    assert wanted.old is not None
+    assert wanted.before is not None
+    facts = wanted.made.facts
+    for path in facts.immutable:
+        if _at(wanted.old, path) != _at(wanted.doc, path):
+            yield Cause(path, Reason.FieldImmutable.name, Reason.FieldImmutable.say(), {})
+    if type(wanted.made).changes_refused is not Document.changes_refused:
+        yield from wanted.made.changes_refused(trusted(type(wanted.made), wanted.before.raw))
+
+
+def _at(doc: Any, path: str) -> Any:
+    for step in path.split("."):
+        doc = doc.get(step) if isinstance(doc, dict) else None
+    return doc
+
+
+def missing(world: World, wanted: Wanted) -> Iterator[str]:
+    """References to what does not exist yet: accepted, so that manifests can be applied in any order."""
+    for mention in mentions(wanted.made.facts, wanted.key, wanted.doc):
+        if world.store.peek(mention.target) is None:
+            kind = KINDS[mention.target.plural].facts.kind
+            yield f"{mention.field}: {Reason.ReferenceMissing.say(kind=kind, name=mention.written)}"
+
+
+# --- address pools --------------------------------------------------------------------------------------
+
+
+def overlaps(index: Index, pool: AddressPool) -> Iterator[Cause]:
+    """Two pools of one network must not share addresses."""
+    spec = pool.spec
+    for name, row in index.pools.items():
+        other = IPv4Network(row.subnet)
+        if name != pool.metadata.name and row.network == spec.network and other.overlaps(spec.subnet):
+            params = {"subnet": str(spec.subnet), "other": str(other), "pool": name, "network": spec.network}
+            yield _cause("spec.subnet", Reason.SubnetOverlaps, **params)
+
+
+def lost_addresses(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
+    """The ranges must go on holding the addresses that instances have."""
+    if wanted.old is None or wanted.old["spec"]["ranges"] == wanted.doc["spec"]["ranges"]:
+        return
+    lost = (
+        entry.row
+        for _, entry in store.list("addresses")
+        if entry.row.address_pool == wanted.key.name and not pool.holds(IPv4Address(entry.row.ip))
+    )
+    for row, _ in zip(lost, range(SHOWN), strict=False):
+        yield _cause("spec.ranges", Reason.RangeHoldsAddressInUse, ip=row.ip, instance=row.instance)
+
+
+# --- network cards --------------------------------------------------------------------------------------
+
+
+def bad_cards(world: World, wanted: Wanted, instance: Instance) -> Iterator[Cause]:
+    """Addresses and MACs that an instance asks for and cannot have; what it asked for before stays accepted."""
+    before = _cards(wanted.old)
+    owner = f"{wanted.key.namespace}/{wanted.key.name}"
+    for at, nic in enumerate(instance.spec.nics or ()):
+        had = before.get(nic.name, {})
+        if nic.ip is not None and nic.address_pool is not None and had.get("ip") != str(nic.ip):
+            yield from _bad_ip(world, f"spec.nics[{at}].ip", nic.address_pool, nic.ip, owner)
+        if nic.mac is not None and had.get("mac") != nic.mac:
+            yield from _bad_mac(world, f"spec.nics[{at}].mac", nic.mac, owner)
+
+
+def _cards(old: JSON | None) -> dict[str, JSON]:
+    return {nic["name"]: nic for nic in old["spec"].get("nics") or ()} if old else {}
+
+
+def _bad_ip(world: World, field: str, pool_name: str, ip: IPv4Address, owner: str) -> Iterator[Cause]:
+    entry = world.store.peek(Key("addresspools", "", pool_name))
+    if entry is None:
+        return
+    pool = trusted(AddressPool, entry.raw)
+    if not pool.holds(ip):
+        yield _cause(field, Reason.NotInRanges, ip=str(ip), pool=pool_name)
+    elif ip in pool.excluded():
+        yield _cause(field, Reason.AddressReserved, ip=str(ip), pool=pool_name)
+    name = address_name(pool_name, str(ip))
+    holder = world.store.peek(Key("addresses", "", name))
+    holders = (*((holder.row.instance,) if holder else ()), *world.index.ips.get(name, ()))
+    other = next((one for one in holders if one != owner), "")
+    if other:
+        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=other)
+
+
+def _bad_mac(world: World, field: str, mac: str, owner: str) -> Iterator[Cause]:
+    other = next((one for one in world.index.macs.get(mac, ()) if one != owner), "")
+    if other:
+        yield _cause(field, Reason.MacInUse, mac=mac, instance=other)
+
+
+# --- labels and finalizers that are the server's ---------------------------------------------------------
+
+
+def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
+    """Labels and finalizers under `nano/` are the server's: kept from `old`; a new object gets its owner."""
+    metadata = doc["metadata"]
+    before = old["metadata"] if old else {"labels": {OWNER_LABEL: owner}}
+    labels = {name: text for name, text in metadata.get("labels", {}).items() if not name.startswith(RESERVED_PREFIX)}
+    kept = {name: text for name, text in before.get("labels", {}).items() if name.startswith(RESERVED_PREFIX)}
+    metadata["labels"] = labels | kept
+    finalizers = [one for one in metadata.get("finalizers", ()) if not one.startswith(RESERVED_PREFIX)]
+    ours = [one for one in before.get("finalizers", ()) if one.startswith(RESERVED_PREFIX)]
+    metadata["finalizers"] = [*ours, *finalizers]
+
+
+# --- deleting -------------------------------------------------------------------------------------------
+
+
+def admit_delete(world: World, key: Key, entry: Entry) -> None:
+    """Raise Held or Forbidden when the object must stay."""
+    if key.plural == "namespaces":
+        _admit_namespace_delete(world, key)
+    if b'"deletionProtection":true' in entry.raw and load(entry.raw).get("spec", {}).get("deletionProtection"):
+        raise Held(key, Reason.DeletionProtected)
+    given = world.index.addresses[key.name] if key.plural == "addresspools" else 0
+    if world.index.uses[key] or given:
+        raise Held(key, Reason.InUse, name=key.name, users=_named(world, key, given))
+
+
+def _admit_namespace_delete(world: World, key: Key) -> None:
+    if key.name in (DEFAULT, SHARED):
+        raise Forbidden(f'namespaces "{key.name}" is forbidden: this namespace may not be deleted')
+    count = world.index.contents[key.name]
+    if count:
+        raise Held(key, Reason.NotEmpty, name=key.name, count=count)
+
+
+def _named(world: World, key: Key, given: int) -> str:
+    named = list(users(world.store, key, SHOWN))
+    if given and len(named) < SHOWN:
+        rows = (entry.row for _, entry in world.store.list("addresses") if entry.row.address_pool == key.name)
+        holders = dict.fromkeys(f"instances/{row.instance}" for row, _ in zip(rows, range(SHOWN), strict=False))
+        named += [one for one in holders if one not in named]
+    count = world.index.uses[key] + given
+    more = f" and {count - SHOWN} more" if count > SHOWN and len(named) >= SHOWN else ""
+    return ", ".join(named[:SHOWN]) + more or "objects that are being written"
+
+
+def _cause(field: str, why: Reason, **params: Any) -> Cause:
+    return Cause(field, why.name, why.say(**params), params)

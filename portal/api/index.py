@@ -1,0 +1,167 @@
+"""What admission must know about all objects at once, kept by following admitted commits: who refers to what, who holds what."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.fields import resolve
+from nanovirt.resources.kind import KINDS, Facts, Key, Refers
+from nanovirt.resources.store import Change, Commit, Entry, Store
+
+GENERATION = re.compile(rb'"generation":(\d+)')
+
+
+class Mention(NamedTuple):
+    """A reference as it stands in an object: where, as written, and what it means."""
+
+    field: str
+    written: str
+    target: Key
+
+
+def mentions(facts: Facts, key: Key, doc: JSON) -> Iterator[Mention]:
+    """Every reference of one object."""
+    for refers in facts.refers:
+        for field, written in _found(doc, _steps(refers.path), ""):
+            yield Mention(field, written, _target(refers, key, written))
+
+
+def _target(refers: Refers, key: Key, written: str) -> Key:
+    if not KINDS[refers.plural].facts.namespaced:
+        return Key(refers.plural, "", written)
+    return Key(refers.plural, *resolve(written, key.namespace))
+
+
+@cache
+def _steps(path: str) -> tuple[tuple[str, bool], ...]:
+    """`spec.disks[].source` as (spec, no list), (disks, list), (source, no list)."""
+    return tuple((part.removesuffix("[]"), part.endswith("[]")) for part in path.split("."))
+
+
+def _found(node: Any, steps: tuple[tuple[str, bool], ...], field: str) -> Iterator[tuple[str, str]]:
+    if not steps:
+        if isinstance(node, str) and node:
+            yield field, node
+        return
+    (name, listed), rest = steps[0], steps[1:]
+    below = node.get(name) if isinstance(node, dict) else None
+    if below is None:
+        return
+    where = f"{field}.{name}" if field else name
+    if not listed:
+        yield from _found(below, rest, where)
+        return
+    for at, item in enumerate(below):
+        yield from _found(item, rest, f"{where}[{at}]")
+
+
+def card_claims(doc: JSON) -> Iterator[tuple[str, str]]:
+    """The MACs, and the addresses as `POOL.IP`, that an Instance asks for by name: (`mac` or `ip`, claim)."""
+    for nic in doc.get("spec", {}).get("nics") or ():
+        if nic.get("mac"):
+            yield "mac", nic["mac"]
+        if nic.get("ip") and nic.get("addressPool"):
+            yield "ip", f"{nic['addressPool']}.{nic['ip']}"
+
+
+class Index:
+    """Counts and claims over the pending state; small, because names of users are looked up only when they are needed."""
+
+    def __init__(self, store: Store) -> None:
+        self.uses: Counter[Key] = Counter()
+        """How many references point to an object."""
+        self.contents: Counter[str] = Counter()
+        """How many objects, Events aside, a namespace holds."""
+        self.addresses: Counter[str] = Counter()
+        """How many Addresses an AddressPool has given."""
+        self.pools: dict[str, Any] = {}
+        """AddressPool name -> row."""
+        self.macs: dict[str, tuple[str, ...]] = {}
+        """MAC -> the instances (NAMESPACE/NAME) that have it or ask for it."""
+        self.ips: dict[str, tuple[str, ...]] = {}
+        """POOL.IP -> the instances that ask for it by name; whoever has it stands in the Address of that name."""
+        for plural in KINDS:
+            for key, entry in store.list(plural):
+                self._note(key, entry, 1)
+        store.subscribe(self._follow, admitted=True)
+
+    def _follow(self, commit: Commit) -> None:
+        for change in commit.changes:
+            if not _irrelevant(change):
+                self._turn(change)
+
+    def _turn(self, change: Change) -> None:
+        if change.before is not None:
+            self._note(change.key, change.before, -1)
+        if change.after is not None:
+            self._note(change.key, change.after, 1)
+
+    def _note(self, key: Key, entry: Entry, sign: int) -> None:
+        facts = KINDS[key.plural].facts
+        if key.namespace and key.plural != "events":
+            _count(self.contents, key.namespace, sign)
+        if key.plural == "addresses":
+            _count(self.addresses, entry.row.address_pool, sign)
+            _claim(self.macs, entry.row.mac, entry.row.instance, sign)
+        elif key.plural == "addresspools":
+            self._note_pool(key.name, entry.row, sign)
+        if facts.refers:
+            self._note_references(facts, key, load(entry.raw), sign)
+
+    def _note_pool(self, name: str, row: Any, sign: int) -> None:
+        if sign > 0:
+            self.pools[name] = row
+        else:
+            self.pools.pop(name, None)
+
+    def _note_references(self, facts: Facts, key: Key, doc: JSON, sign: int) -> None:
+        for mention in mentions(facts, key, doc):
+            _count(self.uses, mention.target, sign)
+        if key.plural == "instances":
+            for kind, claim in card_claims(doc):
+                claims = self.macs if kind == "mac" else self.ips
+                _claim(claims, claim, f"{key.namespace}/{key.name}", sign)
+
+
+def _irrelevant(change: Change) -> bool:
+    """Whether only status or metadata changed: the same generation is the same spec."""
+    if change.before is None or change.after is None:
+        return False
+    before, after = GENERATION.search(change.before.raw), GENERATION.search(change.after.raw)
+    return before is not None and after is not None and before[1] == after[1]
+
+
+def _count(counter: Counter[Any], what: Any, sign: int) -> None:
+    counter[what] += sign
+    if not counter[what]:
+        del counter[what]
+
+
+def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int) -> None:
+    owners = list(claims.pop(what, ()))
+    if sign > 0:
+        owners.append(owner)
+    elif owner in owners:
+        owners.remove(owner)
+    if owners:
+        claims[what] = tuple(owners)
+
+
+def users(store: Store, target: Key, limit: int = 10) -> Iterable[str]:
+    """The first durable objects that refer to `target`, like `instances/default/web-1`; scans, so only for messages."""
+    found: list[str] = []
+    needle = target.name.encode()
+    for plural, cls in KINDS.items():
+        if not any(refers.plural == target.plural for refers in cls.facts.refers):
+            continue
+        for key, entry in store.list(plural):
+            if needle in entry.raw and any(one.target == target for one in mentions(cls.facts, key, load(entry.raw))):
+                found.append(str(key))
+                if len(found) == limit:
+                    return found
+    return found

@@ -1,0 +1,50 @@
+"""Taking request paths apart: which kind, namespace, object and sub-resource a URL means (aiohttp's router is slower)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from nanovirt.resources.errors import NotFound
+from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Document, Facts, Key
+
+GROUP = GROUP_VERSION.partition("/")[0]
+
+
+class Target(NamedTuple):
+    """What a path below /api/v1 or /apis/nano/v1 names; `key.name` is "" for the whole collection."""
+
+    cls: type[Document]
+    key: Key
+    subresource: str
+
+    @property
+    def facts(self) -> Facts:
+        """What the kind declares."""
+        return self.cls.facts
+
+
+class Unknown(NotFound):
+    """No such path."""
+
+    def __init__(self) -> None:
+        super().__init__("", "")
+        self.args = ("the server could not find the requested resource",)
+
+
+def target(group_version: str, rest: list[str]) -> Target:
+    """The object or collection behind the path segments after the group's version. Raises Unknown."""
+    if any("%" in part for part in rest):
+        rest = [unquote(part) for part in rest]
+    namespace = ""
+    # `namespaces/NS/PLURAL`, while `namespaces/NS` and `namespaces/NS/status` are about the Namespace itself.
+    if len(rest) > 2 and rest[0] == "namespaces" and not (group_version == CORE and rest[2] == "status"):
+        namespace, rest = rest[1], rest[2:]
+    plural, name, subresource = (*rest, "", "")[:3] if len(rest) < 4 else ("", "", "")
+    cls = KINDS.get(plural)
+    bad = any("/" in part or (index and not part) for index, part in enumerate(rest))
+    if cls is None or bad or cls.facts.group_version != group_version:
+        raise Unknown
+    if bool(namespace) > cls.facts.namespaced or (cls.facts.namespaced and name and not namespace):
+        raise Unknown
+    return Target(cls, Key(plural, namespace, name), subresource)

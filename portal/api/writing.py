@@ -1,0 +1,210 @@
+"""The write pipeline: decode -> default -> validate -> admit -> [a dry run stops here] -> commit."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nanovirt.portal.api import admission, strictness
+from nanovirt.portal.api.admission import Wanted, World
+from nanovirt.portal.api.index import Index
+from nanovirt.portal.api.paths import Target
+from nanovirt.portal.api.requests import Options
+from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import BODY_MAX, JSON, decode, load
+from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
+from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
+
+NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""As Kubernetes makes names: no vowels, so no words."""
+
+Transform = Callable[[JSON], JSON]
+
+
+class Written(NamedTuple):
+    """What a write led to: the object as stored (None: gone), the object before, and what to warn of."""
+
+    entry: Entry | None
+    before: Entry | None
+    warnings: list[str]
+
+
+class Deletion(NamedTuple):
+    """The DeleteOptions that matter here."""
+
+    dry: bool = False
+    uid: str = ""
+    revision: int | None = None
+
+
+class Writer:
+    """Everything that changes objects on behalf of a subject."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.world = World(store, Index(store))
+        self.active = 0
+        """Writes between the end of staging and their reply."""
+
+    async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
+        """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
+        key = _new_key(target, doc)
+        authorize(subject, "create", key.plural, "", key)
+        admission.refuse_system(target.cls)
+        doc.pop("status", None)
+        made, warnings = strictness.read(target.cls, doc, options.validation)
+        stored = made.to_json()
+        admission.stamp_reserved(stored, None, subject.name)
+        _fits(stored)
+        warnings += admission.admit(self.world, Wanted(key, made, stored))
+        entries = await self._commit([Create(key, stored)], subject, options.dry)
+        return Written(entries[0], None, warnings)
+
+    async def change(
+        self, subject: Subject, target: Target, verb: str, transform: Transform, options: Options
+    ) -> Written:
+        """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
+        before = self._seen(subject, verb, target)
+        old = load(before.raw)
+        doc = transform(load(before.raw))
+        expect = _same_identity(target, doc, before)
+        if target.subresource == "status":
+            return await self._change_status(subject, target, doc, before, old, expect, options)
+        admission.refuse_system(target.cls)
+        doc.pop("status", None)
+        made, warnings = strictness.read(target.cls, doc, options.validation)
+        stored = made.to_json()
+        admission.stamp_reserved(stored, old, subject.name)
+        _fits(stored)
+        warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))
+        entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
+        return Written(entries[0], before, warnings)
+
+    async def _change_status(
+        self, subject: Subject, target: Target, doc: JSON, before: Entry, old: JSON, expect: int | None, options: Options
+    ) -> Written:
+        if "status" not in target.cls.model_fields:
+            raise NotAllowed(f"{target.facts.plural} have no status")
+        made = decode(target.cls, {**old, "status": doc.get("status") or {}})
+        stored = made.to_json()
+        entries = await self._commit([Update(target.key, stored, Half.STATUS, expect)], subject, options.dry)
+        return Written(entries[0], before, [])
+
+    async def delete(self, subject: Subject, target: Target, deletion: Deletion) -> Written:
+        """Remove or mark one object. Raises NotFound, Conflict (precondition), Held, Forbidden."""
+        before = self._seen(subject, "delete", target)
+        admission.refuse_system(target.cls)
+        if deletion.uid and deletion.uid != before.uid:
+            raise Conflict(target.key.plural, target.key.name, f"it has uid {before.uid} by now, not {deletion.uid}")
+        admission.admit_delete(self.world, target.key, before)
+        ops = [*self._events_of(target.key), Delete(target.key, deletion.revision, deletion.uid)]
+        entries = await self._commit(ops, subject, deletion.dry)
+        return Written(entries[-1], before, [])
+
+    async def delete_all(self, subject: Subject, target: Target, keys: list[tuple[Key, Entry]], deletion: Deletion) -> int:
+        """Delete all of `keys`, or none if one of them must stay. Gives how many."""
+        authorize(subject, "deletecollection", target.key.plural, "", None)
+        admission.refuse_system(target.cls)
+        if target.key.plural == "namespaces":
+            raise NotAllowed("namespaces are deleted one by one")
+        present = [key for key, _ in keys if self._store.peek(key) is not None]
+        for key in present:
+            entry = self._store.peek(key)
+            assert entry is not None
+            admission.admit_delete(self.world, key, entry)
+        if present:
+            await self._commit([Delete(key) for key in present], subject, deletion.dry)
+        return len(present)
+
+    def _events_of(self, key: Key) -> list[Op]:
+        """The Events of a namespace go with it."""
+        if key.plural != "namespaces":
+            return []
+        return [Delete(one) for one, _ in self._store.list("events", key.name) if self._store.peek(one) is not None]
+
+    def _seen(self, subject: Subject, verb: str, target: Target) -> Entry:
+        """The pending object, if the subject may know of it."""
+        key = target.key
+        entry = self._store.peek(key)
+        authorize(subject, verb, key.plural, target.subresource, key, entry)
+        if entry is None or not visible(subject, key.plural, entry):
+            raise NotFound(key.plural, key.name)
+        return entry
+
+    async def _commit(self, ops: list[Op], subject: Subject, dry: bool) -> tuple[Entry | None, ...]:  # noqa: FBT001 - passed on
+        ticket: Ticket = self._store.stage(ops, subject.name, dry=dry)
+        if not dry:
+            self.active += 1
+            try:
+                await ticket.durable()
+            finally:
+                self.active -= 1
+        return ticket.outcome.entries
+
+
+def _new_key(target: Target, doc: JSON) -> Key:
+    """Where a new object will stand; fills name, namespace, apiVersion and kind of `doc`."""
+    metadata = _check_head(target, doc)
+    key = target.key
+    if target.facts.namespaced and not key.namespace:
+        raise NotAllowed(f"create {key.plural} below their namespace: /apis/.../namespaces/NAMESPACE/{key.plural}")
+    name = metadata.get("name") or ""
+    if not name and metadata.get("generateName"):
+        name = f"{str(metadata['generateName'])[:58]}{''.join(secrets.choice(NAME_LETTERS) for _ in range(5))}"
+    if not name:
+        raise Invalid.of([admission.Cause("metadata.name", Reason.FieldValueRequired.name, "name or generateName is required", {})])
+    if not isinstance(name, str):
+        raise Invalid("metadata.name", "the name is a text")
+    metadata["name"] = name
+    if key.namespace:
+        metadata["namespace"] = key.namespace
+    for owned in ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"):
+        metadata.pop(owned, None)
+    return key._replace(name=name)
+
+
+def _check_head(target: Target, doc: JSON) -> dict[str, Any]:
+    """The metadata of `doc`, once apiVersion, kind and namespace are what the URL says. Raises Malformed."""
+    facts = target.facts
+    for field, wanted in (("apiVersion", facts.group_version), ("kind", facts.kind)):
+        if doc.setdefault(field, wanted) != wanted:
+            raise Malformed(f"the body says {field} {str(doc[field])[:80]!r}, the URL {wanted!r}")
+    metadata = doc.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise Malformed("metadata must be an object")
+    namespace = metadata.get("namespace") or target.key.namespace
+    if namespace != target.key.namespace:
+        where = target.key.namespace or "(cluster-scoped)"
+        raise Malformed(f"the body says namespace {str(namespace)[:80]!r}, the URL {where!r}")
+    return metadata
+
+
+def _same_identity(target: Target, doc: JSON, before: Entry) -> int | None:
+    """The revision that the client wants to change, if it says one. Raises Malformed or Conflict."""
+    metadata = _check_head(target, doc)
+    key = target.key
+    if metadata.setdefault("name", key.name) != key.name:
+        raise Malformed(f"the body says name {str(metadata['name'])[:80]!r}, the URL {key.name!r}")
+    if key.namespace:
+        metadata["namespace"] = key.namespace
+    if metadata.get("uid") not in (None, "", before.uid):
+        raise Conflict(key.plural, key.name, f"it has uid {before.uid}, not {str(metadata['uid'])[:40]}")
+    for owned in ("uid", "generation", "creationTimestamp", "deletionTimestamp"):
+        metadata.pop(owned, None)
+    said = metadata.get("resourceVersion")
+    if said in (None, ""):
+        return None
+    if not isinstance(said, str) or not said.isascii() or not said.isdigit() or len(said) > 15:
+        raise Malformed(f"resourceVersion {str(said)[:40]!r} is none that this server gave")
+    return int(said)
+
+
+def _fits(doc: JSON) -> None:
+    """Defaults and patches must not make an object larger than a body may be; annotations are most of it."""
+    annotations = doc["metadata"].get("annotations") or {}
+    if sum(map(len, annotations.values())) > BODY_MAX:
+        raise TooLarge(f"the object is larger than {BODY_MAX} bytes")

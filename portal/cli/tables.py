@@ -1,0 +1,124 @@
+"""Tables as the server sends them, laid out for a terminal or, plainly and whole, for a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+JSON = dict[str, Any]
+GAP = "   "
+LEAST = 8
+"""Columns are not squeezed below this width."""
+COLOURS = {
+    "Running": "green", "Ready": "green", "True": "green", "Active": "green", "Succeeded": "green", "Normal": None,
+    "Failed": "red", "False": "red", "Warning": "red", "Revoked": "red",
+    "Unknown": "magenta",
+    "Pending": "yellow", "Provisioning": "yellow", "Starting": "yellow", "Stopping": "yellow", "Deleting": "yellow",
+    "Uploading": "yellow", "Inspecting": "yellow", "Preparing": "yellow",
+}  # fmt: skip
+
+
+class Grid(NamedTuple):
+    """Headings and rows of text, all of the same length."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def grid(table: JSON, *, wide: bool, namespaces: bool, prefix: str = "", columns: Sequence[JSON] = ()) -> Grid:
+    """The grid of a server's Table; `columns` are those of an earlier Table of the same watch, which says them once."""
+    defined = table.get("columnDefinitions") or columns
+    shown = [index for index, one in enumerate(defined) if wide or not one.get("priority")]
+    headings = [str(defined[index]["name"]).upper() for index in shown]
+    rows = [[text(row["cells"][index]) for index in shown] for row in table.get("rows") or ()]
+    if prefix:
+        rows = [[f"{prefix}/{cells[0]}", *cells[1:]] for cells in rows]
+    if namespaces:
+        spaces = [(row.get("object") or {}).get("metadata", {}).get("namespace", "") for row in table.get("rows") or ()]
+        headings, rows = ["NAMESPACE", *headings], [[space, *cells] for space, cells in zip(spaces, rows, strict=True)]
+    return Grid(headings, rows)
+
+
+def text(cell: Any) -> str:
+    """A cell as text on one line."""
+    match cell:
+        case None | "":
+            return "-"
+        case bool():
+            return "true" if cell else "false"
+        case _:
+            return printable(str(cell)).replace("\n", " ")
+
+
+def printable(said: str) -> str:
+    """Without control characters: what guests and people write must not drive the terminal."""
+    return "".join(one if one == "\n" or unicodedata.category(one) not in {"Cc", "Cf"} else "\N{REPLACEMENT CHARACTER}" for one in said)
+
+
+def width(said: str) -> int:
+    """Columns that a text takes in a terminal; Chinese characters take two."""
+    return len(said) if said.isascii() else sum(_cells(one) for one in said)
+
+
+def _cells(one: str) -> int:
+    return 0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+
+
+def columns_of_terminal() -> int:
+    """How wide standard output is; 0 when it is no terminal and nothing is to be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def render(made: Grid, *, headings: bool = True, room: int | None = None, widths: Sequence[int] = ()) -> list[str]:
+    """The lines of a grid within `room` columns (0: as wide as need be, no colours); `widths` are at least kept."""
+    room = columns_of_terminal() if room is None else room
+    lines = [made.headings, *made.rows] if headings else made.rows
+    sizes = fit(measure(lines, widths), room)
+    return [_line(cells, sizes, colour=bool(room) and not (headings and index == 0)) for index, cells in enumerate(lines)]
+
+
+def measure(lines: Iterable[Sequence[str]], widths: Sequence[int] = ()) -> list[int]:
+    """The width of each column."""
+    return [max(*sizes, 0) for sizes in zip(*([width(cell) for cell in cells] for cells in lines), widths or (), strict=False)] if widths else [
+        max(sizes) for sizes in zip(*([width(cell) for cell in cells] for cells in lines), strict=True)
+    ]
+
+
+def fit(sizes: list[int], room: int) -> list[int]:
+    """Narrow the widest columns but the first until all fit into `room`; the name is never cut."""
+    sizes = list(sizes)
+    over = sum(sizes) + len(GAP) * (len(sizes) - 1) - room
+    while room and over > 0 and len(sizes) > 1:
+        widest = max(range(1, len(sizes)), key=lambda index: sizes[index])
+        if sizes[widest] <= LEAST:
+            break
+        sizes[widest] -= 1
+        over -= 1
+    return sizes
+
+
+def _line(cells: Sequence[str], sizes: Sequence[int], *, colour: bool) -> str:
+    parts = []
+    for cell, size in zip(cells, sizes, strict=True):
+        shown = cut(cell, size) if colour else cell
+        padded = shown + " " * max(0, size - width(shown))
+        parts.append(click.style(padded, fg=COLOURS[cell]) if colour and COLOURS.get(cell) else padded)
+    return GAP.join(parts).rstrip()
+
+
+def cut(said: str, size: int) -> str:
+    """A text of at most `size` columns, its end replaced by an ellipsis."""
+    if width(said) <= size:
+        return said
+    kept, used = [], 0
+    for one in said:
+        used += _cells(one)
+        if used > size - 1:
+            break
+        kept.append(one)
+    return "".join(kept) + "…"

@@ -1,0 +1,94 @@
+"""Who is behind a request: a bearer token, or the certificate that the client proved when it connected."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS, digest
+from nanovirt.resources.errors import NotFound, Unauthorized
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Commit, Store
+
+TOKEN_MAX = 256
+ADVICE = "send the token or the client certificate from admin.kubeconfig"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whoever asks; `host` is the name of the Host whose agent it is, "" for all others."""
+
+    name: str
+    groups: tuple[str, ...]
+    host: str = ""
+
+
+SYSTEM = Subject("system:controllers", ("nano:system",))
+"""The controllers inside the server."""
+ADMIN = Subject("admin", (ADMINS,))
+
+
+class Identities:
+    """Knows the tokens by their digests, and the hosts as they stand in the store at this moment."""
+
+    def __init__(self, store: Store, tokens: Mapping[str, Subject]) -> None:
+        """`tokens`: SHA-256 of a token (hex) -> who it means."""
+        self._store = store
+        self._tokens = [(known.encode(), subject) for known, subject in tokens.items()]
+        self._names = {entry.uid: key.name for key, entry in store.list("hosts")}
+        store.subscribe(self._follow)
+
+    def _follow(self, commit: Commit) -> None:
+        for key, before, after in commit.changes:
+            if key.plural == "hosts" and before is not None:
+                self._names.pop(before.uid, None)
+            if key.plural == "hosts" and after is not None:
+                self._names[after.uid] = key.name
+
+    def identify(self, request: web.BaseRequest) -> Subject:
+        """The one who asks. Raises Unauthorized, also for a wrong token beside a good certificate."""
+        given = request.headers.getall("Authorization", [])
+        if given:
+            return self._by_token(given)
+        # The loop keeps what the TLS handshake verified with the connection: nothing is parsed or checked twice.
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        if not certificate:
+            raise Unauthorized(f"the request says not who asks; {ADVICE}")
+        return self.by_certificate(certificate)
+
+    def _by_token(self, given: list[str]) -> Subject:
+        scheme, _, token = given[0].partition(" ")
+        if len(given) > 1 or scheme.lower() != "bearer" or not 0 < len(token) <= TOKEN_MAX:
+            raise Unauthorized(f"the header Authorization must be one `Bearer TOKEN`; {ADVICE}")
+        asked = digest(token).encode()
+        found = [subject for known, subject in self._tokens if hmac.compare_digest(known, asked)]
+        if not found:
+            raise Unauthorized(f"the token is not known here, or not any more; {ADVICE}")
+        return found[0]
+
+    def by_certificate(self, certificate: Mapping[str, Any]) -> Subject:
+        """Whom a verified certificate (as `SSLSocket.getpeercert` gives it) names today. Raises Unauthorized."""
+        said = [pair for part in certificate.get("subject", ()) for pair in part]
+        names = [value for field, value in said if field == "commonName"]
+        organizations = [value for field, value in said if field == "organizationName"]
+        match organizations, names:
+            case [organization], [name] if organization == ADMINS:
+                return Subject(name, (ADMINS,))
+            case [organization], [name] if organization == HOSTS and name.startswith(HOST_PREFIX):
+                return self._host(name.removeprefix(HOST_PREFIX))
+        raise Unauthorized(f"the certificate names nobody who may ask here; {ADVICE}")
+
+    def _host(self, uid: str) -> Subject:
+        """Deleting the Host is what revokes its certificate, at once and on connections that are open."""
+        name = self._names.get(uid, "")
+        try:
+            here = bool(name) and self._store.get(Key("hosts", "", name)).uid == uid
+        except NotFound:
+            here = False
+        if not here:
+            raise Unauthorized("the Host of this certificate is gone; add it anew with `nanoctl host add`")
+        return Subject(f"{HOST_PREFIX}{uid}", (HOSTS,), host=name)

@@ -1,0 +1,331 @@
+"""The one store engine, over any log: pending state, group commit, committed objects, the ring of recent commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+from nanovirt.resources import stamping
+from nanovirt.resources.codec import JSON, dump, load
+from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed, TooLarge
+from nanovirt.resources.fields import rfc3339
+from nanovirt.resources.kind import KINDS, Key
+from nanovirt.resources.log import Log, Record
+from nanovirt.resources.rows import entry_of
+from nanovirt.resources.store import (
+    Change,
+    Commit,
+    Create,
+    Delete,
+    Entry,
+    Expect,
+    Half,
+    Op,
+    Outcome,
+    Sink,
+    Ticket,
+    Update,
+)
+
+log = logging.getLogger(__name__)
+
+BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
+RING_CHANGES, RING_BYTES, RING_SECONDS = 100_000, 32 * 1024 * 1024, 300
+RECORD_MAX = 8 * 1024 * 1024
+
+
+class Ring:
+    """The recent commits that a watch may resume from: bounded by count, bytes and age, whichever is least."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, int, Commit]] = deque()
+        self._changes = self._bytes = 0
+        self.oldest = 0
+        """Everything after this revision is here."""
+
+    def add(self, commit: Commit, now: float) -> None:
+        """Keep a commit; drops what is over the bounds."""
+        size = sum(len(entry.raw) for change in commit.changes for entry in change[1:] if entry is not None)
+        self._kept.append((now, size, commit))
+        self._changes += len(commit.changes)
+        self._bytes += size
+        while self._over(now):
+            _, size, dropped = self._kept.popleft()
+            self._changes -= len(dropped.changes)
+            self._bytes -= size
+            self.oldest = dropped.rev
+
+    def _over(self, now: float) -> bool:
+        if len(self._kept) < 2:
+            return False
+        old = now - self._kept[0][0] > RING_SECONDS
+        return self._changes > RING_CHANGES or self._bytes > RING_BYTES or old
+
+    def after(self, rev: int) -> list[Commit]:
+        """The kept commits above `rev`. Raises Expired."""
+        if rev < self.oldest:
+            raise Expired(rev, self.oldest)
+        found: list[Commit] = []
+        for _, _, commit in reversed(self._kept):
+            if commit.rev <= rev:
+                break
+            found.append(commit)
+        return found[::-1]
+
+
+class Engine:
+    """A Store. `run()` is the committer and must live as long as the engine is written to."""
+
+    def __init__(self, log_: Log, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._log = log_
+        self._clock = clock
+        self._objects: dict[str, dict[tuple[str, str], Entry]] = {plural: {} for plural in KINDS}
+        self._sorted: dict[str, list[tuple[str, str]]] = {}
+        self._pending: dict[Key, tuple[int, Entry | None]] = {}
+        self._queue: deque[tuple[Record, Commit]] = deque()
+        self._wake = asyncio.Event()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._sinks: list[Sink] = []
+        self._admitted: list[Sink] = []
+        self._ring = Ring()
+        self._failure: StoreFailed | None = None
+        self._last_at = ""
+        self.committed = 0
+        self._replay()
+        self._staged = self.committed
+
+    # --- start ---
+
+    def _replay(self) -> None:
+        for record in self._log.read(0):
+            body = load(record.body)
+            self._last_at = body["at"]
+            self._apply(Commit(record.rev, tuple(self._replayed(record.rev, body["writes"]))))
+        if not self.committed:
+            self._ring.oldest = 0
+
+    def _replayed(self, rev: int, writes: Iterable[JSON]) -> Iterable[Change]:
+        for write in writes:
+            key = Key(write["kind"], write["namespace"], write["name"])
+            before = self._objects[key.plural].get(key[1:])
+            yield Change(key, before, entry_of(key.plural, write["object"], rev) if write["verb"] == "put" else None)
+
+    # --- reading ---
+
+    def get(self, key: Key) -> Entry:
+        """See Store."""
+        entry = self._objects[key.plural].get(key[1:])
+        if entry is None:
+            raise NotFound(key.plural, key.name)
+        return entry
+
+    def peek(self, key: Key) -> Entry | None:
+        """See Store."""
+        held = self._pending.get(key)
+        return held[1] if held is not None else self._objects[key.plural].get(key[1:])
+
+    def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
+        """See Store."""
+        objects = self._objects[plural]
+        keys = self._sorted.get(plural)
+        if keys is None:
+            keys = self._sorted[plural] = sorted(objects)
+        return [(Key(plural, *key), objects[key]) for key in keys if not namespace or key[0] == namespace]
+
+    def history(self, after: int) -> Sequence[Commit]:
+        """See Store."""
+        return self._ring.after(after)
+
+    def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
+        """See Store."""
+        sinks = self._admitted if admitted else self._sinks
+        sinks.append(sink)
+        return lambda: sinks.remove(sink)
+
+    # --- writing ---
+
+    def stage(self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False) -> Ticket:
+        """See Store."""
+        if self._failure is not None:
+            raise self._failure
+        rev, now = self._staged + 1, self._clock()
+        held: dict[Key, Entry | None] = {}
+        changes: dict[Key, Change] = {}
+        results: deque[Entry | None] = deque()
+        for op in ops:
+            before = held[op.key] if op.key in held else self.peek(op.key)
+            after = _carry_out(op, before, rev, now)
+            if after is not before:
+                first = changes[op.key].before if op.key in changes else before
+                changes[op.key] = Change(op.key, first, after)
+                held[op.key] = after
+            results.append(after)
+        if not changes or dry:
+            newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
+            return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
+        self._queue_up(Commit(rev, tuple(changes.values())), by, request, now)
+        return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
+
+    def _queue_up(self, commit: Commit, by: str, request: str, now: datetime) -> None:
+        at = max(self._last_at, rfc3339(now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)))
+        record = Record(commit.rev, _body(commit, at, by, request))
+        if len(record.body) > RECORD_MAX:
+            raise TooLarge(f"the transaction has {len(record.body)} bytes; the limit is {RECORD_MAX}")
+        self._last_at, self._staged = at, commit.rev
+        for change in commit.changes:
+            self._pending[change.key] = (commit.rev, change.after)
+        self._queue.append((record, commit))
+        self._wake.set()
+        for sink in self._admitted:
+            sink(commit)
+
+    async def _until(self, rev: int) -> None:
+        if rev <= self.committed:
+            return
+        if self._failure is not None:
+            raise self._failure
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append((rev, waiter))
+        await waiter
+
+    async def run(self) -> None:
+        """Commit what is queued, batch by batch. Raises StoreFailed when the log fails: then the process must end."""
+        while True:
+            await self._wake.wait()
+            batch = self._take()
+            try:
+                await self._log.append([record for record, _ in batch])
+            except LogFull as full:
+                self._unstage(batch, full)
+                continue
+            except StoreFailed as failure:
+                self._failure = failure
+                self._release(self._staged, failure)
+                raise
+            self._commit([commit for _, commit in batch])
+
+    def _take(self) -> deque[tuple[Record, Commit]]:
+        batch: deque[tuple[Record, Commit]] = deque()
+        size = 0
+        while self._queue and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1][0].body)
+        if not self._queue:
+            self._wake.clear()
+        return batch
+
+    def _commit(self, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            self._apply(commit)
+            for change in commit.changes:
+                if self._pending[change.key][0] == commit.rev:
+                    del self._pending[change.key]
+        self._release(self.committed, None)
+        # The writers above are woken first; watchers hear of it in the next turn of the loop.
+        asyncio.get_running_loop().call_soon(self._tell, commits)
+
+    def _tell(self, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            for sink in tuple(self._sinks):
+                sink(commit)
+
+    def _apply(self, commit: Commit) -> None:
+        for key, before, after in commit.changes:
+            objects = self._objects[key.plural]
+            if after is None:
+                objects.pop(key[1:], None)
+            else:
+                objects[key[1:]] = after
+            if before is None or after is None:
+                self._sorted.pop(key.plural, None)
+        self.committed = commit.rev
+        self._ring.add(commit, time.monotonic())
+
+    def _release(self, upto: int, failure: Exception | None) -> None:
+        for _ in range(len(self._waiters)):
+            rev, waiter = self._waiters.popleft()
+            if rev > upto:
+                self._waiters.append((rev, waiter))
+            elif not waiter.done():
+                waiter.set_result(None) if failure is None else waiter.set_exception(failure)
+
+    def _unstage(self, batch: Sequence[tuple[Record, Commit]], full: LogFull) -> None:
+        """Nothing of the queue was written: the pending state goes back to the committed one."""
+        log.error("log is full", extra={"dropped": len(batch) + len(self._queue)})
+        for _, commit in reversed([*batch, *self._queue]):
+            undone = Commit(
+                commit.rev, tuple(Change(key, after, before) for key, before, after in commit.changes[::-1])
+            )
+            for sink in self._admitted:
+                sink(undone)
+        self._release(self._staged, full)
+        self._queue.clear()
+        self._wake.clear()
+        self._pending.clear()
+        self._staged = self.committed
+
+
+def _carry_out(op: Op, before: Entry | None, rev: int, now: datetime) -> Entry | None:
+    """What `op` makes of `before`; the same entry if nothing changes."""
+    facts = KINDS[op.key.plural].facts
+    match op:
+        case Expect(key, expected):
+            if (before.rev if before else None) != expected:
+                raise Conflict(key.plural, key.name)
+            return before
+        case Create(key, doc):
+            if before is not None:
+                raise AlreadyExists(key.plural, key.name)
+            return entry_of(key.plural, stamping.created(facts, doc, str(uuid.uuid4()), _second(now)), rev)
+        case Update(key, doc, half, expected):
+            held = _held(before, key, expected)
+            old = load(held.raw)
+            new = stamping.main_replaced(facts, old, doc) if half is Half.MAIN else stamping.status_replaced(old, doc)
+            if stamping.same(old, new):
+                return held
+            gone = held.deleting and not new["metadata"].get("finalizers")
+            return None if gone else entry_of(key.plural, new, rev)
+        case Delete(key, expected, uid):
+            held = _held(before, key, expected)
+            if uid and uid != held.uid:
+                raise Conflict(key.plural, key.name, "it is another object by now (uid differs)")
+            old = load(held.raw)
+            if not old["metadata"].get("finalizers"):
+                return None
+            return held if held.deleting else entry_of(key.plural, stamping.marked_deleted(old, _second(now)), rev)
+
+
+def _held(before: Entry | None, key: Key, expected: int | None) -> Entry:
+    if before is None:
+        raise NotFound(key.plural, key.name)
+    if expected is not None and before.rev != expected:
+        raise Conflict(key.plural, key.name)
+    return before
+
+
+def _second(now: datetime) -> str:
+    return rfc3339(now.replace(microsecond=0))
+
+
+def _body(commit: Commit, at: str, by: str, request: str) -> bytes:
+    head = dump({"rev": commit.rev, "at": at, "by": by, "request": request})
+    writes = b",".join(_write(change) for change in commit.changes)
+    return head[:-1] + b',"writes":[' + writes + b"]}"
+
+
+def _write(change: Change) -> bytes:
+    key = change.key
+    named = {
+        "verb": "put" if change.after else "delete",
+        "kind": key.plural,
+        "namespace": key.namespace,
+        "name": key.name,
+    }
+    if change.after is None:
+        return dump(named)
+    return dump(named)[:-1] + b',"object":' + change.after.raw + b"}"

@@ -1,0 +1,99 @@
+"""The types of single fields that several kinds share: names, references, MACs, uids, times, texts."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+SUBDOMAIN = re.compile(rf"{LABEL}(\.{LABEL})*")
+DNS_LABEL = re.compile(LABEL)
+MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+
+
+def name(value: str) -> str:
+    """Check an object name (RFC 1123 subdomain, at most 253 characters)."""
+    if len(value) > 253 or not SUBDOMAIN.fullmatch(value):
+        rule = "lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"
+        raise ValueError(f"{value[:60]!r} is not a name: {rule}")
+    return value
+
+
+def label(value: str) -> str:
+    """Check a short name (RFC 1123 label, at most 63 characters), such as that of a disk or a network card."""
+    if not DNS_LABEL.fullmatch(value):
+        raise ValueError(f"{value[:60]!r} is not a short name: at most 63 lower-case letters, digits and '-'")
+    return value
+
+
+def reference(value: str) -> str:
+    """Check `NAME` or `shared/NAME`."""
+    space, slash, last = value.rpartition("/")
+    if slash and space != "shared":
+        raise ValueError(f"{value[:60]!r} is not a reference: write NAME or shared/NAME")
+    name(last)
+    return value
+
+
+def owner_path(value: str) -> str:
+    """Check `NAMESPACE/NAME`, the only form that a cluster-scoped Address uses."""
+    space, slash, last = value.partition("/")
+    if not slash:
+        raise ValueError(f"{value[:60]!r} is not NAMESPACE/NAME")
+    label(space)
+    name(last)
+    return value
+
+
+def mac(value: str) -> str:
+    """Check a unicast MAC and give it in lower case with colons."""
+    value = value.lower().replace("-", ":")
+    if not MAC.fullmatch(value):
+        raise ValueError(f"{value[:40]!r} is not a MAC address like 52:54:00:1a:2b:3c")
+    if int(value[:2], 16) & 1:
+        raise ValueError(f"{value} is a multicast MAC; a network card needs a unicast one such as 52:54:00:...")
+    return value
+
+
+def quad(value: object) -> object:
+    """IPv4 only as dotted text: numbers would be taken for addresses otherwise."""
+    if not isinstance(value, str | IPv4Address | IPv4Network):
+        raise ValueError("write the address as text like 10.20.0.50")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def utc(value: datetime) -> datetime:
+    """Times carry a zone and are kept in UTC."""
+    if value.tzinfo is None:
+        raise ValueError("the time needs a zone, for example 2026-11-22T06:00:00Z")
+    return value.astimezone(UTC)
+
+
+def rfc3339(value: datetime) -> str:
+    """`2026-11-22T06:00:00Z`; microseconds only when there are some."""
+    text = value.astimezone(UTC).isoformat(timespec="microseconds" if value.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+Name = Annotated[str, AfterValidator(name)]
+ShortName = Annotated[str, AfterValidator(label)]
+Reference = Annotated[str, AfterValidator(reference)]
+OwnerPath = Annotated[str, AfterValidator(owner_path)]
+Mac = Annotated[str, AfterValidator(mac)]
+Ip = Annotated[IPv4Address, BeforeValidator(quad)]
+Subnet = Annotated[IPv4Network, BeforeValidator(quad)]
+Time = Annotated[datetime, AfterValidator(utc), PlainSerializer(rfc3339, return_type=str)]
+Uid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Title = Annotated[str, Field(max_length=120)]
+Text = Annotated[str, Field(max_length=4000)]
+AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/@+-]{0,400}$")]
+
+
+def resolve(value: str, namespace: str) -> tuple[str, str]:
+    """The (namespace, name) that a reference means when it stands in an object of `namespace`."""
+    space, slash, last = value.rpartition("/")
+    return (space if slash else namespace), last

@@ -1,0 +1,193 @@
+"""The durable log: records in segment files under one directory, made durable by one thread, one sync per batch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanovirt.resources import store_directory
+from nanovirt.resources.errors import LogFull, StoreFailed
+from nanovirt.resources.log import Record, check_order
+from nanovirt.resources.recovery import recover
+from nanovirt.resources.segments import (
+    LONGEST_HEADER,
+    Segment,
+    bodies,
+    encode,
+    first_revision,
+    segments,
+    written,
+)
+from nanovirt.resources.store_directory import Format
+
+NOTE_SYNCED_EVERY = 1.0
+"""Seconds that SYNCED may be behind the log."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes: of one segment, of the ballast that deletes may use up, and the room an append has to leave beside it."""
+
+    segment: int = 16 << 20
+    ballast: int = 64 << 20
+    room: int = 32 << 20
+
+
+class FileLog:
+    """A log in a directory of its own, held by LOCK from `open` to `close`; `identity` is what FORMAT says."""
+
+    def __init__(self, directory: Path, sizes: Sizes, lock: int, identity: Format) -> None:
+        """Not for callers: `open` is."""
+        self.identity = identity
+        self._directory = directory
+        self._sizes = sizes
+        self._lock = lock
+        found = recover(directory, identity)
+        self._rev, self._crc = found.rev, found.crc
+        if found.segment:
+            self._segment = Segment(found.segment, found.end, sizes.segment)
+        else:
+            self._segment = self._create_segment(sizes.segment)
+        self._synced = os.open(directory / "SYNCED", os.O_WRONLY)
+        self._has_ballast = store_directory.hold_ballast(directory, sizes.ballast)
+        self._failure: OSError | None = None
+        self._closed = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
+        self._note: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def open(cls, directory: Path, sizes: Sizes | None = None) -> FileLog:
+        """Take the directory, make a store of it if it is empty, recover what is in it.
+
+        Unavailable: another process holds it. StoreCorrupt: damaged beyond what a crash explains. NanoError: FORMAT is
+        unreadable or of another version. StoreFailed: the disk refused.
+        """
+        try:
+            with ExitStack() as undo:
+                store_directory.make_directories(directory)
+                lock = store_directory.hold_lock(directory)
+                undo.callback(os.close, lock)
+                log = cls(directory, sizes or Sizes(), lock, store_directory.load_format(directory))
+                undo.pop_all()
+                return log
+        except OSError as error:
+            raise StoreFailed(f"cannot open the log in {directory}: {error}") from error
+
+    def read(self, after: int = 0) -> Iterator[Record]:
+        """See Log. What `open` has checked is not checked again (OSError)."""
+        head = self._rev
+        paths = segments(self._directory / "wal")
+        begin = max(bisect_right([first_revision(path) for path in paths], after + 1) - 1, 0)
+        for path in paths[begin:]:
+            for rev, body in enumerate(bodies(written(path)), first_revision(path)):
+                if after < rev <= head:
+                    yield Record(rev, body)
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """See Log."""
+        if self._closed:
+            raise StoreFailed(f"the log in {self._directory} is closed")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._commit, records)
+        if self._note is None and not self._closed:
+            self._note = loop.call_later(NOTE_SYNCED_EVERY, self._start_noting)
+
+    def head(self) -> int:
+        """See Log."""
+        return self._rev
+
+    def make_room(self) -> bool:
+        """After LogFull: give up the ballast, so that deletes can be appended; False when it is gone already.
+
+        The ballast comes back by itself when the disk has room again.
+        """
+        self._has_ballast = False
+        return store_directory.drop_ballast(self._directory)
+
+    def close(self) -> None:
+        """See Log. Waits for an append under way."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._note:
+            self._note.cancel()
+        self._thread.shutdown(wait=True)
+        self._note_synced()
+        self._segment.close()
+        os.close(self._synced)
+        os.close(self._lock)
+
+    def _start_noting(self) -> None:
+        self._note = None
+        self._thread.submit(self._note_synced)
+
+    # --- in the log's own thread ---
+
+    def _commit(self, records: Sequence[Record]) -> None:
+        self._refuse_after_failure()
+        check_order(self._rev, records)
+        try:
+            if records:
+                self._write(records)
+        except OSError as error:
+            self._failure = error
+            self._refuse_after_failure()
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure:
+            raise StoreFailed(
+                f"the log in {self._directory} failed: {self._failure}; what was being written may be on disk or not, "
+                "restart the server to find out"
+            ) from self._failure
+
+    def _write(self, records: Sequence[Record]) -> None:
+        lines, crc = self._lines(records)
+        self._require_room(len(lines))
+        if not self._segment.fits(len(lines)) and self._rev >= first_revision(self._segment.path):
+            full = self._segment
+            self._segment = self._create_segment(max(self._sizes.segment, LONGEST_HEADER + len(lines)))
+            full.seal()
+            lines, crc = self._lines(records)  # they follow the new header now
+        self._segment.append(lines)
+        self._rev, self._crc = records[-1].rev, crc
+
+    def _lines(self, records: Sequence[Record]) -> tuple[bytes, int]:
+        """The text of a batch as it follows the log's last line, and the checksum of its last line."""
+        lines, crc = [], self._crc
+        for record in records:
+            line, crc = encode(crc, record.rev, self._rev, record.body)
+            lines.append(line)
+        return b"".join(lines), crc
+
+    def _create_segment(self, size: int) -> Segment:
+        wal, cluster = self._directory / "wal", self.identity.cluster
+        segment, self._crc = Segment.create(wal, cluster, self._rev, self._crc, size)
+        return segment
+
+    def _require_room(self, length: int) -> None:
+        """LogFull unless the disk has room for that and more; nothing has been written then."""
+        room, needed = store_directory.room(self._directory), self._sizes.room + length
+        if room < needed:
+            raise LogFull(
+                f"the disk of {self._directory} has {room} bytes left and the log needs {needed}; nothing was written. "
+                "Make room there; deletes still work",
+                room=room,
+                needed=needed,
+            )
+        if not self._has_ballast and room >= needed + self._sizes.ballast + self._sizes.segment:
+            self._has_ballast = store_directory.hold_ballast(self._directory, self._sizes.ballast)
+
+    def _note_synced(self) -> None:
+        """Bring SYNCED up to the log. The system takes it to disk in its own time: early enough against rot."""
+        if self._failure:
+            return
+        try:
+            os.pwrite(self._synced, store_directory.pack_synced(self._rev), 0)
+        except OSError as error:
+            self._failure = error

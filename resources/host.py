@@ -1,0 +1,109 @@
+"""A Linux server whose agent runs machines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from nanovirt.resources.conditions import Condition
+from nanovirt.resources.fields import AbsolutePath, Name, ShortName, Text, Title
+from nanovirt.resources.kind import CLUSTER, LATER, Column, Refers, Resource, Spec, Status
+from nanovirt.resources.metadata import Model
+from nanovirt.resources.quantities import Bytes
+
+DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$")]
+
+
+class HostBridge(Model):
+    """A bridge of the host and the network that it leads to."""
+
+    network: ShortName
+    device: DeviceName
+
+
+class StoragePath(Model):
+    """Where this host keeps the volumes of a Local pool, when it differs from the pool's own path."""
+
+    storage_pool: Name
+    path: AbsolutePath
+
+
+class HostSpec(Spec):
+    """What an administrator decides about a host."""
+
+    display_name: Title = ""
+    description: Text = ""
+    compute_pool: Name = "default"
+    enabled: bool = True
+    maintenance: Annotated[bool, LATER] = False
+    bridges: tuple[HostBridge, ...] = ()
+    storage_paths: tuple[StoragePath, ...] = ()
+
+
+class Amounts(Model):
+    """Room of a host or a pool: processors, bytes of memory, bytes of disk."""
+
+    cpus: int = 0
+    memory: Bytes = Bytes(0)
+    disk: Bytes = Bytes(0)
+
+
+class Versions(Model):
+    """What runs there."""
+
+    agent: str = ""
+    libvirt: str = ""
+    qemu: str = ""
+    kernel: str = ""
+
+
+class HostStatus(Status):
+    """What the reports of the host's agent say, as far as it changes only with an event."""
+
+    observed_generation: int = 0
+    address: str = ""
+    architecture: str = ""
+    accelerator: Literal["", "kvm", "tcg", "simulated"] = ""
+    capacity: Amounts = Amounts()
+    allocated: Amounts = Amounts()
+    instances: int = 0
+    versions: Versions = Versions()
+    boot_id: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class HostRow(NamedTuple):
+    """What the scheduler filters by."""
+
+    compute_pool: str
+    enabled: bool
+
+
+class Host(
+    Resource[HostSpec, HostStatus],
+    plural="hosts",
+    scope=CLUSTER,
+    row=HostRow,
+    columns=(
+        Column("Pool", ".spec.computePool"),
+        Column("Enabled", ".spec.enabled", "boolean"),
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        Column("Instances", ".status.instances", "integer"),
+        Column("Cpus", ".status.capacity.cpus", "integer"),
+        Column("Memory", ".status.capacity.memory"),
+        Column("Address", ".status.address", "string", 1),
+        Column("Accelerator", ".status.accelerator", "string", 1),
+        Column("Libvirt", ".status.versions.libvirt", "string", 1),
+    ),
+    selectable=("spec.computePool", "spec.enabled"),
+    refers=(Refers("spec.computePool", "computepools"),),
+):
+    """Cluster-scoped; belongs to one ComputePool."""
+
+    spec: HostSpec = Field(default_factory=HostSpec)
+    status: HostStatus = Field(default_factory=HostStatus)
+
+    def bridge(self, network: str) -> str:
+        """The bridge that leads to `network`, or ""."""
+        return next((one.device for one in self.spec.bridges if one.network == network), "")

@@ -1,0 +1,234 @@
+"""A virtual machine as a person wishes it to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from nanovirt.resources.conditions import Condition
+from nanovirt.resources.errors import Cause
+from nanovirt.resources.fields import Ip, Mac, Name, Reference, ShortName, Text, Time, Title
+from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
+from nanovirt.resources.metadata import Model
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.system_template import NicModel
+
+MIB = 2**20
+FINALIZER = "nano/instance"
+DEFAULT_NIC = "nic0"
+
+PowerState = Literal["Running", "Stopped", "Suspended"]
+RestartPolicy = Literal["OnFailure", "Always", "Never"]
+Phase = Literal[
+    "Pending", "Provisioning", "Starting", "Running", "Stopping", "Stopped", "Suspended", "Migrating", "Failed",
+    "Unknown", "Deleting",
+]  # fmt: skip
+
+
+class Restart(Model):
+    """An order to start anew, once for each value of `at`; written by /restart and /reset, or by hand."""
+
+    at: Time
+    mode: Literal["Graceful", "Hard"] = "Graceful"
+
+
+class DiskSource(Model):
+    """What a disk begins as; without a source it is empty."""
+
+    image: Reference | None = None
+    snapshot: Annotated[str | None, LATER] = None
+    disk: Annotated[str | None, LATER] = None
+    volume: Annotated[str | None, LATER] = None
+
+
+class Disk(Model):
+    """A disk; without `size` it is as large as its image."""
+
+    name: ShortName
+    size: Bytes | None = None
+    source: DiskSource | None = None
+    reclaim: Annotated[Literal["Delete", "Retain"], Later("Retain")] = "Delete"
+    rebuild: Annotated[int, LATER] = 0
+    format: Annotated[dict[str, Any] | None, LATER] = None
+    qos: Annotated[dict[str, Any] | None, LATER] = None
+
+
+class Nic(Model):
+    """A network card: with an address of `addressPool`, or on `network` with an address from the physical network."""
+
+    name: ShortName
+    address_pool: Name | None = None
+    network: ShortName | None = None
+    vlan: Annotated[int, LATER] = 0
+    ip: Ip | None = None
+    mac: Mac | None = None
+    mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
+    model: NicModel | None = None
+    security_groups: Annotated[tuple[str, ...], LATER] = ()
+
+
+class Guest(Model):
+    """What the guest is told about itself."""
+
+    hostname: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")] | None = None
+    time_zone: Annotated[str | None, LATER] = None
+    admin: Annotated[dict[str, Any] | None, LATER] = None
+    user_data_secret: Annotated[str | None, LATER] = None
+
+
+class Scheduling(Model):
+    """Where it may run; `host` "" leaves the choice to the scheduler."""
+
+    host: str = ""
+    affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
+    anti_affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
+
+
+class InstanceSpec(Spec):
+    """The wish. The smallest one: `disks: [{name: system, source: {image: shared/debian-12}}]`."""
+
+    display_name: Title = ""
+    description: Text = ""
+    compute_pool: Name = "default"
+    system_template: Name | None = None
+    cpus: Annotated[int, Field(ge=1, le=512)] = 1
+    max_cpus: Annotated[int | None, LATER] = None
+    memory: Bytes = Bytes("1Gi")
+    max_memory: Annotated[Bytes | None, LATER] = None
+    power_state: Annotated[PowerState, Later("Suspended")] = "Running"
+    restart_policy: RestartPolicy = "OnFailure"
+    restart: Restart | None = None
+    stop_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    start_priority: Annotated[int, LATER] = 100
+    deletion_protection: bool = False
+    disks: Annotated[tuple[Disk, ...], Field(max_length=16)] = ()
+    nics: Annotated[tuple[Nic, ...], Field(max_length=8)] | None = None
+    media: Annotated[tuple[dict[str, Any], ...], LATER] = ()
+    boot_order: Annotated[tuple[str, ...], LATER] = ()
+    qos: Annotated[dict[str, Any] | None, LATER] = None
+    guest: Guest = Guest()
+    scheduling: Scheduling = Scheduling()
+
+
+class InstanceAddress(Model):
+    """Where a card can be reached."""
+
+    nic: str
+    ip: str
+    mac: str
+    source: Literal["Pool", "Guest"] = "Pool"
+
+
+class GuestReport(Model):
+    """What the guest agent told (hostile input, bounded where it is read)."""
+
+    agent: Literal["Connected", "Disconnected"] = "Disconnected"
+    os: str = ""
+
+
+class AwaitingChange(Model):
+    """A change that the running machine has not taken yet."""
+
+    path: str
+    current: Any = None
+    desired: Any = None
+    operation: Literal["NextStart", "Restart", "Refused"] = "Restart"
+
+
+class InstanceStatus(Status):
+    """What is known; only facts that change with an event."""
+
+    observed_generation: int = 0
+    phase: Phase = "Pending"
+    host: str = ""
+    placement: str = ""
+    addresses: tuple[InstanceAddress, ...] = ()
+    guest: GuestReport | None = None
+    restart_awaiting_changes: tuple[AwaitingChange, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+class InstanceRow(NamedTuple):
+    """What pools count, and what wakes it."""
+
+    compute_pool: str
+    power_state: str
+    status_phase: str
+    status_host: str
+
+
+class Instance(
+    Resource[InstanceSpec, InstanceStatus],
+    plural="instances",
+    short="inst vm",
+    scope=NAMESPACED,
+    row=InstanceRow,
+    columns=(
+        Column("Phase", ".status.phase"),
+        Column("Host", ".status.host"),
+        Column("Ip", ".status.addresses[*].ip"),
+        Column("Cpus", ".spec.cpus", "integer"),
+        Column("Memory", ".spec.memory"),
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "string", 1),
+        Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", 1),
+        Column("Mac", ".status.addresses[*].mac", "string", 1),
+    ),
+    selectable=("spec.computePool", "spec.powerState", "status.phase", "status.host"),
+    refers=(
+        Refers("spec.computePool", "computepools"),
+        Refers("spec.systemTemplate", "systemtemplates"),
+        Refers("spec.disks[].source.image", "images"),
+        Refers("spec.nics[].addressPool", "addresspools"),
+    ),
+    immutable=("spec.computePool",),
+    finalizer=FINALIZER,
+    categories=("nano", "all"),
+):
+    """Owns its Placement, Volumes and Addresses."""
+
+    spec: InstanceSpec = Field(default_factory=InstanceSpec)
+    status: InstanceStatus = Field(default_factory=InstanceStatus)
+
+    def problems(self) -> Iterator[Cause]:
+        """Names that stand twice, an address without a pool, memory that no machine boots with."""
+        spec = self.spec
+        yield from _twice("spec.disks", (disk.name for disk in spec.disks))
+        yield from _twice("spec.nics", (nic.name for nic in spec.nics or ()))
+        if spec.memory < 64 * MIB:
+            yield Cause("spec.memory", "FieldValueInvalid", f"{spec.memory} is less than the least memory, 64Mi", {})
+        for index, nic in enumerate(spec.nics or ()):
+            yield from _nic_problems(f"spec.nics[{index}]", nic)
+        for index, disk in enumerate(spec.disks):
+            yield from _disk_problems(f"spec.disks[{index}]", disk)
+
+
+def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
+    if nic.ip is not None and nic.address_pool is None:
+        yield Cause(f"{field}.ip", Reason.NeedsAddressPool.name, Reason.NeedsAddressPool.say(), {})
+    if (nic.address_pool is None) == (nic.network is None):
+        members = "addressPool, network"
+        say = Reason.OneMemberRequired.say(members=members)
+        yield Cause(field, Reason.OneMemberRequired.name, say, {"members": members})
+
+
+def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
+    empty = disk.source is None or disk.source.image is None
+    if disk.size is None and empty:
+        say = "an empty disk needs a size, for example 20Gi"
+        yield Cause(f"{field}.size", Reason.FieldValueRequired.name, say, {})
+    if disk.size is not None and not MIB <= disk.size <= 64 * 2**40:
+        yield Cause(f"{field}.size", "FieldValueInvalid", f"{disk.size}: from 1Mi to 64Ti", {})
+
+
+def _twice(field: str, names: Iterable[str]) -> Iterator[Cause]:
+    seen: set[str] = set()
+    for index, one in enumerate(names):
+        if one in seen:
+            params = {"value": one}
+            yield Cause(
+                f"{field}[{index}].name", Reason.FieldDuplicate.name, Reason.FieldDuplicate.say(**params), params
+            )
+        seen.add(one)

@@ -1,0 +1,68 @@
+"""What every object carries about itself: name, uid, revision, labels, owners, finalizers (Kubernetes ObjectMeta)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from nanovirt.resources.fields import Time
+
+OWNER_LABEL = "nano/owner"
+RESERVED_PREFIX = "nano/"
+LABEL_VALUE_MAX = 63
+ANNOTATIONS_MAX = 256 * 1024
+
+
+class Model(BaseModel):
+    """A frozen model whose JSON is camelCase and which refuses fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document, absent values left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        if len(key) > 317 or len(text) > LABEL_VALUE_MAX or not key or any(c in text for c in " ,()=!\n"):
+            raise ValueError(f"label {key[:60]!r}: a key of at most 317 and a value of at most 63 plain characters")
+    return value
+
+
+def _annotations(value: dict[str, str]) -> dict[str, str]:
+    if sum(len(key) + len(text) for key, text in value.items()) > ANNOTATIONS_MAX:
+        raise ValueError(f"annotations hold more than {ANNOTATIONS_MAX} bytes together")
+    return value
+
+
+class OwnerReference(Model):
+    """The object that this one belongs to and goes away with."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class ObjectMeta(Model):
+    """Metadata; uid, resourceVersion, generation and the timestamps are the server's."""
+
+    model_config = ConfigDict(extra="ignore")  # managedFields, selfLink and the like come from real clients
+
+    name: str = ""
+    generate_name: str | None = None
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
+    annotations: Annotated[dict[str, str], AfterValidator(_annotations)] = Field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[OwnerReference, ...] = ()

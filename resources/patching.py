@@ -1,0 +1,76 @@
+"""Changing a document by a patch: JSON merge patch (RFC 7386) and JSON patch (RFC 6902), both within limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonpatch
+import jsonpointer
+import orjson
+
+from nanovirt.resources.codec import BODY_MAX, JSON, dump, parse
+from nanovirt.resources.errors import Invalid, Malformed, TooLarge
+
+OPERATIONS_MAX = 1000
+COPIES_MAX = 64
+"""Each copy can double a document, so they are few and the size is looked at after each."""
+
+
+def merge(doc: JSON, patch: JSON) -> JSON:
+    """`doc` with `patch` merged in: null removes, objects merge, all else replaces."""
+    merged = dict(doc)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            below = merged.get(name)
+            merged[name] = merge(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def operations(body: bytes) -> list[JSON]:
+    """The operations of a JSON patch. Raises TooLarge or Malformed."""
+    if len(body) > BODY_MAX:
+        raise TooLarge(f"the body has {len(body)} bytes; the limit is {BODY_MAX}")
+    # Nested like a document, whose reader knows the depth limit.
+    found = parse(b'{"patch":' + body + b"}", BODY_MAX + 16)["patch"]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise Malformed("a JSON patch is a list of operations like {op: replace, path: /spec/cpus, value: 2}")
+    if len(found) > OPERATIONS_MAX:
+        raise TooLarge(f"the patch has {len(found)} operations; the limit is {OPERATIONS_MAX}")
+    if sum(one.get("op") == "copy" for one in found) > COPIES_MAX:
+        raise TooLarge(f"the patch copies more than {COPIES_MAX} times")
+    return found
+
+
+def json_patch(doc: JSON, found: list[JSON]) -> JSON:
+    """`doc` after the operations, which it may be changed by; Invalid says which one does not fit, nothing is kept then."""
+    result: Any = doc
+    for index, one in enumerate(found):
+        result = _operate(result, index, one)
+        if one.get("op") == "copy" and len(dump(result)) > BODY_MAX:
+            raise TooLarge(f"operation {index} makes the object larger than {BODY_MAX} bytes")
+    if not isinstance(result, dict):
+        raise Malformed("the patch leaves no JSON object")
+    return parse(dump(result))
+
+
+def _operate(doc: Any, index: int, one: JSON) -> Any:
+    if one.get("op") in ("add", "replace") and not str(one.get("path", "/")):
+        raise Malformed(f"operation {index} replaces the whole object; use PUT for that")
+    try:
+        return jsonpatch.JsonPatch([one]).apply(doc, in_place=True)
+    except jsonpatch.JsonPatchTestFailed as error:
+        raise Invalid(f"[{index}]", f"the test of {one.get('path')} failed: {_short(error)}") from error
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+        raise Invalid(f"[{index}]", f"cannot {one.get('op')} {one.get('path')}: {_short(error)}") from error
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
+        raise Invalid(f"[{index}]", f"{orjson.dumps(one)[:200].decode(errors='replace')} does not fit the object") from error
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:200]
+
+

@@ -1,0 +1,186 @@
+"""One instance bound to one host at one epoch: all that the host's agent needs, and all that it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, ShortName, Subnet, Time, Uid
+from nanovirt.resources.host import DeviceName
+from nanovirt.resources.instance import GuestReport, PowerState, Restart, RestartPolicy
+from nanovirt.resources.kind import NAMESPACED, Column, Refers, Resource, Spec, Status
+from nanovirt.resources.metadata import Model
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.system_template import Devices, DiskBus, NicModel
+
+FINALIZER = "nano/released"
+"""Kept until the agent reports `released` (nothing of it runs there), or a person confirms the host dead."""
+
+State = Literal["", "Preparing", "Starting", "Running", "Stopping", "Stopped", "Failed", "Unknown"]
+
+
+class Domain(Devices):
+    """The libvirt domain; everything derived from the host is recorded at first start and never changes by itself."""
+
+    uuid: Uid
+    name: str
+    xml_version: int = 1
+
+
+class PlacedImage(Model):
+    """The image that a volume is an overlay of; its bytes come from the sub-resource `image` of the Placement."""
+
+    image: str
+    sha256: str
+
+
+class PlacedVolume(Model):
+    """A disk file to have; `size` None means as large as the image."""
+
+    name: ShortName
+    file: AbsolutePath
+    size: Bytes
+    source: PlacedImage | None = None
+    purpose: Literal["Disk", "Seed", "Firmware", "Tpm"] = "Disk"
+    format: Literal["qcow2"] = "qcow2"
+    bus: DiskBus = "Virtio"
+
+
+class Lease(Model):
+    """What DHCP tells a card."""
+
+    subnet: Subnet
+    gateway: Ip | None = None
+    dns: tuple[Ip, ...] = ()
+    domain: str = ""
+    seconds: Annotated[int, Field(ge=4)] = 86400
+
+
+class PlacedNic(Model):
+    """A network card; without `ip` its address comes from the physical network."""
+
+    name: ShortName
+    mac: Mac
+    ip: Ip | None = None
+    model: NicModel = "Virtio"
+    bridge: DeviceName
+    mtu: int | None = None
+    lease: Lease | None = None
+
+
+class Operation(Model):
+    """An order that is carried out once; `uid` makes a late duplicate a no-op."""
+
+    uid: str
+    verb: Literal["RemoveVolume"]
+    volume: str
+
+
+class PlacementSpec(Spec):
+    """Written by `instances` only; host, epoch and instance never change."""
+
+    instance: Name
+    instance_uid: Uid
+    host: Name
+    epoch: Annotated[int, Field(ge=1)]
+    role: Literal["Active", "Incoming", "Revoked"] = "Active"
+    power_state: PowerState = "Running"
+    restart_policy: RestartPolicy = "OnFailure"
+    restart: Restart | None = None
+    stop_grace_seconds: int = 60
+    domain: Domain
+    hostname: str
+    cpu: int
+    memory: Bytes
+    volumes: tuple[PlacedVolume, ...] = ()
+    nics: tuple[PlacedNic, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+
+class SeenNic(Model):
+    """Whether a card took its lease."""
+
+    name: str
+    mac: str
+    ip: str
+    leased: bool = False
+
+
+class VolumeUse(Model):
+    """Bytes that a volume's file takes on the host."""
+
+    name: str
+    used: Bytes
+
+
+class OperationResult(Model):
+    """How an order ended."""
+
+    uid: str
+    state: Literal["Running", "Succeeded", "Failed"]
+    detail: str = ""
+
+
+class PlacementStatus(Status):
+    """All that an agent writes durably; `reason` is a word of reasons.py, `appliedGeneration` is what is in force."""
+
+    state: State = ""
+    reason: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+    epoch: int = 0
+    applied_generation: int = 0
+    applied: dict[str, Any] = Field(default_factory=dict)
+    """What the running machine was started with and cannot change while it runs: cpu, memory."""
+    restarted_at: Time | None = None
+    started: int = 0
+    """How often the agent has started it: a guest's restart shows here."""
+    nics: tuple[SeenNic, ...] = ()
+    volumes: tuple[VolumeUse, ...] = ()
+    guest: GuestReport | None = None
+    operations: tuple[OperationResult, ...] = ()
+    released: bool = False
+
+
+class PlacementRow(NamedTuple):
+    """What agents select by and the scheduler counts."""
+
+    host: str
+    instance: str
+    instance_uid: str
+    epoch: int
+    role: str
+    cpu: int
+    memory: str
+    status_state: str
+
+
+class Placement(
+    Resource[PlacementSpec, PlacementStatus],
+    plural="placements",
+    short="plc",
+    scope=NAMESPACED,
+    row=PlacementRow,
+    columns=(
+        Column("Instance", ".spec.instance"),
+        Column("Host", ".spec.host"),
+        Column("Epoch", ".spec.epoch", "integer"),
+        Column("Role", ".spec.role"),
+        Column("State", ".status.state"),
+        Column("Reason", ".status.reason", "string", 1),
+    ),
+    selectable=("spec.host", "spec.instance", "spec.role", "status.state"),
+    refers=(Refers("spec.host", "hosts"),),
+    immutable=("spec.host", "spec.epoch", "spec.instance", "spec.instanceUid"),
+    finalizer=FINALIZER,
+    system="instance",
+):
+    """Named `INSTANCE-EPOCH`; lives as long as the instance is bound to that host, whatever its power."""
+
+    spec: PlacementSpec
+    status: PlacementStatus = Field(default_factory=PlacementStatus)
+
+
+def placement_name(instance: str, epoch: int) -> str:
+    """The name of the Placement of an instance at an epoch."""
+    return f"{instance}-{epoch}"

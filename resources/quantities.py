@@ -1,0 +1,97 @@
+"""Amounts as people write them (`4Gi`, `200M`, `1500m`): numbers inside, the written text kept for the way out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
+DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+MILLI = {"": 1000, "m": 1}
+NUMBER = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?([A-Za-z]{0,2})")
+LIMIT = 2**60
+
+
+class Quantity(int):
+    """A whole, non-negative amount that remembers how it was written (Kubernetes quantity, whole results only)."""
+
+    units: ClassVar[dict[str, int]] = {}
+    example: ClassVar[str] = ""
+    written: str | int
+
+    def __new__(cls, written: str | int) -> Self:
+        """Read an amount; ValueError says which units are known."""
+        self = super().__new__(cls, cls.read(written))
+        self.written = written
+        return self
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return str(self.written)
+
+    @classmethod
+    def read(cls, written: str | int) -> int:
+        """The amount in the smallest unit."""
+        match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
+        if match is None or match[3] not in cls.units:
+            known = ", ".join(unit for unit in cls.units if unit)
+            raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
+        whole, part, factor = int(match[1]), match[2] or "", cls.units[match[3]]
+        amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
+        if rest or whole * factor + amount > LIMIT:
+            raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
+        return whole * factor + amount
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Read by the class itself, written as text."""
+        return core_schema.no_info_plain_validator_function(
+            cls._parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+        )
+
+    @classmethod
+    def _parse(cls, value: Any) -> Self:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str | int):
+            raise ValueError(f"an amount is a text like {cls.example!r} or a whole number")  # noqa: TRY004 - pydantic
+        return cls(value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """`int-or-string`, as Kubernetes publishes quantities."""
+        return {"x-kubernetes-int-or-string": True, "description": f"An amount such as {cls.example}."}
+
+
+class Bytes(Quantity):
+    """Bytes with binary units: `20Gi`."""
+
+    units = BINARY
+    example = "4Gi"
+
+    def __str__(self) -> str:
+        """As written when it was text, else in the largest unit that divides it."""
+        if isinstance(self.written, str):
+            return self.written
+        for unit, factor in reversed(BINARY.items()):
+            if self % factor == 0 and self:
+                return f"{self // factor}{unit}"
+        return "0"
+
+
+class Bits(Quantity):
+    """Bits (per second) with decimal units: `200M`."""
+
+    units = DECIMAL
+    example = "200M"
+
+
+class MilliCpu(Quantity):
+    """Thousandths of a processor: `1500m`, or `2` for two whole ones."""
+
+    units = MILLI
+    example = "1500m"

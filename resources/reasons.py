@@ -1,0 +1,111 @@
+"""The closed list of reasons: one CamelCase word each, an English sentence, and the parameters that it names in braces."""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+from typing import Any
+
+
+class _Params(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+@unique
+class Reason(Enum):
+    """`name` is the word that stands in conditions, Events and Status causes; `value` is the sentence."""
+
+    # of fields
+    FieldValueRequired = "The field is required."
+    FieldUnknown = "There is no such field; known here: {known}."
+    FieldImmutable = "The field cannot be changed after creation; make a new object instead."
+    FieldDuplicate = "{value} stands twice in the list; names in a list are unique."
+    NotYetSupported = "{what} is part of the design, but nothing acts on it yet; leave it out."
+    OneMemberRequired = "Exactly one of {members} must be given."
+    NotInSubnet = "{ip} lies outside the subnet {subnet}."
+    RangeReversed = "The range begins at {first} after its end {last}."
+    RangesOverlap = "The ranges {one} and {other} share addresses."
+    SubnetOverlaps = "The subnet {subnet} overlaps {other} of pool {pool} on network {network}."
+    RangeHoldsAddressInUse = "{ip} is held by {instance}; the ranges must go on holding it."
+    NotInRanges = "{ip} is in none of the ranges of pool {pool}."
+    AddressReserved = "{ip} is reserved in pool {pool}."
+    AddressInUse = "{ip} is held by {instance}."
+    MacInUse = "{mac} is held by {instance}."
+    NeedsAddressPool = "An ip can be chosen only together with an addressPool."
+    SystemWritten = "{kind} objects are written by the system; change the {owner} instead."
+    ReferenceMissing = "{kind} {name} does not exist."
+    InUse = "{name} is still used by {users}."
+    NotEmpty = "Namespace {name} still holds {count} objects; delete them first."
+    DeletionProtected = "deletionProtection is on; set it to false first."
+    UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
+    # of instances
+    AsDesired = "The machine is as desired."
+    Scheduled = "Placed on {host}."
+    NoHostFits = "No host of pool {pool} fits: {hosts}."
+    PoolNotFound = "ComputePool {pool} does not exist."
+    PoolDisabled = "ComputePool {pool} is disabled."
+    PoolHasNoHosts = "ComputePool {pool} has no hosts."
+    StoragePoolNotFound = "StoragePool {pool} does not exist."
+    AddressPoolNotFound = "AddressPool {pool} does not exist."
+    AddressPoolFull = "AddressPool {pool} has no free address among {total}."
+    ImageNotFound = "Image {image} does not exist."
+    ImageNotReady = "Image {image} is not ready: {why}"
+    DiskSmallerThanImage = "Disk {disk} is asked with {asked}, but image {image} has {has}."
+    SystemTemplateNotFound = "SystemTemplate {template} does not exist."
+    VolumesReady = "Every disk is there."
+    RestartNeeded = "{count} changes wait for the next start."
+    NothingAwaits = "The running machine has every change."
+    Provisioning = "The host is making the disks and the definition."
+    Starting = "The machine is starting."
+    Stopping = "The machine is stopping."
+    StoppedAsDesired = "The machine is stopped as desired."
+    GuestShutdown = "The guest shut itself down; `nanoctl start` starts it again."
+    Crashed = "The machine crashed ({detail}); restartPolicy {policy} leaves it stopped."
+    RestartBudgetSpent = (
+        "The machine ended {count} times within {minutes} minutes; it is left stopped until somebody starts it."
+    )
+    HostUnreachable = (
+        "Host {host} has not reported since its lease ended; what runs there is unknown and nothing is freed."
+    )
+    HypervisorRefused = "The hypervisor of {host} refused: {detail}"
+    ImageFetchFailed = "Host {host} could not fetch image {image}: {detail}"
+    BridgeMissing = "Host {host} has no bridge {device} for network {network}."
+    DiskFull = "Host {host} has no room left in {path}."
+    InternalError = "Nano met a bug: {detail}"
+    Deleting = "The machine is being deleted."
+    # of one host, while scheduling
+    HostDisabled = "disabled"
+    HostNotReady = "not ready"
+    HostOtherPool = "in another pool"
+    HostPinned = "the instance is pinned to {host}"
+    InsufficientCpus = "{free} of the asked {asked} cpus are free"
+    InsufficientMemory = "{free} of the asked {asked} memory is free"
+    InsufficientDisk = "{free} of the asked {asked} disk is free"
+    NetworkMissing = "no bridge for network {network}"
+    StoragePathMissing = "no path for storage pool {pool}"
+    WrongArchitecture = "runs {has}, not {asked}"
+    # of hosts
+    Reporting = "The host reports."
+    NeverReported = "The host has not reported since the server started."
+    LeaseExpired = "The host has not reported for {seconds} s."
+    Joined = "The host has presented its certificate."
+    HypervisorDown = "The host reports, but its hypervisor does not answer: {detail}"
+    StorageReady = "Every storage path can be written."
+    StoragePathUnusable = "{path}: {detail}"
+    # of pools
+    PoolReady = "The pool is usable."
+    NoReadyHosts = "None of the pool's {hosts} hosts is ready."
+    StorageNearlyFull = "{free} percent free, below the warning mark of {mark}."
+    AddressesFree = "{free} of {total} addresses are free."
+    AddressesExhausted = "All {total} addresses are in use."
+    # of images
+    ImageReady = "The image is checked and can be used."
+    WaitingForUpload = "Waiting for the upload to begin."
+    Uploading = "{received} of {total} bytes have arrived."
+    WaitingForFile = "Waiting for {file} in the server's image folder."
+    Inspecting = "The file is being checked and hashed."
+    ImageRejected = "The file was refused: {detail}"
+
+    def say(self, **params: Any) -> str:
+        """The English sentence with `params` filled in; a missing one shows as `?`."""
+        return self.value.format_map(_Params(params))

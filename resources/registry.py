@@ -1,0 +1,47 @@
+"""All kinds of Nano, and how to find one by any of its names."""
+
+from __future__ import annotations
+
+from nanovirt.resources import (
+    address,
+    address_pool,
+    compute_pool,
+    event,
+    host,
+    image,
+    instance,
+    namespace,
+    placement,
+    storage_pool,
+    system_template,
+    volume,
+)
+from nanovirt.resources.kind import KINDS, Document
+
+MODULES = (
+    namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
+    instance, placement,
+)  # fmt: skip
+"""Imported so that every kind is registered; the order is the order of discovery and of export."""
+
+SHARED = "shared"
+DEFAULT = "default"
+
+
+def kinds() -> dict[str, type[Document]]:
+    """Every kind by its plural."""
+    return KINDS
+
+
+def by_kind(kind: str) -> type[Document] | None:
+    """The kind with that CamelCase name, or None."""
+    return next((one for one in KINDS.values() if one.facts.kind == kind), None)
+
+
+def by_any_name(word: str) -> type[Document] | None:
+    """The kind that a person means by `word`: plural, singular, short name, in any case."""
+    word = word.lower()
+    for one in KINDS.values():
+        if word in (one.facts.plural, one.facts.singular, *one.facts.short):
+            return one
+    return None

@@ -1,0 +1,90 @@
+"""What an agent tells the server every two seconds, and what the server answers: never stored durably."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nanovirt.resources.host import Amounts, Versions
+from nanovirt.resources.kind import Status
+from nanovirt.resources.quantities import Bytes
+
+REPORT_SECONDS = 2.0
+LEASE_SECONDS = 10.0
+MARGIN_SECONDS = 5.0
+CLOCK_DRIFT = 0.01
+
+
+def lost_after() -> float:
+    """Seconds without a renewal after which a host counts as lost: L(1+2d)+M of failover.md 2.4."""
+    return LEASE_SECONDS * (1 + 2 * CLOCK_DRIFT) + MARGIN_SECONDS
+
+
+class StorageFact(Status):
+    """One storage path: bytes, or why it cannot be used."""
+
+    path: str
+    total: Bytes = Bytes(0)
+    free: Bytes = Bytes(0)
+    error: str = ""
+
+
+class Unclaimed(Status):
+    """A domain without a Placement: reported and left alone."""
+
+    uuid: str
+    name: str
+    state: str = ""
+
+
+class HostFacts(Status):
+    """What changes seldom: the machine itself, its versions, bridges and storage."""
+
+    address: str = ""
+    architecture: str = "x86_64"
+    accelerator: Literal["", "kvm", "tcg", "simulated"] = ""
+    capacity: Amounts = Amounts()
+    versions: Versions = Versions()
+    boot_id: str = ""
+    bridges: tuple[str, ...] = ()
+    storage: tuple[StorageFact, ...] = ()
+    hypervisor_error: str = ""
+
+
+class HostReport(Status):
+    """Lease renewal and facts in one. `highestEpochs` by instance uid come from the host's own disk."""
+
+    sequence: int = 0
+    facts: HostFacts = HostFacts()
+    unclaimed: Annotated[tuple[Unclaimed, ...], Field(max_length=10_000)] = ()
+
+
+class HeldPlacement(Status):
+    """One line of the reply: what the server says that this host holds."""
+
+    namespace: str
+    name: str
+    epoch: int
+    role: str
+
+
+class ReportReply(Status):
+    """The lease runs from the *send* time of the report; `storagePaths` are those that the host should have."""
+
+    lease_seconds: float = LEASE_SECONDS
+    placements: tuple[HeldPlacement, ...] = ()
+    storage_paths: tuple[str, ...] = ()
+
+
+class ImageProgress(Status):
+    """How far the bytes of an image have come, from the upload endpoint or the image folder."""
+
+    phase: Literal["Waiting", "Uploading", "Inspecting", "Ready", "Failed"]
+    received: int = 0
+    total: int = 0
+    size: int = 0
+    virtual_size: int = 0
+    sha256: str = ""
+    format: str = ""
+    detail: str = ""

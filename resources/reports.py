@@ -1,0 +1,62 @@
+"""The reports half: memory only, the latest report of each host and the progress of each upload, never in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nanovirt.resources.kind import Key
+from nanovirt.resources.report import HostReport, ImageProgress
+
+
+class Heard(NamedTuple):
+    """The latest report of a host, and when it came (seconds of the server's own monotonic clock)."""
+
+    report: HostReport
+    at: float
+
+
+class Reports:
+    """Empty after every start: the server knows nothing until a full lease with its margin has passed."""
+
+    def __init__(self, started: float) -> None:
+        """`started`: the server's monotonic clock now."""
+        self.started = started
+        self._hosts: dict[str, Heard] = {}
+        self._images: dict[Key, ImageProgress] = {}
+        self._sinks: list[Callable[[Key], None]] = []
+
+    def subscribe(self, sink: Callable[[Key], None]) -> None:
+        """Call `sink` with the key of a Host or Image about which something new was heard."""
+        self._sinks.append(sink)
+
+    def heard(self, host: str) -> Heard | None:
+        """The latest report, or None since the server started."""
+        return self._hosts.get(host)
+
+    def hear(self, host: str, report: HostReport, now: float) -> None:
+        """Take a report; only one that says something new (or ends a silence) wakes anybody."""
+        before = self._hosts.get(host)
+        self._hosts[host] = Heard(report, now)
+        if before is None or before.report.facts != report.facts or before.report.unclaimed != report.unclaimed:
+            self._tell(Key("hosts", "", host))
+
+    def image(self, key: Key) -> ImageProgress | None:
+        """How far an image is."""
+        return self._images.get(key)
+
+    def note_image(self, key: Key, progress: ImageProgress) -> None:
+        """Keep the progress of an image."""
+        if self._images.get(key) != progress:
+            self._images[key] = progress
+            self._tell(key)
+
+    def forget(self, key: Key) -> None:
+        """Drop what was heard of an object that is gone."""
+        self._images.pop(key, None)
+        if key.plural == "hosts":
+            self._hosts.pop(key.name, None)
+
+    def _tell(self, key: Key) -> None:
+        for sink in self._sinks:
+            sink(key)

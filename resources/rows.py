@@ -1,0 +1,40 @@
+"""The small rows that indexes, schedulers and filters read instead of decoded objects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from nanovirt.resources.codec import JSON, dump
+from nanovirt.resources.kind import KINDS, paths_of
+from nanovirt.resources.store import Entry
+
+NO_LABELS: Mapping[str, str] = {}
+
+
+@cache
+def _shape(plural: str) -> tuple[type[tuple[Any, ...]], tuple[tuple[str, str], ...]]:
+    row = KINDS[plural].facts.row
+    return row, tuple((path[0], path[1]) for path in paths_of(row))
+
+
+def entry_of(plural: str, doc: JSON, rev: int) -> Entry:
+    """The stored form of a document at a revision: stamps the revision, keeps the exact bytes and the row."""
+    metadata = doc["metadata"]
+    metadata["resourceVersion"] = str(rev)
+    row, paths = _shape(plural)
+    values = [_interned(doc.get(half, NO_LABELS).get(field)) for half, field in paths]
+    return Entry(
+        raw=dump(doc),
+        rev=rev,
+        uid=metadata["uid"],
+        row=row(*values) if values else None,
+        labels=metadata.get("labels") or NO_LABELS,
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def _interned(value: Any) -> Any:
+    return sys.intern(value) if isinstance(value, str) and len(value) < 64 else value

@@ -1,0 +1,70 @@
+"""What a write makes of an object, purely: server-owned metadata, generations, deletion marks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.kind import Facts
+
+SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "managedFields", "name", "namespace")
+EMPTY: tuple[Any, ...] = ({}, [], "", None)
+METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
+ORDER = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
+    """A new object: uid, time, generation 1, and the finalizer of its kind."""
+    metadata = _plain(doc["metadata"])
+    metadata |= {"uid": metadata.get("uid") or uid, "creationTimestamp": now, "generation": 1}
+    metadata.pop("deletionTimestamp", None)
+    metadata.pop("managedFields", None)
+    if facts.finalizer and facts.finalizer not in metadata.get("finalizers", ()):
+        metadata["finalizers"] = [*metadata.get("finalizers", ()), facts.finalizer]
+    return _ordered(facts, {**doc, "metadata": metadata})
+
+
+def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
+    """`new` with the server-owned metadata and the status of `old`; a changed spec is a new generation."""
+    kept = {name: old["metadata"][name] for name in SERVER_OWNED if name in old["metadata"]}
+    given = {name: value for name, value in _plain(new["metadata"]).items() if name not in SERVER_OWNED}
+    merged = _ordered(facts, {**new, "metadata": kept | given})
+    if "status" in old:
+        merged["status"] = old["status"]
+    if merged.get("spec") != old.get("spec"):
+        merged["metadata"]["generation"] = int(kept.get("generation", 1)) + 1
+    return merged
+
+
+def status_replaced(old: JSON, new: JSON) -> JSON:
+    """`old` with the status of `new`."""
+    return {**old, "metadata": _plain(old["metadata"]), "status": new.get("status", {})}
+
+
+def marked_deleted(old: JSON, now: str) -> JSON:
+    """`old` with the deletion mark, which counts as a new generation."""
+    metadata = _plain(old["metadata"])
+    metadata |= {"deletionTimestamp": now, "generation": int(metadata.get("generation", 1)) + 1}
+    return {**old, "metadata": metadata}
+
+
+def same(old: JSON, new: JSON) -> bool:
+    """Whether a write would change nothing but the revision."""
+    return _comparable(old) == _comparable(new)
+
+
+def _comparable(doc: JSON) -> JSON:
+    return {**doc, "metadata": _plain(doc["metadata"])}
+
+
+def _plain(metadata: JSON) -> JSON:
+    """Without the revision, and without what is empty."""
+    return {name: value for name, value in metadata.items() if name != "resourceVersion" and value not in EMPTY}
+
+
+def _ordered(facts: Facts, doc: JSON) -> JSON:
+    metadata = doc["metadata"]
+    metadata = {name: metadata[name] for name in METADATA_ORDER if name in metadata} | metadata
+    head = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
+    rest = {name: doc[name] for name in doc if name not in head}
+    return head | {name: rest.pop(name) for name in ORDER if name in rest} | rest

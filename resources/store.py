@@ -1,0 +1,164 @@
+"""The contract of the store: objects under keys, transactions that make one revision, and the stream of commits.
+
+Few verbs (get, list, stage, subscribe, history); create, update, delete and the like are free functions over them.
+A transaction is *staged* synchronously against the pending state (committed plus all that is queued), so two claims of
+one name can never both pass; it is *durable* once the log says so, and only then visible to readers and watchers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.kind import Document, Key
+
+
+class Half(Enum):
+    """Which half of an object a write changes; each half has one writer."""
+
+    MAIN = "main"
+    STATUS = "status"
+
+
+class Entry(NamedTuple):
+    """One stored object: its exact bytes, the revision that wrote them, and the small row that indexes need."""
+
+    raw: bytes
+    rev: int
+    uid: str
+    row: Any
+    labels: Mapping[str, str]
+    deleting: bool
+
+
+class Change(NamedTuple):
+    """What one revision did to one object; `before` None: created, `after` None: gone."""
+
+    key: Key
+    before: Entry | None
+    after: Entry | None
+
+
+class Commit(NamedTuple):
+    """One revision: all of its changes belong together and are seen together."""
+
+    rev: int
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Store a new object. AlreadyExists if the key is taken (also by an object that is being deleted)."""
+
+    key: Key
+    doc: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replace one half of an object. Conflict if `expect` is given and is not its revision."""
+
+    key: Key
+    doc: JSON
+    half: Half = Half.MAIN
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove an object, or mark it for deletion while it has finalizers. Conflict on another revision or uid."""
+
+    key: Key
+    expect: int | None = None
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Demand that an object is at that revision (None: absent) without writing it."""
+
+    key: Key
+    rev: int | None
+
+
+Op = Create | Update | Delete | Expect
+
+
+class Outcome(NamedTuple):
+    """What a transaction led to: its revision, and per operation the entry afterwards (None: gone)."""
+
+    rev: int
+    entries: tuple[Entry | None, ...]
+
+
+class Ticket(NamedTuple):
+    """A staged transaction: `outcome` is what it will be, `durable` waits until it is (StoreFailed, LogFull)."""
+
+    outcome: Outcome
+    durable: Callable[[], Awaitable[None]]
+
+
+Sink = Callable[[Commit], None]
+
+
+class Store(Protocol):
+    """What every log makes possible through the one engine."""
+
+    @property
+    def committed(self) -> int:
+        """The newest durable revision."""
+
+    def get(self, key: Key) -> Entry:
+        """The durable object. Raises NotFound."""
+
+    def peek(self, key: Key) -> Entry | None:
+        """The object as the pending state has it: for admission and for planners, never for readers."""
+
+    def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
+        """All durable objects of a kind, in key order; `namespace` "" means everywhere."""
+
+    def stage(self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False) -> Ticket:
+        """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
+
+        Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
+        if none changes anything there is no new revision. With `dry` nothing is queued.
+        """
+
+    def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
+        """Call `sink` with every later commit, in order; returns what ends it. With `admitted`, already when staged."""
+
+    def history(self, after: int) -> Sequence[Commit]:
+        """The kept commits with a revision above `after`. Raises Expired when some of them are gone."""
+
+
+async def transact(store: Store, ops: Sequence[Op], by: str, request: str = "") -> Outcome:
+    """Stage and wait until durable."""
+    ticket = store.stage(ops, by, request)
+    await ticket.durable()
+    return ticket.outcome
+
+
+async def create(store: Store, thing: Document, by: str) -> Entry:
+    """Store a new object; gives it as stored."""
+    return _there(await transact(store, [Create(thing.key, thing.to_json())], by))
+
+
+async def update(
+    store: Store, thing: Document, by: str, half: Half = Half.MAIN, expect: int | None = None
+) -> Entry | None:
+    """Replace one half; None if that removed the object (its last finalizer went)."""
+    return (await transact(store, [Update(thing.key, thing.to_json(), half, expect)], by)).entries[0]
+
+
+async def delete(store: Store, key: Key, by: str, expect: int | None = None) -> Entry | None:
+    """Delete; gives the object while finalizers keep it."""
+    return (await transact(store, [Delete(key, expect)], by)).entries[0]
+
+
+def _there(outcome: Outcome) -> Entry:
+    entry = outcome.entries[0]
+    assert entry is not None
+    return entry

@@ -1,0 +1,57 @@
+"""The set of virtual devices that suits an operating system."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nanovirt.resources.fields import Text, Title
+from nanovirt.resources.kind import CLUSTER, LATER, Column, Nothing, Resource, Spec
+from nanovirt.resources.metadata import Model
+
+DiskBus = Literal["Virtio", "Scsi", "Sata", "Ide"]
+NicModel = Literal["Virtio", "E1000", "Rtl8139"]
+
+
+class Devices(Model):
+    """The devices themselves, as a template names them and a Placement carries them."""
+
+    machine: Literal["q35", "i440fx"] = "q35"
+    firmware: Literal["UEFI", "BIOS"] = "UEFI"
+    secure_boot: Annotated[bool, LATER] = False
+    tpm: Annotated[bool, LATER] = False
+    clock: Literal["Utc", "LocalTime"] = "Utc"
+    disk_bus: DiskBus = "Virtio"
+    nic_model: NicModel = "Virtio"
+    video: Literal["Virtio", "Vga", "None"] = "Virtio"
+    tablet: Literal["Usb", "None"] = "Usb"
+    serial: bool = True
+
+
+class SystemTemplateSpec(Devices, Spec):
+    """Devices for a family of operating systems."""
+
+    display_name: Title = ""
+    description: Text = ""
+    family: Literal["Linux", "Windows", "Bsd", "Other"] = "Linux"
+    architecture: Literal["x86_64"] = "x86_64"
+
+
+class SystemTemplate(
+    Resource[SystemTemplateSpec, Nothing],
+    plural="systemtemplates",
+    short="tmpl",
+    scope=CLUSTER,
+    columns=(
+        Column("Family", ".spec.family"),
+        Column("Machine", ".spec.machine"),
+        Column("Firmware", ".spec.firmware"),
+        Column("Disk", ".spec.diskBus"),
+        Column("Nic", ".spec.nicModel"),
+    ),
+):
+    """The defaults (`linux`, `linux-bios`, `windows`, `legacy`) are objects too, made at first start."""
+
+    spec: SystemTemplateSpec = Field(default_factory=SystemTemplateSpec)
+    status: Nothing = Field(default_factory=Nothing)

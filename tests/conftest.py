@@ -1,0 +1,61 @@
+"""What every test may ask for: the fixture `golden`, and the option `--golden` that rewrites what it compares with."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "golden"
+ADVICE = "If the change is meant: scripts/golden, then look at git diff."
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Compares with files under `folder`, or rewrites them; shows text as lines and bytes as rows of hexadecimal."""
+
+    folder: Path
+    rewrite: bool
+
+    def __call__(self, path: str, actual: str | bytes) -> None:
+        """Fails, showing the difference, unless the file `path` holds exactly `actual`."""
+        __tracebackhide__ = True
+        file = self.folder / path
+        content = actual.encode() if isinstance(actual, str) else actual
+        if self.rewrite:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        elif not file.is_file():
+            pytest.fail(f"golden/{path} is not there. {ADVICE}")
+        elif (expected := file.read_bytes()) != content:
+            rows = text_rows if isinstance(actual, str) else byte_rows
+            difference = difflib.unified_diff(rows(expected), rows(content), f"golden/{path}", "actual", lineterm="")
+            pytest.fail("\n".join([*difference, ADVICE]))
+
+
+def text_rows(content: bytes) -> list[str]:
+    """The lines, with white space at their ends made visible."""
+    lines = content.decode(errors="backslashreplace").split("\n")
+    return [line if line.rstrip() == line else repr(line) for line in lines]
+
+
+def byte_rows(content: bytes) -> list[str]:
+    """Sixteen bytes a row, after their offset."""
+    return [f"{at:04x}  {content[at : at + 16].hex(' ')}" for at in range(0, len(content), 16)]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="rewrite golden files, running only the tests that have any")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--golden"):
+        others = [item for item in items if "golden" not in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """`golden("domain/legacy.xml", xml)` compares with tests/golden/domain/legacy.xml; scripts/golden rewrites it."""
+    return Golden(FOLDER, rewrite=request.config.getoption("--golden"))
