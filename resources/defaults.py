@@ -1,0 +1,52 @@
+"""What a new cluster begins with: namespaces, system templates and one pool of each kind, as ordinary objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nanovirt.resources.codec import decode
+from nanovirt.resources.kind import Document
+from nanovirt.resources.registry import by_kind
+
+SUBNET = "10.87.0.0/19"
+GATEWAY = "10.87.0.1"
+FIRST, LAST = "10.87.1.0", "10.87.31.250"
+
+
+def defaults() -> Iterator[Document]:
+    """Made once, at the first start; people may change or delete them afterwards."""
+    for name in ("default", "shared"):
+        yield made("Namespace", name)
+    yield made("SystemTemplate", "linux", displayName="Linux (UEFI)")
+    yield made("SystemTemplate", "linux-bios", displayName="Linux (BIOS)", firmware="BIOS")
+    yield made("SystemTemplate", "windows", displayName="Windows", family="Windows", clock="LocalTime", video="Vga")
+    yield made(
+        "SystemTemplate",
+        "legacy",
+        displayName="Legacy (IDE, RTL8139)",
+        family="Other",
+        machine="i440fx",
+        firmware="BIOS",
+        diskBus="Ide",
+        nicModel="Rtl8139",
+        video="Vga",
+    )
+    yield made("StoragePool", "local", type="Local", local={"path": "/var/lib/nano/volumes"})
+    yield made(
+        "AddressPool",
+        "lan",
+        network="default",
+        subnet=SUBNET,
+        gateway=GATEWAY,
+        dns=[GATEWAY],
+        ranges=[{"name": "guests", "first": FIRST, "last": LAST}],
+    )
+    yield made("ComputePool", "default", storagePool="local", addressPool="lan")
+
+
+def made(kind: str, name: str, namespace: str = "", **spec: Any) -> Document:
+    """A valid object from its spec's JSON fields."""
+    cls = by_kind(kind)
+    assert cls is not None
+    return decode(cls, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})

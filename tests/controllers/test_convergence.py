@@ -1,0 +1,124 @@
+"""From any start, with events repeated, reordered and lost: the same laws hold, and a settled world plans nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nanovirt.resources.conditions import holds
+from nanovirt.resources.errors import AlreadyExists
+from nanovirt.resources.host import Host
+from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import Placement
+from tests.controllers.universe import SMALL, Universe, obeyed
+
+NAMES = ["a", "b", "c", "d", "e"]
+HOSTS = ["node-1", "node-2"]
+STATES = ["", "Preparing", "Starting", "Running", "Stopped", "Failed", "Unknown"]
+
+moves = st.one_of(
+    st.tuples(st.just("create"), st.sampled_from(NAMES), st.sampled_from(["1Gi", "3Gi", "9Gi"])),
+    st.tuples(st.just("delete"), st.sampled_from(NAMES), st.none()),
+    st.tuples(st.just("power"), st.sampled_from(NAMES), st.sampled_from(["Running", "Stopped"])),
+    st.tuples(st.just("silence"), st.sampled_from(HOSTS), st.none()),
+    st.tuples(st.just("hear"), st.sampled_from(HOSTS), st.none()),
+    st.tuples(st.just("disable"), st.sampled_from(HOSTS), st.booleans()),
+    st.tuples(st.just("state"), st.sampled_from(NAMES), st.sampled_from(STATES)),
+    st.tuples(st.just("obey"), st.none(), st.none()),
+    st.tuples(st.just("settle"), st.none(), st.none()),
+)
+
+
+def small() -> Universe:
+    """Two hosts, and a pool of four addresses for five possible names."""
+    universe = Universe()
+    universe.image()
+    for name in HOSTS:
+        universe.host(name)
+    four = [{"name": "four", "first": "10.87.1.1", "last": "10.87.1.4"}]
+    universe.patch(Key("addresspools", "", "lan"), ranges=four)
+    universe.settle()
+    return universe
+
+
+def carry_out(universe: Universe, verb: str, name: Any, value: Any) -> None:
+    key = Key("instances", "default", name or "")
+    match verb:
+        case "create":
+            try:
+                universe.instance(name, memory=value)
+            except AlreadyExists:
+                return
+        case "delete" if key in universe.keys:
+            universe.delete(key)
+        case "power" if key in universe.keys:
+            universe.patch(key, powerState=value)
+        case "silence":
+            universe.monotonic += 100.0
+        case "hear":
+            universe.hear(name)
+        case "disable":
+            universe.patch(Key("hosts", "", name), enabled=not value)
+        case "state":
+            for placement in universe.all("placements"):
+                if placement.name.startswith(name):
+                    universe.report(placement, state=value)
+        case "obey":
+            obeyed(universe)
+        case "settle":
+            universe.settle()
+        case _:
+            return
+
+
+def laws(universe: Universe) -> None:
+    """What must hold at every moment."""
+    placements = [universe.get(Placement, key.name, key.namespace) for key in universe.all("placements")]
+    assert max(Counter(one.spec.instance_uid for one in placements).values(), default=1) == 1
+    used = Counter(str(nic.ip) for one in placements for nic in one.spec.nics)
+    assert max(used.values(), default=1) == 1, "an address twice"
+    assert {f"lan.{ip}" for ip in used} == {key.name for key in universe.all("addresses")}
+    for name in HOSTS:
+        memory = sum(one.spec.memory for one in placements if one.spec.host == name)
+        assert memory <= SMALL.memory, "a host beyond its room"
+
+
+@pytest.mark.timeout(180)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(moves, max_size=25))
+def test_any_history_ends_settled_with_every_law_kept(history: list[tuple[str, Any, Any]]) -> None:
+    universe = small()
+    for verb, name, value in history:
+        carry_out(universe, verb, name, value)
+        laws(universe)
+    for host in HOSTS:
+        universe.patch(Key("hosts", "", host), enabled=True)
+        universe.hear(host)
+    universe.settle()
+    for _ in range(3):
+        obeyed(universe)
+        universe.settle()
+        laws(universe)
+    assert universe.writes() == []
+    assert all(holds(universe.get(Host, name).status.conditions, "Ready") for name in HOSTS)
+    for key in universe.all("instances"):
+        thing = universe.web(key.name)
+        assert not thing.deleting, "a deletion did not end"
+        assert thing.status.phase in (thing.spec.power_state, "Pending")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(NAMES))
+def test_order_of_creation_does_not_change_how_many_run(names: list[str]) -> None:
+    universe = small()
+    for name in names:
+        universe.instance(name, memory="2Gi")
+    universe.settle()
+    obeyed(universe)
+    universe.settle()
+    phases = Counter(universe.web(name).status.phase for name in names)
+    assert phases == {"Running": 4, "Pending": 1}, "the pool has four addresses"

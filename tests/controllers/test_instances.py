@@ -1,0 +1,307 @@
+"""Tables of what the instance controller decides: pure plans over the pending state, no event loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nanovirt.resources.address import Address
+from nanovirt.resources.conditions import find
+from nanovirt.resources.host import Amounts
+from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import Placement
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.store import Update
+from nanovirt.resources.volume import Volume
+from tests.controllers.universe import Universe, obeyed
+
+WEB = Key("placements", "default", "web-1-1")
+
+
+@pytest.fixture
+def one() -> Universe:
+    """One host, one ready image."""
+    universe = Universe()
+    universe.image()
+    universe.host("node-1")
+    universe.settle()
+    return universe
+
+
+def ready(universe: Universe, name: str = "web-1") -> tuple[str, str]:
+    found = find(universe.web(name).status.conditions, "Ready")
+    assert found is not None
+    return found.status, found.reason
+
+
+def test_placement_address_and_volume_are_made_in_one_transaction(one: Universe) -> None:
+    key = one.instance()
+    (composed,) = [action for action in one.writes() if any(op.key.plural == "placements" for op in action.ops)]
+    kinds = sorted(op.key.plural for op in composed.ops)
+    assert kinds == ["addresses", "events", "instances", "placements", "volumes"]
+    one.settle()
+    assert one.web().status.phase == "Provisioning"
+    assert one.web().status.host == "node-1"
+    assert key in one.keys
+
+
+def test_running_machine_is_ready_with_its_address(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    status = one.web().status
+    assert (status.phase, ready(one)) == ("Running", ("True", "AsDesired"))
+    placed = one.get(Placement, "web-1-1", "default").spec
+    assert [(a.nic, a.ip, a.mac) for a in status.addresses] == [("nic0", str(placed.nics[0].ip), placed.nics[0].mac)]
+
+
+def test_settled_world_plans_nothing(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    assert one.writes() == []
+
+
+def test_volume_is_named_by_instance_and_disk_and_its_file_by_uid(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    volume = one.get(Volume, "web-1.system", "default")
+    assert volume.spec.file == f"/var/lib/nano/volumes/{one.web().metadata.uid}.system.qcow2"
+    assert volume.metadata.owner_references[0].uid == one.web().metadata.uid
+
+
+def test_own_storage_path_of_a_host_is_used(one: Universe) -> None:
+    one.host("node-0", storagePaths=[{"storagePool": "local", "path": "/data/vm"}])
+    one.settle()
+    one.instance(scheduling={"host": "node-0"})
+    one.settle()
+    assert one.get(Volume, "web-1.system", "default").spec.file.startswith("/data/vm/")
+
+
+def test_chosen_ip_and_mac_are_kept(one: Universe) -> None:
+    one.instance(nics=[{"name": "lan", "addressPool": "lan", "ip": "10.87.2.9", "mac": "52:54:00:00:00:09"}])
+    one.settle()
+    address = one.get(Address, "lan.10.87.2.9")
+    assert (address.spec.mac, address.spec.instance) == ("52:54:00:00:00:09", "default/web-1")
+
+
+def test_card_on_a_network_gets_no_address_of_ours(one: Universe) -> None:
+    one.instance(nics=[{"name": "lan", "network": "default"}])
+    one.settle()
+    nic = one.get(Placement, "web-1-1", "default").spec.nics[0]
+    assert (nic.ip, nic.lease, one.all("addresses")) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"computePool": "other"}, "PoolNotFound"),
+        ({"disks": [{"name": "system", "source": {"image": "missing"}}]}, "ImageNotFound"),
+        ({"systemTemplate": "beos"}, "SystemTemplateNotFound"),
+        ({"nics": [{"name": "a", "addressPool": "wan"}]}, "AddressPoolNotFound"),
+        ({"memory": "9Gi"}, "NoHostFits"),
+        ({"cpus": 17}, "NoHostFits"),
+        ({"scheduling": {"host": "node-9"}}, "NoHostFits"),
+        ({"nics": [{"name": "a", "network": "storage"}]}, "NoHostFits"),
+        ({"disks": [{"name": "system", "size": "1Mi", "source": {"image": "shared/mini"}}]}, "DiskSmallerThanImage"),
+        ({"disks": [{"name": "system", "size": "300Gi"}]}, "NoHostFits"),
+    ],
+)
+def test_what_is_missing_is_said(one: Universe, spec: dict[str, Any], reason: str) -> None:
+    one.instance(**spec)
+    one.settle()
+    assert (one.web().status.phase, ready(one)) == ("Pending", ("False", reason))
+    assert one.all("placements") + one.all("addresses") + one.all("volumes") == []
+
+
+def test_full_pool_says_for_each_host_why(one: Universe) -> None:
+    one.host("node-2", enabled=False)
+    one.host("node-3", capacity=Amounts(cpus=1, memory=Bytes("64Mi"), disk=Bytes("1Ti")))
+    one.settle()
+    one.instance(memory="9Gi")
+    one.settle()
+    found = find(one.web().status.conditions, "Scheduled")
+    assert found is not None
+    assert found.params["hosts"] == (
+        "node-1: 8Gi of the asked 9Gi memory is free; node-2: disabled; node-3: 64Mi of the asked 9Gi memory is free"
+    )
+
+
+def test_waiting_instance_is_placed_once_there_is_room(one: Universe) -> None:
+    one.instance(memory="9Gi")
+    one.settle()
+    one.host("node-2", capacity=Amounts(cpus=4, memory=Bytes("16Gi"), disk=Bytes("1Ti")))
+    one.settle()
+    assert one.web().status.host == "node-2"
+
+
+def test_lighter_host_is_taken_first_and_pack_takes_the_fuller(one: Universe) -> None:
+    one.host("node-2")
+    one.settle()
+    for number in range(4):
+        one.instance(f"web-{number}")
+        one.settle()
+    assert sorted(one.web(f"web-{number}").status.host for number in range(4)) == [
+        "node-1",
+        "node-1",
+        "node-2",
+        "node-2",
+    ]
+    one.patch(Key("computepools", "", "default"), strategy="Pack")
+    for number in range(4, 7):
+        one.instance(f"web-{number}")
+        one.settle()
+    assert len({one.web(f"web-{number}").status.host for number in range(4, 7)}) == 1
+
+
+def test_full_address_pool_is_said_and_a_freed_address_is_given_again(one: Universe) -> None:
+    ranges = [{"name": "two", "first": "10.87.1.1", "last": "10.87.1.2"}]
+    one.patch(Key("addresspools", "", "lan"), ranges=ranges)
+    for name in ("a", "b", "c"):
+        one.instance(name)
+        one.settle()
+    assert ready(one, "c") == ("False", "AddressPoolFull")
+    one.delete(Key("instances", "default", "a"))
+    one.settle()
+    obeyed(one)
+    one.settle()
+    assert one.web("c").status.phase == "Provisioning"
+
+
+def test_power_wish_reaches_the_placement(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    one.patch(key, powerState="Stopped", stopGraceSeconds=5)
+    one.settle()
+    placed = one.get(Placement, "web-1-1", "default").spec
+    assert (placed.power_state, placed.stop_grace_seconds) == ("Stopped", 5)
+    assert ready(one) == ("False", "Stopping")
+    obeyed(one)
+    one.settle()
+    assert (one.web().status.phase, ready(one)) == ("Stopped", ("True", "StoppedAsDesired"))
+
+
+def test_change_that_waits_for_a_restart_is_listed_until_reverted(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    one.report(WEB, state="Running", applied={"cpu": 1, "memory": "1Gi"})
+    one.patch(key, cpus=2, memory="2Gi")
+    one.settle()
+    assert [(c.path, c.current, c.desired) for c in one.web().status.restart_awaiting_changes] == [
+        ("spec.cpus", 1, 2),
+        ("spec.memory", "1Gi", "2Gi"),
+    ]
+    one.patch(key, cpus=1, memory="1024Mi")
+    one.settle()
+    assert one.web().status.restart_awaiting_changes == ()
+
+
+def test_silent_host_makes_its_instance_unknown_and_frees_nothing(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    one.monotonic = 100.0
+    one.settle()
+    assert (one.web().status.phase, ready(one)) == ("Unknown", ("Unknown", "HostUnreachable"))
+    assert len(one.all("addresses")) == len(one.all("placements")) == len(one.all("volumes")) == 1
+    one.hear("node-1")
+    one.settle()
+    assert (one.web().status.phase, ready(one)) == ("Running", ("True", "AsDesired"))
+
+
+def test_deletion_frees_only_what_the_host_has_released(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.delete(key)
+    one.settle()
+    placement = one.get(Placement, "web-1-1", "default")
+    assert (placement.deleting, placement.spec.power_state) == (True, "Stopped")
+    assert [(order.verb, order.volume) for order in placement.spec.operations] == [("RemoveVolume", "system")]
+    assert (one.web().status.phase, len(one.all("addresses"))) == ("Deleting", 1)
+    one.report(WEB, state="Stopped", released=True, operations=[])
+    one.settle()
+    assert len(one.all("volumes")) == 1, "the order to remove the file was not confirmed"
+    obeyed(one)
+    one.settle()
+    left = [k for k in one.keys if k.plural in ("instances", "placements", "volumes", "addresses")]
+    assert left == []
+
+
+def test_host_that_vanishes_while_its_instance_is_deleted_keeps_everything(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.delete(key)
+    one.monotonic = 100.0
+    one.settle()
+    assert ready(one) == ("Unknown", "HostUnreachable")
+    assert one.web().status.phase == "Deleting"
+    assert len(one.all("addresses")) == len(one.all("placements")) == len(one.all("volumes")) == 1
+
+
+def test_unplaced_instance_is_deleted_at_once(one: Universe) -> None:
+    key = one.instance(memory="900Gi")
+    one.settle()
+    one.delete(key)
+    one.settle()
+    assert key not in one.keys
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "reason"),
+    [
+        ({"state": "Preparing"}, "Provisioning", "Provisioning"),
+        ({"state": "Starting"}, "Starting", "Starting"),
+        ({"state": "Stopped", "reason": "GuestShutdown"}, "Stopped", "GuestShutdown"),
+        ({"state": "Failed", "reason": "RestartBudgetSpent", "params": {"count": 3}}, "Failed", "RestartBudgetSpent"),
+        ({"state": "Preparing", "reason": "ImageFetchFailed", "params": {}}, "Provisioning", "ImageFetchFailed"),
+        ({"state": "Unknown"}, "Unknown", "Provisioning"),
+    ],
+)
+def test_what_the_agent_reports_becomes_the_phase(
+    one: Universe, status: dict[str, Any], phase: str, reason: str
+) -> None:
+    one.instance()
+    one.settle()
+    one.report(WEB, **status)
+    one.settle()
+    assert (one.web().status.phase, ready(one)[1]) == (phase, reason)
+
+
+def test_order_to_restart_is_not_as_desired_until_it_was_carried_out(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.patch(key, restart={"at": "2026-11-22T06:00:00Z", "mode": "Hard"})
+    one.settle()
+    assert ready(one) == ("False", "Starting")
+    one.report(WEB, restartedAt="2026-11-22T06:00:00Z")
+    one.settle()
+    assert ready(one) == ("True", "AsDesired")
+
+
+def test_disabled_host_gets_nothing_new_and_keeps_what_it_has(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    obeyed(one)
+    one.patch(Key("hosts", "", "node-1"), enabled=False)
+    one.instance("web-2")
+    one.settle()
+    assert (one.web().status.phase, one.web("web-2").status.phase) == ("Running", "Pending")
+
+
+def test_owner_label_is_inherited_by_what_belongs_to_the_instance(one: Universe) -> None:
+    one.instance()
+    doc = one.doc(Key("instances", "default", "web-1"))
+    doc["metadata"]["labels"] = {"nano/owner": "alice", "app": "web"}
+    one.stage(Update(Key("instances", "default", "web-1"), doc))
+    one.settle()
+    for plural in ("placements", "volumes", "addresses"):
+        assert one.doc(one.all(plural)[0])["metadata"]["labels"] == {"nano/owner": "alice"}

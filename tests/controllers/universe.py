@@ -1,0 +1,150 @@
+"""A small synchronous universe: the real engine and the real planners, run to a fixpoint without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from nanovirt.controllers import garbage, hosts, images, instances, pools
+from nanovirt.controllers.actions import Action, Transact
+from nanovirt.controllers.world import World
+from nanovirt.resources.codec import load, trusted
+from nanovirt.resources.defaults import defaults, made
+from nanovirt.resources.engine import Engine
+from nanovirt.resources.host import Amounts
+from nanovirt.resources.instance import Instance
+from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.placement import Placement, PlacementStatus
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.report import HostFacts, HostReport, ImageProgress
+from nanovirt.resources.reports import Reports
+from nanovirt.resources.store import Commit, Create, Delete, Half, Op, Update
+
+NOW = datetime(2026, 11, 22, 6, 0, 0, tzinfo=UTC)
+SMALL = Amounts(cpus=4, memory=Bytes("8Gi"), disk=Bytes("100Gi"))
+IMAGE = Key("images", "shared", "mini")
+D = TypeVar("D", bound=Document)
+
+
+class Universe:
+    """Pending state only: what is staged is seen at once, as the planners see it."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(MemoryLog(), clock=lambda: NOW)
+        self.reports = Reports(started=0.0)
+        self.monotonic = 1.0
+        self.keys: dict[Key, None] = {}
+        self.engine.subscribe(self._seen, admitted=True)
+        self.world = World(self.engine, self.reports)
+        for thing in defaults():
+            self.create(thing)
+
+    def _seen(self, commit: Commit) -> None:
+        for change in commit.changes:
+            if change.after is None:
+                self.keys.pop(change.key, None)
+            else:
+                self.keys[change.key] = None
+
+    def stage(self, *ops: Op) -> None:
+        self.engine.stage(ops, "test")
+
+    def create(self, thing: Document) -> None:
+        self.stage(Create(thing.key, thing.to_json()))
+
+    def instance(self, name: str = "web-1", **spec: Any) -> Key:
+        spec = {"disks": [{"name": "system", "size": "10Gi", "source": {"image": "shared/mini"}}], **spec}
+        thing = made("Instance", name, "default", **spec)
+        self.create(thing)
+        return thing.key
+
+    def image(self) -> None:
+        self.create(made("Image", "mini", "shared", source={"file": "mini.qcow2"}))
+        ready = ImageProgress(phase="Ready", size=10, virtual_size=2**30, sha256="a" * 64, format="qcow2")
+        self.reports.note_image(IMAGE, ready)
+
+    def host(self, name: str, capacity: Amounts = SMALL, **spec: Any) -> None:
+        self.create(made("Host", name, bridges=[{"network": "default", "device": "br0"}], **spec))
+        self.hear(name, capacity)
+
+    def hear(self, name: str, capacity: Amounts = SMALL, **facts: Any) -> None:
+        report = HostReport(facts=HostFacts(accelerator="simulated", capacity=capacity, **facts))
+        self.reports.hear(name, report, self.monotonic)
+
+    def patch(self, key: Key, **spec: Any) -> None:
+        doc = self.doc(key)
+        self.stage(Update(key, {**doc, "spec": {**doc["spec"], **spec}}))
+
+    def report(self, key: Key, **status: Any) -> None:
+        """What the agent of its host writes."""
+        placement = self.get(Placement, key.name, key.namespace)
+        after = PlacementStatus.model_validate({**placement.status.to_json(), **status})
+        self.stage(Update(key, placement.model_copy(update={"status": after}).to_json(), Half.STATUS))
+
+    def delete(self, key: Key) -> None:
+        self.stage(Delete(key))
+
+    def doc(self, key: Key) -> dict[str, Any]:
+        entry = self.engine.peek(key)
+        assert entry is not None, f"{key} is not there"
+        return load(entry.raw)
+
+    def get(self, kind: type[D], name: str, namespace: str = "") -> D:
+        found = self.world.read(kind, name, namespace)
+        assert found is not None, f"{kind.__name__} {name} is not there"
+        return found
+
+    def web(self, name: str = "web-1") -> Instance:
+        return self.get(Instance, name, "default")
+
+    def all(self, plural: str) -> list[Key]:
+        return [key for key in self.keys if key.plural == plural]
+
+    # --- planning ---
+
+    def planned(self, key: Key) -> Iterator[Action]:
+        entry = self.engine.peek(key)
+        thing: Any = trusted(KINDS[key.plural], entry.raw) if entry else None
+        match key.plural:
+            case "instances":
+                yield from instances.plan(thing, self.world, NOW)
+            case "hosts":
+                yield from hosts.plan(thing, self.world, NOW, self.monotonic)
+            case "computepools" | "storagepools" | "addresspools":
+                yield from pools.plan(thing, self.world, NOW)
+            case "images":
+                yield from images.plan(thing, self.world, NOW)
+            case _:
+                yield from garbage.plan(thing, self.world, NOW)
+
+    def writes(self) -> list[Transact]:
+        return [action for key in tuple(self.keys) for action in self.planned(key) if isinstance(action, Transact)]
+
+    def settle(self, most: int = 60) -> int:
+        """Plan and stage until nothing is planned any more; how many rounds that took."""
+        for turn in range(most):
+            if not self._turn():
+                return turn
+        raise AssertionError(f"not settled after {most} rounds: {self.writes()[:2]}")
+
+    def _turn(self) -> int:
+        count = 0
+        for key in tuple(self.keys):
+            for action in self.planned(key):
+                if isinstance(action, Transact):
+                    self.stage(*action.ops)
+                    count += 1
+        return count
+
+
+def obeyed(universe: Universe) -> None:
+    """Every agent does at once what its Placements say."""
+    for key in universe.all("placements"):
+        placement = universe.get(Placement, key.name, key.namespace)
+        if placement.deleting:
+            done = [{"uid": one.uid, "state": "Succeeded"} for one in placement.spec.operations]
+            universe.report(key, state="Stopped", operations=done, released=True)
+        else:
+            universe.report(key, state=placement.spec.power_state, epoch=placement.spec.epoch)
