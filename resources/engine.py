@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 from nanovirt.resources import stamping
 from nanovirt.resources.codec import JSON, dump, load
-from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed, TooLarge
+from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import KINDS, Key
-from nanovirt.resources.log import Log, Record
+from nanovirt.resources.log import Log, Record, check_size
 from nanovirt.resources.rows import entry_of
 from nanovirt.resources.store import (
     Change,
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
 RING_CHANGES, RING_BYTES, RING_SECONDS = 100_000, 32 * 1024 * 1024, 300
-RECORD_MAX = 8 * 1024 * 1024
 
 
 class Ring:
@@ -174,8 +173,7 @@ class Engine:
     def _queue_up(self, commit: Commit, by: str, request: str, now: datetime) -> None:
         at = max(self._last_at, rfc3339(now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)))
         record = Record(commit.rev, _body(commit, at, by, request))
-        if len(record.body) > RECORD_MAX:
-            raise TooLarge(f"the transaction has {len(record.body)} bytes; the limit is {RECORD_MAX}")
+        check_size(record.body)
         self._last_at, self._staged = at, commit.rev
         for change in commit.changes:
             self._pending[change.key] = (commit.rev, change.after)

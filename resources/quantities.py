@@ -11,7 +11,7 @@ from pydantic_core import core_schema
 BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 MILLI = {"": 1000, "m": 1}
-NUMBER = re.compile(r"(\d{1,18})(?:\.(\d{1,6}))?([A-Za-z]{0,2})")
+NUMBER = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,6}))?([A-Za-z]{0,2})")
 LIMIT = 2**60
 
 

@@ -116,6 +116,22 @@ def test_start_that_cannot_sync_is_refused_and_the_next_one_is_not(tmp_path: Pat
     check_recovery(tmp_path, acked=2 * PER_BATCH)
 
 
+def test_new_segment_is_durable_before_it_is_used(tmp_path: Path) -> None:
+    calls = ("write", "fsync", "rename", "fdatasync")
+    writer = python("-m", "tests.faults.log_writer", tmp_path / "store", BATCHES, PER_BATCH)
+    ending = run(writer, tmp_path / "trace", *(Fault(call, KILL, NEVER) for call in calls))
+    made = [call.split(maxsplit=1)[1] for call in ending.calls]
+    birth = next(index for index, call in enumerate(made) if "0000000000000010.tmp" in call)
+    for call, beginning, path in zip(
+        made[birth:],
+        ["write(", "fsync(", "rename(", "fsync(", "write(", "fdatasync("],
+        ["0000000000000010.tmp>", "0000000000000010.tmp>", "0000000000000010.wal", "wal>", "10.wal>", "10.wal>"],
+        strict=True,
+    ):
+        assert call.startswith(beginning), made[birth:]
+        assert path in call, made[birth:]
+
+
 def test_batch_costs_one_sync(tmp_path: Path) -> None:
     writer = python("-m", "tests.faults.log_writer", tmp_path / "store", 1, 64)
     ending = run(writer, tmp_path / "trace", Fault("fdatasync", KILL, NEVER))
