@@ -20,11 +20,9 @@ PHYSICAL: Final = "nvx"
 _SECONDS: Final = 10.0
 _REMOVE: Final = "add table bridge nano\ndelete table bridge nano\n"
 _RULES: Final = (
-    f'add rule bridge nano forward iifname "{LEASED}*" udp dport 67 counter drop',
-    f'add rule bridge nano forward iifname "{LEASED}*" udp sport 67 counter drop',
-    f'add rule bridge nano forward oifname "{LEASED}*" udp sport 67 counter drop',
-    # A server may answer from any port: what counts is the port that clients listen on.
-    f'add rule bridge nano forward oifname "{LEASED}*" udp dport 68 counter drop',
+    # By destination, since a server may answer from any port: 67 is where servers listen, 68 where clients do.
+    f'add rule bridge nano forward iifname "{LEASED}*" udp dport 67-68 counter drop',
+    f'add rule bridge nano forward oifname "{LEASED}*" udp dport 67-68 counter drop',
     # Another server of this same machine passes here, not through the forward hook; our own answers carry the mark.
     f'add rule bridge nano output oifname "{LEASED}*" udp dport 68 meta mark != {MARK:#x} counter drop',
 )

@@ -1,4 +1,4 @@
-"""Which addresses are given to which cards of a host: from Placements to reservations, and the DHCP servers that hold them."""
+"""Which cards of a host are given which addresses: Placements become reservations, which DHCP servers hold."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ class Served(NamedTuple):
 
 def reservations(spec: PlacementSpec) -> tuple[Served, ...]:
     """What the cards of a machine are to be given; a card without address or lease gets its address elsewhere."""
-    return tuple(
-        Served(nic.bridge, reservation) for nic in spec.nics if (reservation := _reservation(nic, spec.hostname)) is not None
-    )
+    found = ((nic.bridge, _reservation(nic, spec.hostname)) for nic in spec.nics)
+    return tuple(Served(bridge, reservation) for bridge, reservation in found if reservation is not None)
 
 
 def _reservation(nic: PlacedNic, hostname: str) -> Reservation | None:

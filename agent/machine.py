@@ -1,8 +1,8 @@
-"""The door to one machine: what a hypervisor and its disks must do for the agent. libvirt's and the simulated one pass one suite."""
+"""The door to one machine: what a hypervisor and its disks must do for the agent, libvirt's or a simulated one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -68,8 +68,12 @@ class Machine(Protocol):
     different machines may run at the same time; for one machine there is never more than one.
     """
 
-    async def facts(self) -> HostFacts:
-        """Capacity, versions, bridges, storage, accelerator; never raises: `hypervisor_error` when libvirt does not answer."""
+    async def facts(self, paths: Sequence[str] = ()) -> HostFacts:
+        """Capacity, versions, bridges, accelerator, and of each storage path its room or why it cannot be used.
+
+        A path that is missing is made if that is possible (one folder below what is there). Never raises:
+        `hypervisor_error` says that libvirt is away.
+        """
         ...
 
     async def domains(self) -> Mapping[str, SeenDomain]:
@@ -91,8 +95,8 @@ class Machine(Protocol):
     async def add_image(self, sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
         """Fetch into a temporary file, verify the hash, inspect, convert into an own qcow2, put it into the cache.
 
-        Several machines may ask for one image at a time: it is fetched once. Raises what `fetch` raises, HypervisorError
-        for wrong bytes, NoRoom.
+        Several machines may ask for one image at a time: it is fetched once. Raises what `fetch` raises,
+        HypervisorError for wrong bytes, NoRoom.
         """
         ...
 

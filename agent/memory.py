@@ -1,4 +1,4 @@
-"""What the agent remembers of each machine on its own disk, so that a kill in the middle neither loses nor repeats an order."""
+"""What the agent remembers of each machine on its own disk, so that a kill neither loses nor repeats an order."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Intent = Literal["Off", "Starting", "Started", "Held"]
 class Memory(Model):
     """One machine; written *before* the step that it is about.
 
-    `intent` is what the agent was about to do, or did: Off (not started, or stopped by the agent: it starts whenever it
-    is wished), Starting (between the decision and the hypervisor's answer), Started (an end from now on is the machine's
-    own), Held (it ended by itself and stays off until somebody wishes it anew; `ended` and `detail` say how).
+    `intent` is what the agent was about to do, or did: Off (not started, or stopped by the agent: it starts whenever
+    it is wished), Starting (between the decision and the hypervisor's answer), Started (an end from now on is the
+    machine's own), Held (it ended by itself and stays off until wished anew; `ended` and `detail` say how).
     """
 
     epoch: int = 0
@@ -86,7 +86,7 @@ class KeptMemories:
 
 
 class FileMemories:
-    """One JSON file per machine in `folder`, replaced as a whole: temporary file, fsync, rename, fsync of the folder."""
+    """One JSON file per machine in `folder`, replaced as a whole: temporary, fsync, rename, fsync of the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,8 @@ class FileMemories:
 
     async def keep(self, uuid: str, memory: Memory) -> None:
         """See Memories."""
-        await asyncio.to_thread(self._write, uuid, memory.model_dump_json(by_alias=True, exclude_defaults=True).encode())
+        content = memory.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+        await asyncio.to_thread(self._write, uuid, content)
 
     async def forget(self, uuid: str) -> None:
         """See Memories."""
@@ -120,7 +121,7 @@ class FileMemories:
             new.replace(self.folder / f"{uuid}.json")
             self._sync()
         except OSError as error:
-            raise HypervisorError(f"cannot write {new}: {error.strerror}; the agent acts on nothing that it cannot note") from error
+            raise HypervisorError(f"cannot write {new}: {error.strerror}; nothing is done that is not noted") from error
 
     def _remove(self, uuid: str) -> None:
         try:

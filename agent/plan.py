@@ -1,4 +1,4 @@
-"""Deciding what to do to one machine: from its Placement, what is seen of it and what is remembered, to ordered steps."""
+"""Deciding what to do to one machine: from its Placement, what is seen and what is remembered, to ordered steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from nanovirt.agent.steps import (
     MakeVolume,
     Remember,
     RemoveVolume,
+    Resume,
     Serve,
+    ShutDown,
     Start,
     Step,
     Undefine,
@@ -83,7 +85,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, the memory that it begins with, and whether a bridge or a disk that was there keeps it from starting."""
+    """What to do, the memory to begin with, and the bridge or the disk whose absence keeps it from starting."""
 
     steps: tuple[Step, ...]
     memory: Memory
@@ -94,6 +96,16 @@ class Decision:
     def settled(self) -> bool:
         """Nothing to do but wait."""
         return all(isinstance(step, LookAgain) for step in self.steps)
+
+    @property
+    def waits(self) -> bool:
+        """After these steps something has to happen by itself."""
+        return not self.steps or isinstance(self.steps[-1], LookAgain)
+
+    @property
+    def slow(self) -> bool:
+        """It may take so long that people want to know of it meanwhile."""
+        return any(isinstance(step, FetchImage) for step in self.steps)
 
 
 def digest(spec: PlacementSpec) -> str:
@@ -171,7 +183,7 @@ def _left_alone(seen: Observed, memory: Memory) -> Iterator[Act]:
 
 
 def _end(wish: Wish, seen: Observed) -> Iterator[Act]:
-    """Machine, definition and addresses go; disks only when an operation names them, and never those of a Revoked one."""
+    """Machine, definition and addresses go; disks only when an operation names them, never those of a Revoked one."""
     if seen.on:
         yield Destroy()
     if seen.domain is not None:
@@ -193,14 +205,17 @@ def doomed(placement: Placement) -> dict[str, str]:
 
 def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     spec = wish.placement.spec
-    noted, acts = power.decide(spec, power.Seen(seen.domain, seen.since, seen.boot_id), accepted(wish, seen, memory), now)
+    about = power.Seen(seen.domain, seen.since, seen.boot_id)
+    noted, acts = power.decide(spec, about, accepted(wish, seen, memory), now)
     lost = next((file for file in noted.volumes if file not in seen.volumes and _wanted(spec, file)), "")
     bridge = next((nic.bridge for nic in spec.nics if nic.bridge not in seen.bridges), "")
     if Start() in acts and (lost or bridge):
         acts = (LookAgain(BRIDGE_SECONDS),)
     else:
         lost = bridge = ""
-    steps = (*_serving(wish, seen), *_preparing(wish, seen, noted), *acts)
+    # What ends the machine, or lets it go on, does not wait for a definition that may be refused.
+    urgent = any(isinstance(act, ShutDown | Destroy | Resume) for act in acts)
+    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted)), *acts)
     return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost)
 
 
@@ -215,7 +230,7 @@ def _serving(wish: Wish, seen: Observed) -> Iterator[Act]:
 
 
 def _preparing(wish: Wish, seen: Observed, memory: Memory) -> Iterator[Act]:
-    """Disks that were never there, and the definition. A disk that was there and is gone is not made anew: it is lost."""
+    """Disks that were never there, and the definition; a disk that was there and is gone is lost, not made anew."""
     spec, images = wish.placement.spec, set(seen.images)
     for volume in spec.volumes:
         if volume.file in seen.volumes or volume.file in memory.volumes:

@@ -96,9 +96,8 @@ class LookAgain:
     after: float
 
 
-Act = (
-    FetchImage | MakeVolume | Define | Start | Resume | ShutDown | Destroy | Undefine | RemoveVolume | Remember | Serve | Withhold
-)
+OfMachine = FetchImage | MakeVolume | Define | Start | Resume | ShutDown | Destroy | Undefine | RemoveVolume
+Act = OfMachine | Remember | Serve | Withhold
 Step = Act | LookAgain
 Fetch = Callable[[str, Path], Awaitable[None]]
 """Brings the bytes of the image of the volume so named into a file."""

@@ -68,7 +68,7 @@ def _applied(domain: SeenDomain | None) -> dict[str, Any]:
 
 
 def _nics(spec: PlacementSpec, seen: Observed, memory: Memory) -> tuple[SeenNic, ...]:
-    """A card that took its address has taken it until the machine is started anew: a DHCP server forgets, the guest does not."""
+    """A card that took its address has it until the machine is started anew, whatever a restarted agent knows."""
     same_run = memory.started == seen.told.started
     took = {(nic.mac, nic.ip) for nic in seen.told.nics if nic.leased and same_run}
     return tuple(
@@ -178,9 +178,9 @@ def _result(uid: str, files: dict[str, str], seen: Observed) -> OperationResult:
         return OperationResult(uid=uid, state="Failed", detail="names no volume of this Placement")
     if seen.domain is None and files[uid] not in seen.volumes:
         return OperationResult(uid=uid, state="Succeeded")
-    trouble = seen.trouble
-    failed = trouble is not None and trouble.step == RemoveVolume(files[uid])
-    return OperationResult(uid=uid, state="Running", detail=str(trouble.params.get("detail", "")) if trouble and failed else "")
+    failed = seen.trouble if seen.trouble and seen.trouble.step == RemoveVolume(files[uid]) else None
+    detail = str(failed.params.get("detail", "")) if failed else ""
+    return OperationResult(uid=uid, state="Running", detail=detail)
 
 
 def _superseded(wish: Wish) -> PlacementStatus:

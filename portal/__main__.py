@@ -1,19 +1,269 @@
-"""The composition root: the command `nanoctl`, the only module that knows every room."""
+"""The composition root: `nanoctl`, the only module that knows every room; it imports them when they are needed."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-import click
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nanovirt.portal.cli.processes import Options
+    from nanovirt.portal.pki import Pki
+    from nanovirt.resources.engine import Engine
+    from nanovirt.resources.host import Host
+    from nanovirt.resources.reports import Reports
+
+log = logging.getLogger(__name__)
+
+STORE_FAILED = 75
+"""Exit code when the log failed (EX_TEMPFAIL): start again, and recovery decides."""
+DEFAULT_BRIDGE = "nano0"
+NODES = Path("/sys/class/net")
 
 
-@click.group()
 def main() -> None:
-    """Nano: one pool of virtual machines."""
+    """Run one command."""
+    from nanovirt.portal.cli import compose
+    from nanovirt.portal.cli.processes import Processes
+
+    compose(Processes(up=_up, server=_server, agent=_agent))()
 
 
-@main.command("version")
-def show_version() -> None:
-    """Prints the version."""
-    click.echo(version("nanovirt"))
+def _up(options: Options) -> int:
+    local = options.agent and (bool(options.bridge) or not options.simulated_hosts)
+    return _run(_serve(replace(options, agent=local)), options)
+
+
+def _server(options: Options) -> int:
+    return _run(_serve(replace(options, agent=False)), options)
+
+
+def _agent(options: Options) -> int:
+    return _run(_agent_alone(options), options)
+
+
+def _run(work: Coroutine[Any, Any, None], options: Options) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    import uvloop
+
+    from nanovirt.portal.logs import set_up
+    from nanovirt.resources.errors import NanoError, StoreFailed
+
+    set_up(verbose=options.verbose)
+    os.umask(0o077)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_told(work))
+    except BaseExceptionGroup as group:
+        failed, others = group.split(StoreFailed)
+        if failed is not None:
+            log.critical("store failed; start again", extra={"detail": _first(failed)})
+            return STORE_FAILED
+        assert others is not None
+        refused, bugs = others.split(NanoError)
+        if bugs is not None:
+            raise bugs from None
+        print(f"Error: {_first(refused)}", file=sys.stderr)  # noqa: T201 - the one line that a person must read
+        return 1
+    return 0
+
+
+def _first(group: BaseException | None) -> BaseException | None:
+    """The first error at the bottom of nested groups."""
+    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Cancel `work` when the process is told to end."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, told.set)
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work)
+        waiting = group.create_task(told.wait())
+        working.add_done_callback(lambda _done: waiting.cancel())
+        waiting.add_done_callback(lambda _done: working.cancel())
+
+
+@dataclass(frozen=True)
+class Heart:
+    """What everything inside the server hangs on."""
+
+    folder: Path
+    store: Engine
+    reports: Reports
+    pki: Pki
+    api_port: int
+
+
+async def _serve(options: Options) -> None:
+    """The server, with the agents that run in the same process."""
+    async with _control_plane(options) as heart, asyncio.TaskGroup() as group:
+        if options.simulated_hosts:
+            group.create_task(_simulated(heart, options.simulated_hosts))
+        if options.agent:
+            group.create_task(_agent_here(heart, options))
+
+
+@asynccontextmanager
+async def _control_plane(options: Options) -> AsyncIterator[Heart]:
+    """Store, controllers and API, ready inside the block."""
+    from nanovirt.controllers.loops import Loops
+    from nanovirt.portal.pki import Pki
+    from nanovirt.portal.server import bind, port_of
+    from nanovirt.resources.engine import Engine
+    from nanovirt.resources.file_log import FileLog
+    from nanovirt.resources.registry import kinds
+    from nanovirt.resources.reports import Reports
+
+    kinds()
+    began = time.monotonic()
+    options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pki = Pki(options.data, datetime.now(UTC))
+    async with AsyncExitStack() as stack:
+        sockets = [stack.enter_context(bind(port)) for port in (options.api_port, options.portal_port)]
+        journal = FileLog.open(options.data / "data")
+        stack.callback(journal.close)
+        store, reports = Engine(journal), Reports(time.monotonic())
+        gc.collect()
+        gc.freeze()
+        heart = Heart(options.data, store, reports, pki, port_of(sockets[0]))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        committer = group.create_task(store.run())
+        await _first_objects(store)
+        loops = group.create_task(Loops(store, reports).run())
+        await stack.enter_async_context(_listening(heart, sockets, group))
+        log.info(
+            "ready",
+            extra={
+                "seconds": f"{time.monotonic() - began:.2f}",
+                "revision": store.committed,
+                "api": f"https://127.0.0.1:{heart.api_port}",
+                "portal": f"https://127.0.0.1:{port_of(sockets[1])}",
+            },
+        )
+        try:
+            yield heart
+        finally:
+            loops.cancel()
+            committer.cancel()
+
+
+@asynccontextmanager
+async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup) -> AsyncIterator[None]:
+    """The API and all that plugs into it."""
+    from importlib.metadata import version
+
+    from nanovirt.portal.agents import Agents
+    from nanovirt.portal.api.dispatch import Api
+    from nanovirt.portal.identity import ADMIN, Identities
+    from nanovirt.portal.images import Library
+    from nanovirt.portal.server import landing, listening
+
+    digest = heart.pki.admin_access(f"https://127.0.0.1:{heart.api_port}")
+    identities = Identities(heart.store, {digest: ADMIN})
+    agents = Agents(heart.store, heart.reports)
+    library = Library(heart.store, heart.reports, heart.folder / "images")
+    filing = group.create_task(library.run())
+    hooks = {("hosts", "report", "POST"): agents.report, **library.hooks}
+    api = Api(heart.store, identities.identify, hooks, {("GET", "/"): landing}, version=version("nanovirt"))
+    try:
+        async with listening(api.handle, sockets, heart.pki.tls_context()):
+            yield
+            api.close()
+    finally:
+        filing.cancel()
+
+
+async def _first_objects(store: Engine) -> None:
+    """What a new cluster begins with, as one revision."""
+    from nanovirt.resources.defaults import defaults
+    from nanovirt.resources.store import Create, transact
+
+    if not store.committed:
+        await transact(store, [Create(thing.key, thing.to_json()) for thing in defaults()], "system:setup")
+
+
+async def _simulated(heart: Heart, count: int) -> None:
+    """`count` hosts in memory; they are ordinary Host objects, named sim-1, sim-2 ..."""
+    from nanovirt.agent.main import SimulatedHost, run_simulated_hosts
+
+    names = [f"sim-{number}" for number in range(1, count + 1)]
+    for name in names:
+        await _host(heart.store, name, DEFAULT_BRIDGE, "")
+    log.info("simulated hosts join", extra={"count": count})
+    await run_simulated_hosts(
+        [SimulatedHost(name, seed=seed) for seed, name in enumerate(names)], heart.store, heart.reports
+    )
+
+
+async def _host(store: Engine, name: str, bridge: str, volumes: str) -> Host:
+    """The Host of that name, made if need be."""
+    from nanovirt.resources.codec import trusted
+    from nanovirt.resources.defaults import made
+    from nanovirt.resources.host import Host
+    from nanovirt.resources.kind import Key
+    from nanovirt.resources.store import create
+
+    entry = store.peek(Key("hosts", "", name))
+    if entry is None:
+        bridges = [{"network": "default", "device": bridge}] if bridge else []
+        paths = [{"storagePool": "local", "path": volumes}] if volumes else []
+        entry = await create(store, made("Host", name, bridges=bridges, storagePaths=paths), "system:setup")
+    return trusted(Host, entry.raw)
+
+
+async def _agent_here(heart: Heart, options: Options) -> None:
+    """Let this machine be a host of the server in the same process: an agent as on any other host, over TLS."""
+    from nanovirt.portal.pki import save_credentials
+
+    bridge = options.bridge or (DEFAULT_BRIDGE if (NODES / DEFAULT_BRIDGE).exists() else "")
+    if not bridge:
+        log.warning("no bridge: machines with network cards cannot be placed here; give --bridge NAME")
+    host = await _host(heart.store, _own_name(), bridge, str(options.data.resolve() / "volumes"))
+    file = options.data / "agent" / "credentials.json"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    url = f"https://127.0.0.1:{heart.api_port}"
+    save_credentials(heart.pki.host_credentials(host.metadata.name, host.metadata.uid, url), file)
+    await _agent_alone(replace(options, credentials=file, bridge=bridge))
+
+
+def _own_name() -> str:
+    return socket.gethostname().split(".")[0].lower() or "localhost"
+
+
+async def _agent_alone(options: Options) -> None:
+    """The agent of this host, as its credentials file says."""
+    from nanovirt.agent.hypervisor import LibvirtMachine
+    from nanovirt.agent.main import run_agent
+    from nanovirt.agent.server import ApiServer
+    from nanovirt.resources.access import from_credentials_file
+    from nanovirt.resources.client import Client
+    from nanovirt.resources.codec import load
+    from nanovirt.resources.credentials import HostCredentials
+
+    assert options.credentials is not None
+    host = HostCredentials.model_validate(load(options.credentials.read_bytes())).host
+    access = from_credentials_file(options.credentials)
+    if options.server:
+        access = replace(access, server=options.server.rstrip("/"))
+    machine = LibvirtMachine(options.libvirt_uri, options.accelerator, options.data.resolve() / "agent")
+    async with Client(access) as client, machine:
+        bridges = (options.bridge,) if options.bridge else ()
+        log.info("agent starts", extra={"host": host, "server": access.server, "libvirt": options.libvirt_uri})
+        await run_agent(host, machine, ApiServer(client, host), options.data.resolve(), bridges)
 
 
 if __name__ == "__main__":

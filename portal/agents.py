@@ -68,7 +68,7 @@ class Agents:
             held = HeldPlacement(namespace=key.namespace, name=key.name, epoch=after.row.epoch, role=after.row.role)
             self._held[after.row.host][key] = held
 
-    async def report(self, request: web.Request, subject: Subject, key: Key) -> web.StreamResponse:
+    async def report(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
         """POST hosts/NAME/report: a HostReport in, a ReportReply out. Raises NotFound, Malformed, Invalid, TooLarge."""
         del subject  # whether it may report for this host has been decided at the door
         self._store.get(key)

@@ -153,7 +153,7 @@ class Pki:
         if digest(token) != known:
             write_private(digests, digest(token).encode() + b"\n")
         wanted = _kubeconfig(server_url, self.ca_pem, token, pair)
-        if any(written.get(part) != wanted[part] for part in ("clusters", "users")):
+        if not (_says(written, wanted, "clusters", "cluster") and _says(written, wanted, "users", "user")):
             write_private(path, yaml.safe_dump(wanted, sort_keys=False).encode())
         path.chmod(0o600)
         return digest(token)
@@ -249,8 +249,22 @@ def _read_kubeconfig(path: Path) -> dict[str, Any]:
 
 def _token_in(written: dict[str, Any]) -> str:
     """The admin's token in a kubeconfig, or ""."""
-    users = written.get("users")
-    found = [one for one in users if isinstance(one, dict)] if isinstance(users, list) else []
-    user = next((one.get("user") for one in found if one.get("name") == "nano-admin"), None)
-    token = user.get("token") if isinstance(user, dict) else ""
+    token = _entries(written, "users", "user").get("nano-admin", {}).get("token")
     return token if isinstance(token, str) and token.startswith(TOKEN_PREFIX) else ""
+
+
+def _says(written: dict[str, Any], wanted: dict[str, Any], part: str, member: str) -> bool:
+    """Whether all that is wanted stands there; what kubectl or a person added beside it does not count."""
+    there = _entries(written, part, member)
+    entries = _entries(wanted, part, member).items()
+    return all(
+        name in there and all(there[name].get(field) == value for field, value in entry.items())
+        for name, entry in entries
+    )
+
+
+def _entries(config: dict[str, Any], part: str, member: str) -> dict[str, dict[str, Any]]:
+    """The named entries of one list of a kubeconfig, as far as they have the shape of entries."""
+    listed = config.get(part)
+    named = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return {str(one.get("name")): one[member] for one in named if isinstance(one.get(member), dict)}

@@ -1,5 +1,265 @@
-"""stub"""
+"""OpenAPI documents of the kinds, made from their models: version 3.0, and 2.0 for clients that know no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
 from nanovirt.resources.codec import JSON
-def v3(facts, version): return {}
-def v2(facts, version): return {}
-def v2_protobuf(doc): return b""
+from nanovirt.resources.kind import CORE, KINDS, Facts
+
+REF = "#/components/schemas/"
+REF_2 = "#/definitions/"
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"}
+FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
+PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
+JSON_TYPE = "application/json"
+KEPT = (
+    "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
+    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
+)  # fmt: skip
+WRITE_PARAMETERS = {
+    "dryRun": "All: check everything and store nothing.",
+    "fieldManager": "Who writes.",
+    "fieldValidation": "What unknown fields do: Strict refuses, Warn drops and tells, Ignore drops.",
+}
+LIST_PARAMETERS = {
+    "limit": "At most so many items.",
+    "continue": "The token of the page before.",
+    "labelSelector": "Only objects with these labels.",
+    "fieldSelector": "Only objects with these fields.",
+    "resourceVersion": "Where a watch begins.",
+    "watch": "Stream changes instead of listing.",
+    "timeoutSeconds": "How long to watch.",
+    "allowWatchBookmarks": "Tell now and then how far the watch is.",
+    "sendInitialEvents": "Begin a watch with all objects.",
+}
+
+
+def v3(kinds: Iterable[Facts], version: str) -> JSON:
+    """The OpenAPI 3.0 document of one group version."""
+    facts = list(kinds)
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Nano", "version": version},
+        "paths": {path: item for one in facts for path, item in _paths(one)},
+        "components": {"schemas": schemas(facts)},
+    }
+
+
+# --- schemas --------------------------------------------------------------------------------------------
+
+
+def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
+    """The schema of each kind, of its list, and of every model below, by qualified name."""
+    facts = list(kinds)
+    models = [(KINDS[one.plural], "validation") for one in facts]
+    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    names = {one.kind: one for one in facts}
+    made = {_qualified(name): _object(schema) for name, schema in found.get("$defs", {}).items()}
+    for name, one in names.items():
+        schema = made[_qualified(name)]
+        schema["x-kubernetes-group-version-kind"] = [gvk(one)]
+        schema["properties"] |= _head()
+        schema.pop("required", None)
+        schema["required"] = [word for word in ("spec",) if word in (found["$defs"][name].get("required") or ())]
+        if not schema["required"]:
+            del schema["required"]
+        made[_qualified(f"{name}List")] = _list(one)
+    metadata = made.get(SHARED_MODELS["ObjectMeta"])
+    if metadata is not None:
+        metadata["properties"] |= {"managedFields": {"type": "array", "items": FREE}, "selfLink": {"type": "string"}}
+    return made
+
+
+def gvk(facts: Facts) -> JSON:
+    """Group, version and kind as clients look them up."""
+    group, _, version = facts.group_version.rpartition("/")
+    return {"group": group, "version": version, "kind": facts.kind}
+
+
+def _head() -> JSON:
+    return {
+        "apiVersion": {"type": "string", "description": "Group and version of the schema."},
+        "kind": {"type": "string", "description": "What this object is."},
+    }
+
+
+def _list(facts: Facts) -> JSON:
+    items = {"type": "array", "items": {"$ref": REF + _qualified(facts.kind)}}
+    metadata = {"type": "object", "description": "Revision of the list and where it goes on."}
+    return {
+        "type": "object",
+        "description": f"A list of {facts.kind} objects.",
+        "required": ["items"],
+        "properties": {**_head(), "metadata": metadata, "items": items},
+        "x-kubernetes-group-version-kind": [{**gvk(facts), "kind": f"{facts.kind}List"}],
+    }
+
+
+def _qualified(name: str) -> str:
+    return SHARED_MODELS.get(name) or f"nano.v1.{name}"
+
+
+def _object(schema: JSON) -> JSON:
+    made = _converted(schema)
+    made.setdefault("type", "object")
+    if made["type"] == "object":
+        made.setdefault("properties", {})
+    return made
+
+
+def _converted(schema: Any) -> JSON:
+    """JSON Schema as pydantic writes it, in the dialect of OpenAPI 3.0."""
+    if not isinstance(schema, dict) or not schema:
+        return dict(FREE)
+    made: JSON = {word: schema[word] for word in KEPT if schema.get(word) is not None}
+    if "$ref" in schema:
+        return _reference(schema["$ref"], made)
+    if "anyOf" in schema:
+        return _choice(schema["anyOf"], made)
+    if "const" in schema:
+        made["enum"] = [schema["const"]]
+    if "properties" in schema:
+        made["properties"] = {name: _converted(below) for name, below in schema["properties"].items()}
+    if "items" in schema:
+        made["items"] = _converted(schema["items"])
+    if "additionalProperties" in schema and schema["additionalProperties"] is not False:
+        made["additionalProperties"] = _converted(schema["additionalProperties"])
+    if made.get("type") == "array":
+        made.setdefault("items", dict(FREE))
+    return made if "type" in made or "enum" in made or "x-kubernetes-int-or-string" in made else {**made, **FREE}
+
+
+def _reference(ref: str, beside: JSON) -> JSON:
+    """In 3.0 nothing may stand beside `$ref`; the defaults of a model stand on its own fields."""
+    beside = {word: value for word, value in beside.items() if word != "default"}
+    target = {"$ref": REF + _qualified(ref.removeprefix(REF))}
+    return {"allOf": [target], **beside} if beside else target
+
+
+def _choice(choices: list[JSON], beside: JSON) -> JSON:
+    """`X or null` is X, nullable; any other choice is left free."""
+    real = [one for one in choices if one.get("type") != "null"]
+    if len(real) != 1:
+        return {**beside, **FREE}
+    made = _converted(real[0])
+    made = {"allOf": [made]} if "$ref" in made else made
+    return {**made, **beside, "nullable": True}
+
+
+# --- paths ----------------------------------------------------------------------------------------------
+
+
+def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
+    root = f"/api/{facts.group_version}" if facts.group_version == CORE else f"/apis/{facts.group_version}"
+    space = "/namespaces/{namespace}" if facts.namespaced else ""
+    at = [_parameter("namespace", "path", "The namespace.")] if facts.namespaced else []
+    named = [*at, _parameter("name", "path", "The name of the object.")]
+    if facts.namespaced:
+        yield f"{root}/{facts.plural}", {"get": _operation(facts, "list", "everywhere")}
+    collection = {"get": "list", "post": "post", "delete": "deletecollection"}
+    yield f"{root}{space}/{facts.plural}", _item(facts, collection, "", at)
+    single = {"get": "get", "put": "put", "patch": "patch", "delete": "delete"}
+    yield f"{root}{space}/{facts.plural}/{{name}}", _item(facts, single, "", named)
+    if "status" in KINDS[facts.plural].model_fields:
+        status = {"get": "get", "put": "put", "patch": "patch"}
+        yield f"{root}{space}/{facts.plural}/{{name}}/status", _item(facts, status, "status", named)
+
+
+def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSON]) -> JSON:
+    item: JSON = {method: _operation(facts, action, part) for method, action in actions.items()}
+    return {**item, "parameters": parameters} if parameters else item
+
+
+def _operation(facts: Facts, action: str, part: str) -> JSON:
+    ref = {"$ref": REF + _qualified(facts.kind + ("List" if action == "list" else ""))}
+    made: JSON = {
+        "operationId": f"{action}{facts.kind}{part.title()}",
+        "description": f"{action} {facts.plural}",
+        "parameters": [_parameter(*one) for one in _query(action)],
+        "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": ref}}}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": gvk(facts),
+    }
+    if action == "patch":
+        made["requestBody"] = {"content": {kind: {"schema": FREE} for kind in PATCH_TYPES}}
+    elif action in ("post", "put"):
+        made["requestBody"] = {"content": {JSON_TYPE: {"schema": ref}}, "required": True}
+    return made
+
+
+def _query(action: str) -> list[tuple[str, str, str]]:
+    words: dict[str, str] = {}
+    if action in ("post", "put", "patch"):
+        words = WRITE_PARAMETERS
+    elif action in ("list", "deletecollection"):
+        words = LIST_PARAMETERS
+    if action in ("delete", "deletecollection"):
+        words = {**words, "dryRun": WRITE_PARAMETERS["dryRun"]}
+    return [(name, "query", text) for name, text in words.items()]
+
+
+def _parameter(name: str, where: str, text: str) -> JSON:
+    kind = {"limit": "integer", "timeoutSeconds": "integer", "watch": "boolean", "sendInitialEvents": "boolean"}
+    schema = {"type": kind.get(name, "boolean" if name == "allowWatchBookmarks" else "string"), "uniqueItems": True}
+    made: JSON = {"name": name, "in": where, "description": text, "schema": schema}
+    return {**made, "required": True} if where == "path" else made
+
+
+# --- version 2.0 ----------------------------------------------------------------------------------------
+
+
+def v2(kinds: Iterable[Facts], version: str) -> JSON:
+    """The same as an OpenAPI 2.0 (Swagger) document, all groups in one."""
+    source = v3(kinds, version)
+    return {
+        "swagger": "2.0",
+        "info": source["info"],
+        "paths": {path: _older_item(item) for path, item in source["paths"].items()},
+        "definitions": {name: _older(schema) for name, schema in source["components"]["schemas"].items()},
+    }
+
+
+def _older(schema: JSON) -> JSON:
+    if "$ref" in schema:
+        return {"$ref": REF_2 + schema["$ref"].removeprefix(REF)}
+    all_of = schema.get("allOf")
+    made = {word: value for word, value in schema.items() if word not in ("nullable", "allOf", "properties", "items")}
+    if all_of:
+        return {**_older(all_of[0]), **{word: made[word] for word in ("description",) if word in made}}
+    if "properties" in schema:
+        made["properties"] = {name: _older(below) for name, below in schema["properties"].items()}
+    if "items" in schema:
+        made["items"] = _older(schema["items"])
+    if "additionalProperties" in schema:
+        made["additionalProperties"] = _older(schema["additionalProperties"])
+    return made
+
+
+def _older_item(item: JSON) -> JSON:
+    made: JSON = {}
+    for word, value in item.items():
+        made[word] = [_older_parameter(one) for one in value] if word == "parameters" else _older_operation(value)
+    return made
+
+
+def _older_operation(operation: JSON) -> JSON:
+    made = {word: value for word, value in operation.items() if word != "requestBody"}
+    made["parameters"] = [_older_parameter(one) for one in operation["parameters"]]
+    made["produces"] = [JSON_TYPE]
+    content = operation.get("requestBody", {}).get("content", {})
+    if content:
+        made["consumes"] = list(content)
+        schema = _older(next(iter(content.values()))["schema"])
+        made["parameters"].append({"name": "body", "in": "body", "required": True, "schema": schema})
+    answer = operation["responses"]["200"]
+    made["responses"] = {"200": {"description": "OK", "schema": _older(answer["content"][JSON_TYPE]["schema"])}}
+    return made
+
+
+def _older_parameter(parameter: JSON) -> JSON:
+    return {**{word: value for word, value in parameter.items() if word != "schema"}, **parameter["schema"]}

@@ -69,7 +69,7 @@ class Reason(Enum):
     )
     HypervisorRefused = "The hypervisor of {host} refused: {detail}"
     ImageFetchFailed = "Host {host} could not fetch image {image}: {detail}"
-    BridgeMissing = "Host {host} has no bridge {device} for network {network}."
+    BridgeMissing = "Host {host} has no bridge {device}."
     DiskFull = "Host {host} has no room left in {path}."
     InternalError = "Nano met a bug: {detail}"
     Deleting = "The machine is being deleted."

@@ -13,7 +13,6 @@ from nanovirt.agent.dhcp.packet import (
     BROADCAST_FLAG,
     CLIENT_PORT,
     COOKIE,
-    ETHERNET,
     ETHERTYPE_IPV4,
     IPV4,
     NOWHERE,
@@ -32,7 +31,8 @@ _EVERYWHERE = b"\xff" * 4
 _KINDS = (Message.OFFER, Message.ACK, Message.NAK)
 _SMALLEST = 300  # bytes of a BOOTP message; some clients and relays drop shorter ones (RFC 1542, 2.1)
 _ROOM = 308  # bytes of options that every client takes (RFC 2131, section 2: 312 with the cookie)
-_PSEUDO = struct.Struct("!4s4sBBH")
+_HEADERS = struct.Struct("!6s6sHHHHHHH4s4sHHHH")  # Ethernet, IPv4 and UDP
+_VERSION, _WHOLE, _TTL_UDP = 0x4500, 0x4000, 64 << 8 | PROTOCOL_UDP  # IPv4's first, fourth and fifth word
 _START = struct.Struct("!BBBBIHH4s4s")  # a BOOTP message up to yiaddr
 _REST = struct.Struct("!4s4s16s64s128s4s")  # and from siaddr to the cookie
 
@@ -143,21 +143,19 @@ def _to_request(request: Request, ip: bytes) -> Reply | None:
 def render(request: Request, prepared: Prepared, reply: Reply) -> bytes:
     """Write the decision as a whole Ethernet frame, so that neither ARP nor an IP stack is needed to send it."""
     destination_mac, destination = _destination(request, prepared, reply)
-    source, bootp = prepared.server_ip, _bootp(request, prepared, reply)
+    bootp = _bootp(request, prepared, reply)
     length = UDP.size + len(bootp)
-    pseudo = _PSEUDO.pack(source, destination, 0, PROTOCOL_UDP, length)
-    verified = checksum(pseudo + UDP.pack(SERVER_PORT, CLIENT_PORT, length, 0) + bootp) or 0xFFFF
-    header = IPV4.pack(0x45, 0, IPV4.size + length, 0, 0x4000, 64, PROTOCOL_UDP, 0, source, destination)
-    return b"".join(
-        (
-            ETHERNET.pack(destination_mac, prepared.server_mac, ETHERTYPE_IPV4),
-            header[:10],
-            checksum(header).to_bytes(2),
-            header[12:],
-            UDP.pack(SERVER_PORT, CLIENT_PORT, length, verified),
-            bootp,
-        )
-    )
+    total = IPV4.size + length
+    addresses = int.from_bytes(prepared.server_ip + destination)
+    header = _VERSION + total + _WHOLE + _TTL_UDP + addresses
+    datagram = addresses + PROTOCOL_UDP + length + SERVER_PORT + CLIENT_PORT + length + int.from_bytes(bootp)
+    # fmt: off
+    return _HEADERS.pack(
+        destination_mac, prepared.server_mac, ETHERTYPE_IPV4,
+        _VERSION, total, 0, _WHOLE, _TTL_UDP, checksum(header), prepared.server_ip, destination,
+        SERVER_PORT, CLIENT_PORT, length, checksum(datagram) or 0xFFFF,
+    ) + bootp
+    # fmt: on
 
 
 def _destination(request: Request, prepared: Prepared, reply: Reply) -> tuple[bytes, bytes]:
@@ -172,7 +170,7 @@ def _destination(request: Request, prepared: Prepared, reply: Reply) -> tuple[by
 
 
 def _bootp(request: Request, prepared: Prepared, reply: Reply) -> bytes:
-    """The message, its fixed fields as in RFC 2131's table 3; the client id comes back (RFC 6842)."""
+    """The message, its fixed fields as in RFC 2131's table 3; the client id comes back (RFC 6842). Even length."""
     flags, ciaddr, yiaddr = request.flags & BROADCAST_FLAG, NOWHERE, NOWHERE
     match reply:
         case Reply.OFFER:
@@ -187,7 +185,8 @@ def _bootp(request: Request, prepared: Prepared, reply: Reply) -> bytes:
             assert_never(reply)
     start = _START.pack(2, 1, 6, 0, request.xid, 0, flags, ciaddr, yiaddr)
     client = _option(Option.CLIENT_ID, request.client_id) if request.client_id else b""
-    return (start + rest + client + b"\xff").ljust(_SMALLEST, b"\0")
+    message = start + rest + client + b"\xff"
+    return message.ljust(max(_SMALLEST, len(message) + len(message) % 2), b"\0")
 
 
 def _times(reservation: Reservation) -> bytes:
@@ -229,7 +228,9 @@ def _option(code: int, value: bytes) -> bytes:
     return bytes((code, len(value))) + value if len(value) < 256 else b""
 
 
-def checksum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071): arithmetic modulo 65535 is ones' complement addition."""
-    even = octets if len(octets) % 2 == 0 else octets + b"\0"
-    return (0xFFFF - int.from_bytes(even) % 0xFFFF) % 0xFFFF
+def checksum(number: int) -> int:
+    """The Internet checksum (RFC 1071) of 16-bit words, given as their sum or as the one long number that they spell.
+
+    Either works because 2**16 leaves 1 when divided by 65535: ones' complement addition is arithmetic modulo 65535.
+    """
+    return (0xFFFF - number % 0xFFFF) % 0xFFFF

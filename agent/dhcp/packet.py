@@ -24,7 +24,10 @@ _IN_FILE, _IN_SNAME = 1, 2
 
 
 class Option:
-    """The options that are read or written here (RFC 2132). Plain numbers, since enum members as keys cost a third of the parsing."""
+    """The options that are read or written here (RFC 2132).
+
+    Plain numbers, since enum members as keys cost a third of the parsing.
+    """
 
     PAD: Final = 0
     NETMASK: Final = 1

@@ -75,6 +75,11 @@ class DhcpServer:
         return (self._ear and self._ear.place.ip) or FALLBACK_SERVER
 
     @property
+    def reservations(self) -> Mapping[str, Reservation]:
+        """What is held now, by MAC."""
+        return {held.mac: held for held in self._reservations.values()}
+
+    @property
     def answered(self) -> Mapping[str, Answered]:
         """What each card with a reservation was told, by MAC; a card that never asked is not in it."""
         return MappingProxyType(self._answered)
@@ -164,23 +169,23 @@ class DhcpServer:
 
     def _known(self, ear: _Ear, frame: bytes) -> None:
         request = parse_frame(frame)
-        if request is None or request.chaddr not in self._reservations:
+        if request is None:
             return
-        reservation = self._reservations[request.chaddr]
-        prepared = self._prepare(request.chaddr, reservation, ear.place)
+        prepared = self._prepared.get(request.ethernet_source) or self._prepare(request.ethernet_source, ear.place)
         reply = decide(request, prepared)
         if reply is not None and link.send(ear.socket, render(request, prepared, reply)):
-            known = self._answered.get(reservation.mac, Answered())
-            self._answered[reservation.mac] = known.after(reply, self._clock())
-        if request.message is Message.DECLINE:
-            log.warning("guest declined its address: is it in use twice?", extra={"mac": reservation.mac})
+            self._count(request.chaddr, reply)
+        elif request.message is Message.DECLINE:
+            log.warning("guest declined its address: is it in use twice?", extra={"mac": request.chaddr.hex(":")})
 
-    def _prepare(self, chaddr: bytes, reservation: Reservation, place: link.Place) -> Prepared:
-        """Give the prepared answer of a reservation; it is built at the first request."""
-        found = self._prepared.get(chaddr)
-        if found is None:
-            found = self._prepared[chaddr] = prepare(reservation, place.ip or FALLBACK_SERVER, place.mac)
-        return found
+    def _prepare(self, chaddr: bytes, place: link.Place) -> Prepared:
+        made = self._prepared[chaddr] = prepare(self._reservations[chaddr], place.ip or FALLBACK_SERVER, place.mac)
+        return made
+
+    def _count(self, chaddr: bytes, reply: Reply) -> None:
+        mac = self._reservations[chaddr].mac
+        known = self._answered.get(mac)
+        self._answered[mac] = (known or Answered()).after(reply, self._clock())
 
     def _strange(self, frame: bytes) -> None:
         if self._strangers.seen(self._clock()):

@@ -23,6 +23,11 @@ class Target(NamedTuple):
         """What the kind declares."""
         return self.cls.facts
 
+    @property
+    def group(self) -> str:
+        """The API group; "" for core."""
+        return "" if self.cls.facts.group_version == CORE else GROUP
+
 
 class Unknown(NotFound):
     """No such path."""

@@ -13,16 +13,17 @@ from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
-from nanovirt.resources.codec import BODY_MAX, JSON, decode, load
+from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
-from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
 
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """As Kubernetes makes names: no vowels, so no words."""
 
-Transform = Callable[[JSON], JSON]
+Transform = Callable[[bytes], JSON]
+"""From the stored bytes to the document that is wanted."""
 
 
 class Written(NamedTuple):
@@ -70,7 +71,7 @@ class Writer:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
         old = load(before.raw)
-        doc = transform(load(before.raw))
+        doc = transform(before.raw)
         expect = _same_identity(target, doc, before)
         if target.subresource == "status":
             return await self._change_status(subject, target, doc, before, old, expect, options)
@@ -156,7 +157,7 @@ def _new_key(target: Target, doc: JSON) -> Key:
     if not name and metadata.get("generateName"):
         name = f"{str(metadata['generateName'])[:58]}{''.join(secrets.choice(NAME_LETTERS) for _ in range(5))}"
     if not name:
-        raise Invalid.of([admission.Cause("metadata.name", Reason.FieldValueRequired.name, "name or generateName is required", {})])
+        raise Invalid("metadata.name", Reason.FieldValueRequired)
     if not isinstance(name, str):
         raise Invalid("metadata.name", "the name is a text")
     metadata["name"] = name
@@ -204,7 +205,7 @@ def _same_identity(target: Target, doc: JSON, before: Entry) -> int | None:
 
 
 def _fits(doc: JSON) -> None:
-    """Defaults and patches must not make an object larger than a body may be; annotations are most of it."""
-    annotations = doc["metadata"].get("annotations") or {}
-    if sum(map(len, annotations.values())) > BODY_MAX:
-        raise TooLarge(f"the object is larger than {BODY_MAX} bytes")
+    """Defaults and patches must not make an object larger than a body may be."""
+    size = len(dump(doc))
+    if size > BODY_MAX:
+        raise TooLarge(f"the object would have {size} bytes; the limit is {BODY_MAX}")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -53,10 +54,11 @@ def locate(given: str | None) -> Path:
     for place in places:
         if _readable(place):
             return place
-    looked = ", ".join(["--kubeconfig (not given)", "$NANO_KUBECONFIG (not set)", *(f"{one} (not there)" for one in places)])
+    files = ", ".join(f"{one} (not there)" for one in places)
     raise BadCredentials(
-        f"no kubeconfig found; looked at {looked}. Start a server here with `nanoctl up`, or copy DIR/admin.kubeconfig "
-        "from the server's machine and name it with --kubeconfig"
+        f"no kubeconfig found; looked at --kubeconfig (not given), $NANO_KUBECONFIG (not set), {files}.\n"
+        "Start a server here with `nanoctl up`, or copy DIR/admin.kubeconfig from the server's machine and name it "
+        "with --kubeconfig"
     )
 
 
@@ -71,9 +73,9 @@ class Connection:
     """One connection to the server, made at the first request; a watch gets one of its own."""
 
     def __init__(self, credentials: Credentials, warn: Callable[[str], None]) -> None:
-        """`warn` is told what the server says beside its reply."""
+        """`warn` is told what the server says beside its reply; it may be exchanged at any time."""
         self.credentials = credentials
-        self._warn = warn
+        self.warn = warn
         self._tls = access.tls(credentials)
         self._kept: http.client.HTTPConnection | None = None
 
@@ -98,8 +100,8 @@ class Connection:
 
     def raw(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[Mapping[str, str], bytes]:
-        """One request; the headers and the body of a reply that is a success. A GET is repeated on a stale connection."""
+    ) -> tuple[Message, bytes]:
+        """One request; headers and body of a reply that is a success. A GET is repeated on a stale connection."""
         sent_before = self._kept is not None
         with self._faults():
             try:
@@ -112,7 +114,7 @@ class Connection:
 
     def _once(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[Mapping[str, str], bytes]:
+    ) -> tuple[Message, bytes]:
         if self._kept is None:
             self._kept = self._connect(REQUEST_SECONDS)
         try:
@@ -125,7 +127,7 @@ class Connection:
         if not 200 <= reply.status < 300:
             raise wire.refusal(reply.status, content, f"{method} {path.partition('?')[0]}")
         for warning in reply.headers.get_all("Warning") or ():
-            self._warn(_unquoted(warning))
+            self.warn(_unquoted(warning))
         return reply.headers, content
 
     def send(self, path: str, piece: IO[bytes] | bytes, headers: Mapping[str, str]) -> JSON:
@@ -155,7 +157,13 @@ class Connection:
                 connection.close()
 
     def watch(
-        self, path: str, parameters: Mapping[str, str], revision: str, *, accept: str = "", deadline: float | None = None
+        self,
+        path: str,
+        parameters: Mapping[str, str],
+        revision: str,
+        *,
+        accept: str = "",
+        deadline: float | None = None,
     ) -> Iterator[Event]:
         """Changes after a revision until the deadline, through broken connections; Expired asks to list again."""
         cursor, failures = wire.Cursor(revision), 0

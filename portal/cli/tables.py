@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -14,6 +14,7 @@ JSON = dict[str, Any]
 GAP = "   "
 LEAST = 8
 """Columns are not squeezed below this width."""
+CONTROL = {"Cc", "Cf"}
 COLOURS = {
     "Running": "green", "Ready": "green", "True": "green", "Active": "green", "Succeeded": "green", "Normal": None,
     "Failed": "red", "False": "red", "Warning": "red", "Revoked": "red",
@@ -57,7 +58,13 @@ def text(cell: Any) -> str:
 
 def printable(said: str) -> str:
     """Without control characters: what guests and people write must not drive the terminal."""
-    return "".join(one if one == "\n" or unicodedata.category(one) not in {"Cc", "Cf"} else "\N{REPLACEMENT CHARACTER}" for one in said)
+    if said.isprintable():
+        return said
+    return "".join("\N{REPLACEMENT CHARACTER}" if _controls(one) else one for one in said)
+
+
+def _controls(one: str) -> bool:
+    return one != "\n" and unicodedata.category(one) in CONTROL
 
 
 def width(said: str) -> int:
@@ -77,16 +84,15 @@ def columns_of_terminal() -> int:
 def render(made: Grid, *, headings: bool = True, room: int | None = None, widths: Sequence[int] = ()) -> list[str]:
     """The lines of a grid within `room` columns (0: as wide as need be, no colours); `widths` are at least kept."""
     room = columns_of_terminal() if room is None else room
-    lines = [made.headings, *made.rows] if headings else made.rows
-    sizes = fit(measure(lines, widths), room)
-    return [_line(cells, sizes, colour=bool(room) and not (headings and index == 0)) for index, cells in enumerate(lines)]
+    sizes = fit(measure(made, widths), room)
+    lines = [_line(cells, sizes, colours=bool(room)) for cells in made.rows]
+    return [_line(made.headings, sizes, colours=False), *lines] if headings else lines
 
 
-def measure(lines: Iterable[Sequence[str]], widths: Sequence[int] = ()) -> list[int]:
-    """The width of each column."""
-    return [max(*sizes, 0) for sizes in zip(*([width(cell) for cell in cells] for cells in lines), widths or (), strict=False)] if widths else [
-        max(sizes) for sizes in zip(*([width(cell) for cell in cells] for cells in lines), strict=True)
-    ]
+def measure(made: Grid, widths: Sequence[int] = ()) -> list[int]:
+    """The width that each column needs."""
+    needed = [max(width(cell) for cell in column) for column in zip(made.headings, *made.rows, strict=True)]
+    return [max(pair) for pair in zip(needed, widths or needed, strict=True)]
 
 
 def fit(sizes: list[int], room: int) -> list[int]:
@@ -102,13 +108,15 @@ def fit(sizes: list[int], room: int) -> list[int]:
     return sizes
 
 
-def _line(cells: Sequence[str], sizes: Sequence[int], *, colour: bool) -> str:
-    parts = []
-    for cell, size in zip(cells, sizes, strict=True):
-        shown = cut(cell, size) if colour else cell
-        padded = shown + " " * max(0, size - width(shown))
-        parts.append(click.style(padded, fg=COLOURS[cell]) if colour and COLOURS.get(cell) else padded)
-    return GAP.join(parts).rstrip()
+def _line(cells: Sequence[str], sizes: Sequence[int], *, colours: bool) -> str:
+    return GAP.join(_padded(cell, size, colours=colours) for cell, size in zip(cells, sizes, strict=True)).rstrip()
+
+
+def _padded(cell: str, size: int, *, colours: bool) -> str:
+    shown = cut(cell, size)
+    padding = " " * (size - width(shown))
+    colour = COLOURS.get(cell) if colours else None
+    return (click.style(shown, fg=colour) if colour else shown) + padding
 
 
 def cut(said: str, size: int) -> str:

@@ -55,12 +55,10 @@ def frames(count: int) -> tuple[list[bytes], dict[bytes, bytes]]:
     request = asking(("message-type", "request"), ("server_id", "10.20.0.1"), ("requested_addr", "10.20.0.50"))
     macs = [bytes.fromhex(card(number).replace(":", "")) for number in range(count)]
     ips = [(FIRST_IP + number).packed for number in range(count)]
+    asked = b"\x32\x04\x0a\x14\x00\x32"
     return (
         [_of(discover, mac) for mac in macs],
-        {
-            mac: _of(request, mac).replace(b"\x32\x04\x0a\x14\x00\x32", b"\x32\x04" + ip)
-            for mac, ip in zip(macs, ips, strict=True)
-        },
+        {mac: _of(request, mac).replace(asked, asked[:2] + ip) for mac, ip in zip(macs, ips, strict=True)},
     )
 
 
@@ -110,9 +108,9 @@ async def dnsmasq(place: Fabric, count: int) -> AsyncIterator[int]:
     hosts.write_text("".join(f"{card(number)},{FIRST_IP + number}\n" for number in range(count)))
     command = (
         "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", f"--interface={BRIDGE}", "--user=root",
-        "--dhcp-authoritative", "--dhcp-range=10.20.0.0,static,255.255.0.0,1d", "--no-ping", f"--dhcp-hostsfile={hosts}",
-        "--dhcp-lease-max=100000", "--quiet-dhcp", f"--dhcp-leasefile={place.folder}/leases", f"--pid-file={place.folder}/pid",
-        "--log-facility=/dev/null",
+        "--dhcp-authoritative", "--dhcp-range=10.20.0.0,static,255.255.0.0,1d", "--no-ping", "--dhcp-lease-max=100000",
+        "--quiet-dhcp", "--log-facility=/dev/null", f"--dhcp-hostsfile={hosts}",
+        f"--dhcp-leasefile={place.folder}/leases", f"--pid-file={place.folder}/pid",
     )  # fmt: skip
     (place.folder / "leases").unlink(missing_ok=True)
     async with running(place.host, *command) as process:
@@ -135,7 +133,7 @@ def serve(count: int) -> None:
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process (proc_pid_stat(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    print("user,sys",fields[11],fields[12]);return (int(fields[11]) + int(fields[12])) / TICKS
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 async def one_round(server: object, place: Fabric, count: int, seconds: float) -> Figure:

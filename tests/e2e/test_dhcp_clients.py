@@ -20,6 +20,9 @@ SHORT = dataclasses.replace(RESERVATION, lease_seconds=8)
 SECONDS_FOR_T2 = dataclasses.replace(RESERVATION, lease_seconds=24)  # dhclient waits a second or two past T2
 DISCOVER = ("message-type", "discover")
 REQUEST = ("message-type", "request")
+OF_A_STRANGER = asking(DISCOVER, mac=STRANGER)
+RIGHT_IP = ("requested_addr", IP_OF_MAC)
+PHYSICAL = "52:54:00:00:00:55"
 HOST_ADDRESS = "10.20.0.1/24"
 
 
@@ -202,6 +205,16 @@ async def test_stranger_gets_silence(bridged: Fabric) -> None:
     assert server.answered == {}
 
 
+async def test_flood_of_strangers_does_not_keep_a_known_card_from_its_answer(bridged: Fabric) -> None:
+    flood, guest = bridged.plug("nvl1", STRANGER), bridged.plug("nvl0", MAC)
+    async with serving(bridged, RESERVATION) as server:
+        with flood.ear() as source:
+            for _ in range(3000):
+                source.send(OF_A_STRANGER)
+        assert len(await told(guest, asking(DISCOVER))) == 1
+        assert server.strangers == 3000
+
+
 async def test_removed_card_is_a_stranger(bridged: Fabric) -> None:
     guest = bridged.plug("nvl0", MAC)
     async with serving(bridged, RESERVATION) as server:
@@ -281,9 +294,7 @@ async def test_rogue_answer_from_any_port_is_dropped(bridged: Fabric) -> None:
     async with serving(bridged, contained=True):
         with rogue.ear() as source, leased.ear() as deaf, physical.ear() as hearing:
             for port in (67, 1067):
-                source.send(
-                    asking(("message-type", "offer"), port=68).replace(b"\0\x44\0\x44", port.to_bytes(2) + b"\0\x44")
-                )
+                source.send(_offer_from(port))
             assert await heard(deaf) == []
             assert len(await heard(hearing)) == 2
 
@@ -292,7 +303,8 @@ async def test_guest_cannot_play_the_server(bridged: Fabric) -> None:
     rogue, physical = (bridged.plug(*card) for card in (("nvl0", STRANGER), ("nvx0", PHYSICAL)))
     async with serving(bridged, contained=True):
         with rogue.ear() as source, physical.ear() as hearing:
-            source.send(asking(("message-type", "offer"), port=68).replace(b"\0\x44\0\x44", b"\0\x43\0\x44"))
+            for port in (67, 1067):
+                source.send(_offer_from(port))
             assert await heard(hearing) == []
 
 
@@ -316,13 +328,13 @@ async def test_missing_bridge_is_unavailable() -> None:
         DhcpServer("no-such-bridge").open()
 
 
-RIGHT_IP = ("requested_addr", IP_OF_MAC)
-PHYSICAL = "52:54:00:00:00:55"
-
-
 async def _only_the_physical_card_is_served_by_dnsmasq(known: Guest, unknown: Guest, physical: Guest) -> None:
     async with known.udhcpc("-q"), unknown.udhcpc("-n"), physical.udhcpc("-q"):
         assert (await known.event("bound"))["ip"] == IP_OF_MAC
         assert (await physical.event("bound"))["ip"].startswith("10.20.0.1")
         await unknown.event("leasefail")
     assert not [event for event in unknown.events() if event["event"] == "bound"]
+
+
+def _offer_from(port: int) -> bytes:
+    return asking(("message-type", "offer"), port=68).replace(b"\0\x44\0\x44", port.to_bytes(2) + b"\0\x44")

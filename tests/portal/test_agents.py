@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ async def test_report_is_heard_and_answered_over_http(channel: Channel) -> None:
             reply = ReportReply.model_validate_json(await response.read())
         async with client.post(f"http://127.0.0.1:{port}/h9", json=REPORT.to_json()) as response:
             assert await response.text() == "NotFound"
-        async with client.post(f"http://127.0.0.1:{port}/h1", data=b" " * (REPORT_MAX + 1)) as response:
+        async with client.post(f"http://127.0.0.1:{port}/h1", data=io.BytesIO(b" " * (REPORT_MAX + 1))) as response:
             assert await response.text() == "RequestEntityTooLarge"
         async with client.post(f"http://127.0.0.1:{port}/h1") as response:
             assert await response.text() == "BadRequest"

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import Self
 
 from tests.testbed.hosts import Host
 from tests.testbed.nodes import Node
-from tests.testbed.sweep import PREFIX, claim, home, sweep, sweep_stale
+from tests.testbed.sweep import make_folder, sweep, sweep_stale
 from tests.testbed.wires import Fabric
 
 SUBNET = IPv4Network("10.77.0.0/16")
@@ -25,8 +24,7 @@ class Bed:
     def __init__(self, hosts: int = 1) -> None:
         assert os.geteuid() == 0, "the test bed makes namespaces: run it as root"
         sweep_stale()
-        self.dir = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home()))
-        self._claim = claim(self.dir)
+        self.dir, self._claim = make_folder()
         self._undertaker = subprocess.Popen(
             [sys.executable, "-m", "tests.testbed.undertaker", str(self.dir)],
             stdin=subprocess.PIPE,
@@ -68,6 +66,8 @@ class Bed:
         try:
             for node in (*self.hosts, self.client, self.server, self.fabric):
                 node.power_off()
+            for host in self.hosts:
+                host.libvirtd.pass_on()
         finally:
             sweep(self.dir)
             self._undertaker.communicate()  # closes its pipe; it finds nothing left to do

@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 from tests.testbed.nodes import Node
 
-ASK = "import sys, urllib.request as r; print(r.urlopen(f'http://{sys.argv[1]}/', timeout=float(sys.argv[2])).read().decode())"
+ASK = """
+import sys, urllib.request
+ip, timeout = sys.argv[1:]
+print(urllib.request.urlopen(f"http://{ip}/", timeout=float(timeout)).read().decode())
+"""
 
 
 class Answer(NamedTuple):

@@ -9,6 +9,7 @@ from tests.testbed.sweep import CGROUPS
 from tests.testbed.wires import Fabric
 
 BRIDGE = "br0"
+CONTROLLERS = ("cpu", "cpuacct", "blkio", "unified")  # of cgroup v1 and of the mixed layout
 
 
 class Host(Node):
@@ -18,7 +19,7 @@ class Host(Node):
 
     def __init__(self, number: int, folder: Path, fabric: Fabric) -> None:
         name = f"h{number}"
-        present = [CGROUPS / kind for kind in ("cpu", "cpuacct", "blkio") if (CGROUPS / kind).is_dir()]
+        present = [CGROUPS / kind for kind in CONTROLLERS if (CGROUPS / kind).is_dir()]
         own = tuple(dict.fromkeys(path.resolve() / folder.name / name for path in present))
         super().__init__(name, f"10.77.1.{number}", folder / name, PRIVATE, own)
         self._fabric = fabric

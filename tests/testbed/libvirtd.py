@@ -1,5 +1,7 @@
 """A host's own libvirtd: its settings, and starting, stopping and killing it without touching its guests."""
 
+import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -11,6 +13,10 @@ from tests.testbed.nodes import Node, Popen
 PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 STOCK = Path("/etc/libvirt")  # the machine's own, for the stock network filters
 START_SECONDS = 20.0
+
+# What a libvirtd learned by asking QEMU, seconds of work under emulation. libvirt itself sees when it is stale.
+LEARNED = Path(os.environ.get("NANO_CACHE", "/var/cache/nano")) / "testbed-capabilities"
+CAPABILITIES = "/var/cache/libvirt/qemu/capabilities"
 
 # For tests only. No virtlogd runs here, hence stdio_handler; hosts differ by host_uuid, or migration says "same host".
 LIBVIRTD_CONF = """\
@@ -65,6 +71,18 @@ class Libvirtd:
         (settings / "qemu.conf").write_text(QEMU_CONF)
         if (STOCK / "nwfilter").is_dir():
             shutil.copytree(STOCK / "nwfilter", settings / "nwfilter", dirs_exist_ok=True)
+
+        if LEARNED.is_dir():
+            shutil.copytree(LEARNED, self._node.own(CAPABILITIES), dirs_exist_ok=True)
+
+    def pass_on(self) -> None:
+        """Leaves what it learned about QEMU to the hosts of later beds."""
+        for file in self._node.own(CAPABILITIES).glob("*.xml"):
+            LEARNED.mkdir(parents=True, exist_ok=True)
+            draft = LEARNED / f".{file.name}.{self._node.place.replace('/', '.')}"
+            with contextlib.suppress(OSError):  # only a cache
+                shutil.copyfile(file, draft)
+                draft.rename(LEARNED / file.name)
 
     def start(self) -> None:
         """Starts it and returns when it answers. Raises RuntimeError with its log if it does not."""

@@ -1,5 +1,6 @@
 """Finding and removing what belongs to a bed: its processes, by the mounts they see, its cgroups and its folder."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "nano-bed-"
+GONE = ".ended-"
+LOCK = "lock"
 CGROUPS = Path("/sys/fs/cgroup")
 PATIENCE = 10.0  # seconds for the kernel to end what was killed
 
@@ -79,16 +82,28 @@ def sweep(folder: Path) -> None:
     """Ends the bed in `folder`, whoever made it. Doing it twice, or to half a bed, is no error."""
     end_members(folder.name)
     remove_cgroups(folder.name)
-    shutil.rmtree(folder, ignore_errors=True)
+    gone = folder.with_name(f"{GONE}{folder.name}")  # away at once, so that nobody sees half a bed
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def folders() -> Iterator[Path]:
     yield from sorted(path for path in home().glob(f"{PREFIX}*") if path.is_dir())
 
 
+def make_folder() -> tuple[Path, int]:
+    """A new bed's folder, and the descriptor that marks it as in use until it is closed."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=home()))
+    (draft / LOCK).touch()
+    descriptor = claim(draft)
+    folder = draft.rename(draft.with_name(draft.name[1:]))  # seen by others from now on, and locked already
+    return folder, descriptor
+
+
 def claim(folder: Path) -> int:
-    """Locks the bed's folder for as long as the returned descriptor is open. Raises BlockingIOError if it is in use."""
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    """Locks the folder until the returned descriptor is closed. Raises BlockingIOError, or FileNotFoundError."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -113,6 +128,8 @@ def sweep_stale() -> None:
     for folder in folders():
         if not in_use(folder):
             sweep(folder)
+    for folder in home().glob(f"{GONE}{PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def leftovers() -> list[str]:

@@ -1,0 +1,144 @@
+"""Volumes of machines as qcow2 files in this host's storage folders: made whole or not at all, nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from nanovirt.agent import qemu_img
+from nanovirt.agent.image_cache import ImageCache, cached, sync
+from nanovirt.agent.machine import NoRoom, SeenVolume
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.placement import PlacedVolume
+
+NEEDED = 2**20
+"""Bytes that must be free for a new volume: more than its own tables, which are all that it holds at first."""
+MAGIC = b"QFI\xfb"
+_SIZE = struct.Struct(">Q")
+_SIZE_AT = 24
+
+
+class Disks:
+    """The volumes in those storage folders that were admitted, and the images below them."""
+
+    def __init__(self, images: ImageCache, folders: Iterable[str] = ()) -> None:
+        self.images = images
+        self._folders: set[Path] = set()
+        self._direct: dict[Path, bool] = {}
+        self.admit(folders)
+
+    def admit(self, folders: Iterable[str]) -> None:
+        """Volumes may be made and removed there from now on; a folder is not forgotten, since volumes may be in it."""
+        self._folders.update(Path(os.path.normpath(folder)) for folder in folders)
+
+    def direct(self) -> frozenset[Path]:
+        """The folders whose file system takes O_DIRECT; asked anew as long as a folder is not there."""
+        for folder in self._folders:
+            if folder not in self._direct and folder.is_dir():
+                self._direct[folder] = takes_direct(folder)
+        return frozenset(folder for folder, yes in self._direct.items() if yes)
+
+    async def volume(self, file: str) -> SeenVolume | None:
+        """See Machine. The size stands in the file's header, which needs no lock and no tool."""
+        return await asyncio.to_thread(_seen, self._place(file))
+
+    async def make(self, volume: PlacedVolume) -> None:
+        """See Machine."""
+        file = self._place(volume.file)
+        backing = None
+        if volume.source is not None:
+            backing = cached(self.images.folder, volume.source.sha256)
+            below = await asyncio.to_thread(_seen, backing)
+            if below is None:
+                raise HypervisorError(f"the image of {file} is not in the cache; it has to be fetched first")
+            if volume.size < below.size:
+                raise HypervisorError(f"{file} is to have {int(volume.size)} bytes, but its image has {below.size}")
+        new = file.with_name(f"{file.name}.new")
+        try:
+            if not await asyncio.to_thread(_begin, file, new):
+                return
+            await qemu_img.create(new, int(volume.size), backing)
+            await asyncio.to_thread(_settle, file, new)
+        except OSError as error:
+            raise _refused(file, error) from error
+        finally:
+            new.unlink(missing_ok=True)
+
+    async def remove(self, file: str) -> None:
+        """See Machine. A half-made one goes too."""
+        place = self._place(file)
+        try:
+            await asyncio.to_thread(_remove, place)
+        except OSError as error:
+            raise _refused(place, error) from error
+
+    def _place(self, file: str) -> Path:
+        """HypervisorError unless the file lies directly in a storage folder of this host."""
+        if ".." in Path(file).parts or Path(file).parent not in self._folders:
+            known = ", ".join(sorted(map(str, self._folders))) or "none yet"
+            raise HypervisorError(f"{file} does not lie in a storage path of this host ({known})")
+        return Path(file)
+
+
+def _begin(file: Path, new: Path) -> bool:
+    """Whether there is anything to do; if so what a killed run left is gone. A link is no volume."""
+    if _seen(file) is not None:
+        return False
+    new.unlink(missing_ok=True)
+    room = os.statvfs(file.parent)
+    if room.f_bavail * room.f_frsize < NEEDED:
+        raise NoRoom(str(file.parent))
+    return True
+
+
+def _settle(file: Path, new: Path) -> None:
+    """A hard link, unlike a renaming, never takes the place of a file that came meanwhile."""
+    sync(new)
+    os.link(new, file, follow_symlinks=False)
+    new.unlink()
+    sync(file.parent)
+
+
+def _remove(file: Path) -> None:
+    for one in (file, file.with_name(f"{file.name}.new")):
+        one.unlink(missing_ok=True)
+    if file.parent.is_dir():
+        sync(file.parent)
+
+
+def _seen(file: Path) -> SeenVolume | None:
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _refused(file, error) from error
+    try:
+        found, head = os.fstat(opened), os.pread(opened, _SIZE_AT + _SIZE.size, 0)
+    finally:
+        os.close(opened)
+    if not stat.S_ISREG(found.st_mode) or not head.startswith(MAGIC) or len(head) < _SIZE_AT + _SIZE.size:
+        raise HypervisorError(f"{file} is not a qcow2 file, so it is no volume of ours; it is left alone")
+    return SeenVolume(str(file), _SIZE.unpack_from(head, _SIZE_AT)[0], found.st_blocks * 512)
+
+
+def _refused(file: Path, error: OSError) -> HypervisorError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoRoom(str(file.parent))
+    if error.errno == errno.ELOOP:
+        return HypervisorError(f"{file} is a symbolic link, which is never followed")
+    return HypervisorError(f"{file}: {error.strerror}")
+
+
+def takes_direct(folder: Path) -> bool:
+    """Whether QEMU may go round the page cache there; asked with a file that has no name."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return False
+    return True

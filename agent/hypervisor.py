@@ -1,0 +1,447 @@
+"""The only door to libvirt: a connection that survives libvirtd, calls in threads with deadlines, errors translated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import libvirt
+
+from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark
+from nanovirt.agent.machine import DomainState, Ending, SeenDomain
+from nanovirt.resources.errors import HypervisorError
+
+T = TypeVar("T")
+
+OPEN_SECONDS: Final = 5.0
+QUICK_SECONDS: Final = 10.0
+LONG_SECONDS: Final = 60.0
+"""For starting, ending and defining; the first one after a boot waits while libvirt examines QEMU."""
+TURNS: Final = 4
+"""Calls at a time: libvirtd works on five of one connection, and one stays free."""
+KEEPALIVE: Final = (5, 3)
+"""Seconds between questions whether libvirtd lives, and how many may stay without an answer."""
+RETRY_SECONDS: Final = (0.25, 4.0)
+
+STATES: Final[Mapping[int, DomainState]] = {
+    libvirt.VIR_DOMAIN_RUNNING: "Running",
+    libvirt.VIR_DOMAIN_BLOCKED: "Running",
+    libvirt.VIR_DOMAIN_PAUSED: "Paused",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "Paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "Stopping",
+}
+ENDINGS: Final[Mapping[int, tuple[Ending, str]]] = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: ("Shutdown", "shutdown"),
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: ("Destroyed", "destroyed"),
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: ("Crashed", "crashed"),
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: ("Failed", "failed to start"),
+    libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: ("Unknown", "migrated"),
+    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: ("Unknown", "saved"),
+    libvirt.VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT: ("Unknown", "from a snapshot"),
+    libvirt.VIR_DOMAIN_SHUTOFF_DAEMON: ("Unknown", "ended by libvirtd"),
+}
+PAUSES: Final[Mapping[int, str]] = {
+    libvirt.VIR_DOMAIN_PAUSED_USER: "by a user",
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION: "migrating",
+    libvirt.VIR_DOMAIN_PAUSED_SAVE: "saving",
+    libvirt.VIR_DOMAIN_PAUSED_DUMP: "dumping",
+    libvirt.VIR_DOMAIN_PAUSED_IOERROR: "I/O error",
+    libvirt.VIR_DOMAIN_PAUSED_WATCHDOG: "watchdog",
+    libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN: "shutting down",
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT: "making a snapshot",
+    libvirt.VIR_DOMAIN_PAUSED_CRASHED: "the guest crashed",
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: "starting",
+}
+UNDEFINE: Final = (
+    libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+GONE: Final = (libvirt.libvirtError, RuntimeError)
+"""What a connection says that has ended, and an event loop that has."""
+
+
+# --- threads and libvirt's own event loop ------------------------------------------------------------------------------
+
+_events_lock = threading.Lock()
+_events_thread: list[threading.Thread] = []
+
+
+def _turn_events() -> None:
+    """Once in a process, before the first connection: libvirt's event loop, in a thread that ends with the process."""
+    with _events_lock:
+        if not _events_thread:
+            libvirt.registerErrorHandler(lambda _context, _error: None, None)  # or it prints each error to stderr
+            libvirt.virEventRegisterDefaultImpl()
+            _events_thread.append(threading.Thread(target=_turn, name="libvirt events", daemon=True))
+            _events_thread[0].start()
+
+
+def _turn() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run `work` in a thread of its own. A daemon, since one that libvirt never answers must not keep the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def answer(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type] # None is a T when work gave None
+
+    def run() -> None:
+        result, trouble = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits for it
+            trouble = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(answer, result, trouble)
+
+    threading.Thread(target=run, name="libvirt call", daemon=True).start()
+    return done
+
+
+def translated(error: libvirt.libvirtError) -> HypervisorError:
+    """Our error with the message and the number of libvirt's."""
+    return HypervisorError(f"libvirt: {error.get_error_message() or error}", error.get_error_code() or 0)
+
+
+# --- the connection ----------------------------------------------------------------------------------------------------
+
+
+class Hypervisor:
+    """libvirt at `uri`, opened when it is first needed and again whenever it was lost, at most every few seconds.
+
+    Every method raises HypervisorError when libvirt refuses, is away, or lets the deadline pass; in the last case the
+    connection is given up, and what hangs in it is left behind.
+    """
+
+    def __init__(self, uri: str = "qemu:///system") -> None:
+        self.uri = uri
+        self.pids = pid_folder(uri)
+        self.heard: Callable[[str], None] = lambda _uuid: None
+        """Called in the event loop's thread with the uuid of a domain that changed, or "" for any."""
+        self._turns = asyncio.Semaphore(TURNS)
+        self._connection: Any = None
+        self._opening: asyncio.Future[Any] | None = None
+        self._opened_at = self._retry_at = 0.0
+        self._pause = RETRY_SECONDS[0]
+        self._why = ""
+
+    async def call(self, work: Callable[[Any], T], seconds: float = QUICK_SECONDS) -> T:
+        """Run `work(connection)` in a thread."""
+        async with self._turns:
+            connection = await self._connected()
+            try:
+                async with asyncio.timeout(seconds):
+                    return await _in_thread(lambda: work(connection))
+            except TimeoutError as error:
+                self._drop(connection)
+                why = f"libvirt at {self.uri} did not answer within {seconds:g} s; is libvirtd stuck?"
+                raise HypervisorError(why) from error
+            except libvirt.libvirtError as error:
+                if not connection.isAlive():
+                    self._drop(connection)
+                raise translated(error) from error
+
+    async def close(self) -> None:
+        """End the connection; a call after this opens it again."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OPEN_SECONDS):
+                    await _in_thread(lambda: _close(connection))
+
+    async def _connected(self) -> Any:
+        if self._connection is not None and self._connection.isAlive():
+            return self._connection
+        loop = asyncio.get_running_loop()
+        if self._connection is not None:
+            self._drop(self._connection)
+        if self._opening is None:
+            if loop.time() < self._retry_at:
+                raise HypervisorError(self._why)
+            self._opened_at = loop.time()
+            self._opening = _in_thread(lambda: _open(self.uri, loop, self._hear))
+            self._opening.add_done_callback(self._opened)
+        try:
+            async with asyncio.timeout_at(self._opened_at + OPEN_SECONDS):
+                return await asyncio.shield(self._opening)
+        except TimeoutError as error:
+            raise HypervisorError(f"libvirt at {self.uri} does not answer; is libvirtd stuck?") from error
+        except libvirt.libvirtError as error:
+            raise HypervisorError(self._why, error.get_error_code() or 0) from error
+
+    def _opened(self, opening: asyncio.Future[Any]) -> None:
+        self._opening = None
+        if opening.cancelled():
+            return
+        error = opening.exception()
+        if error is None:
+            self._connection, self._pause = opening.result(), RETRY_SECONDS[0]
+            self.heard("")
+            return
+        self._why = f"libvirt at {self.uri} cannot be reached: {error}"
+        self._retry_at = asyncio.get_running_loop().time() + self._pause
+        self._pause = min(2 * self._pause, RETRY_SECONDS[1])
+
+    def _hear(self, uuid: str) -> None:
+        self.heard(uuid)
+
+    def _drop(self, connection: Any) -> None:
+        if connection is self._connection:
+            self._connection = None
+        threading.Thread(target=_close, args=(connection,), name="libvirt close", daemon=True).start()
+
+    # --- what there is ---
+
+    async def domains(self) -> Mapping[str, SeenDomain]:
+        """Every domain by its uuid."""
+        return await self.call(lambda connection: _all(connection, self.pids))
+
+    async def domain(self, uuid: str) -> SeenDomain | None:
+        """One domain, or None."""
+        return await self.call(lambda connection: _one(connection, uuid, self.pids))
+
+    async def definition(self, uuid: str) -> tuple[str, Mark]:
+        """What would be started next, as XML, and its mark; ("", ...) if there is no such domain."""
+        return await self.call(lambda connection: _definition(connection, uuid))
+
+    async def versions(self) -> tuple[str, str]:
+        """Of libvirt and of QEMU."""
+        return await self.call(_versions, LONG_SECONDS)
+
+    async def offers_kvm(self) -> bool:
+        """Whether libvirt's QEMU can use KVM."""
+        return await self.call(_offers_kvm, LONG_SECONDS)
+
+    # --- what can be done ---
+
+    async def define(self, xml: str) -> None:
+        """Put the definition there, or in the place of the one with its uuid; it never starts by itself."""
+        await self.call(lambda connection: _define(connection, xml), LONG_SECONDS)
+
+    async def undefine(self, uuid: str) -> None:
+        """Forget the definition and its NVRAM; refused while it runs."""
+        await self.call(lambda connection: _undefine(connection, uuid))
+
+    async def start(self, uuid: str) -> None:
+        """Start it, unless it runs."""
+        await self.call(lambda connection: _start(connection, uuid), LONG_SECONDS)
+
+    async def resume(self, uuid: str) -> None:
+        """Let it go on, unless it does."""
+        await self.call(lambda connection: _resume(connection, uuid))
+
+    async def shut_down(self, uuid: str) -> None:
+        """Press its power button, if it is on."""
+        await self.call(lambda connection: _shut_down(connection, uuid))
+
+    async def destroy(self, uuid: str) -> None:
+        """Cut its power, if it is on."""
+        await self.call(lambda connection: _destroy(connection, uuid), LONG_SECONDS)
+
+
+def pid_folder(uri: str) -> Path:
+    """Where libvirt keeps the numbers of its QEMU processes: beside its socket."""
+    socket = parse_qs(urlsplit(uri).query).get("socket", ["/run/libvirt/libvirt-sock"])[0]
+    return Path(socket).parent / "qemu"
+
+
+def dotted(number: int) -> str:
+    """9.0.0 for 9000000, as libvirt counts versions."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+# --- in a thread, with a connection ------------------------------------------------------------------------------------
+
+
+def _open(uri: str, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> Any:
+    def changed(_connection: Any, domain: Any, *_more: Any) -> None:
+        with contextlib.suppress(*GONE):
+            loop.call_soon_threadsafe(hear, domain.UUIDString())
+
+    def ended(*_why: Any) -> None:
+        with contextlib.suppress(*GONE):
+            loop.call_soon_threadsafe(hear, "")
+
+    _turn_events()
+    connection = libvirt.open(uri)
+    connection.setKeepAlive(*KEEPALIVE)
+    connection.registerCloseCallback(ended, None)
+    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed, None)
+    return connection
+
+
+def _close(connection: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.unregisterCloseCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def _find(connection: Any, uuid: str) -> Any:
+    """The domain, or None."""
+    try:
+        return connection.lookupByUUIDString(uuid)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _all(connection: Any, pids: Path) -> Mapping[str, SeenDomain]:
+    stats = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE)
+    found = [_seen(domain, record, pids) for domain, record in stats]
+    return {one.uuid: one for one in found if one is not None}
+
+
+def _one(connection: Any, uuid: str, pids: Path) -> SeenDomain | None:
+    domain = _find(connection, uuid)
+    if domain is None:
+        return None
+    stats = connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_STATE)
+    return _seen(domain, stats[0][1], pids) if stats else None
+
+
+def _seen(domain: Any, record: Mapping[str, int], pids: Path) -> SeenDomain | None:
+    """None if it went away meanwhile."""
+    try:
+        return _looked_at(domain, record["state.state"], record.get("state.reason", 0), pids)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _looked_at(domain: Any, number: int, reason: int, pids: Path) -> SeenDomain:
+    uuid, name, state = domain.UUIDString(), domain.name(), STATES.get(number, "Off")
+    mark = _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    if state == "Off":
+        ended, detail = ENDINGS.get(reason, ("Unknown" if mark.started else "", ""))
+        return SeenDomain(uuid, name, state, ended, detail, definition=mark.digest)
+    live = _mark(domain, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    cpu, memory = (live.cpu, live.memory) if live.cpu else _measured(domain)
+    detail = PAUSES.get(reason, "") if state == "Paused" else ""
+    return SeenDomain(uuid, name, state, "", detail, _run(domain, name, pids), mark.digest, live.digest, cpu, memory)
+
+
+def _mark(domain: Any, where: int) -> Mark:
+    """Empty for a domain that is not ours, or that is not on or not defined."""
+    try:
+        return read_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, where))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in {libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_OPERATION_INVALID}:
+            return Mark()
+        raise
+    except ValueError:
+        return Mark()
+
+
+def _measured(domain: Any) -> tuple[int, int]:
+    """Processors and bytes of memory, for a domain whose definition does not say them to us."""
+    _state, _most, kibibytes, processors, _time = domain.info()
+    return processors, kibibytes * 1024
+
+
+def _run(domain: Any, name: str, pids: Path) -> str:
+    """Which start this is: QEMU's process and when it began; if unreadable, a number that libvirtd may give out again."""
+    try:
+        pid = int((pids / f"{name}.pid").read_text(encoding="ascii"))
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return f"id {domain.ID()}"
+    return f"{pid}.{status.rpartition(')')[2].split()[19]}"
+
+
+def _definition(connection: Any, uuid: str) -> tuple[str, Mark]:
+    domain = _find(connection, uuid)
+    if domain is None:
+        return "", Mark()
+    return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _versions(connection: Any) -> tuple[str, str]:
+    return dotted(connection.getLibVersion()), dotted(connection.getVersion())
+
+
+def _offers_kvm(connection: Any) -> bool:
+    try:
+        connection.getDomainCapabilities(None, "x86_64", "q35", "kvm")
+    except libvirt.libvirtError:
+        if not connection.isAlive():
+            raise
+        return False
+    return True
+
+
+def _define(connection: Any, xml: str) -> None:
+    domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    if domain.autostart():
+        domain.setAutostart(0)
+
+
+def _undefine(connection: Any, uuid: str) -> None:
+    domain = _find(connection, uuid)
+    if domain is None:
+        return
+    if domain.isActive():
+        raise HypervisorError(f"{domain.name()} runs; end it before it is forgotten", libvirt.VIR_ERR_OPERATION_INVALID)
+    domain.undefineFlags(UNDEFINE)
+
+
+def _start(connection: Any, uuid: str) -> None:
+    domain = connection.lookupByUUIDString(uuid)
+    if domain.isActive():
+        return
+    mark = _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    if mark.digest and not mark.started:  # libvirtd forgets it when it ends; the definition does not
+        kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        domain.setMetadata(kind, mark_text(mark._replace(started=True)), PREFIX, NAMESPACE, where)
+    try:
+        domain.createWithFlags(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
+            raise
+
+
+def _resume(connection: Any, uuid: str) -> None:
+    domain = connection.lookupByUUIDString(uuid)
+    state, _reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        domain.pMWakeup(0)
+    elif state != libvirt.VIR_DOMAIN_RUNNING:
+        domain.resume()
+
+
+def _shut_down(connection: Any, uuid: str) -> None:
+    with _unless_off():
+        connection.lookupByUUIDString(uuid).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def _destroy(connection: Any, uuid: str) -> None:
+    with _unless_off():
+        connection.lookupByUUIDString(uuid).destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+
+
+@contextlib.contextmanager
+def _unless_off() -> Any:
+    """What is off, or not there at all, needs no ending."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}:
+            raise

@@ -1,0 +1,163 @@
+"""The real machine behind the door: libvirt, qcow2 files and the kernel of this host put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from nanovirt.agent import facts as host
+from nanovirt.agent.disks import Disks
+from nanovirt.agent.domain import Kept, Platform, console_log, kept, render
+from nanovirt.agent.hypervisor import Hypervisor
+from nanovirt.agent.image_cache import ImageCache, make_folder
+from nanovirt.agent.machine import SeenDomain, SeenVolume
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.host import Versions
+from nanovirt.resources.placement import PlacedVolume, PlacementSpec
+from nanovirt.resources.report import HostFacts
+
+Accelerator = Literal["kvm", "tcg"]
+FACTS_SECONDS = 5.0
+"""A storage path whose server is gone must not keep the report back for longer."""
+
+
+class LibvirtMachine:
+    """A Machine of libvirt at `uri`; the image cache and the guests' serial logs are kept below `folder`.
+
+    `accelerator` "auto" takes KVM only where it really works. Volumes are accepted in the storage paths `storage` and
+    those that `facts` was ever asked about. `address` and `bridges` (all, if not given) are reported as they are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        uri: str = "qemu:///system",
+        accelerator: Literal["auto", "kvm", "tcg"] = "auto",
+        storage: Sequence[str] = (),
+        bridges: Sequence[str] | None = None,
+        address: str = "",
+    ) -> None:
+        self.hypervisor = Hypervisor(uri)
+        self.images = ImageCache(folder / "images")
+        self.disks = Disks(self.images, storage)
+        self.consoles = folder / "consoles"
+        self._wished = accelerator
+        self._bridges = bridges
+        self._address = address
+        self._accelerator: Accelerator | None = None if accelerator == "auto" else accelerator
+        self._versions: Versions | None = None
+
+    # --- what there is ---
+
+    async def facts(self, paths: Sequence[str] = ()) -> HostFacts:
+        """See Machine."""
+        self.disks.admit(paths)
+        accelerator: Literal["", "kvm", "tcg"] = ""
+        versions, trouble = Versions(agent=host.agent_version(), kernel=os.uname().release), ""
+        try:
+            accelerator = await self.accelerator()
+            versions = await self._read_versions(versions)
+        except HypervisorError as error:
+            trouble = str(error)
+        storage = await asyncio.to_thread(host.storage, paths)
+        return HostFacts(
+            address=self._address,
+            accelerator=accelerator,
+            capacity=host.capacity(storage),
+            versions=versions,
+            boot_id=host.boot_id(),
+            bridges=host.bridges() if self._bridges is None else tuple(self._bridges),
+            storage=storage,
+            hypervisor_error=trouble,
+        )
+
+    async def accelerator(self) -> Accelerator:
+        """What machines run with. HypervisorError when libvirt has to be asked and does not answer."""
+        if self._accelerator is None:
+            usable = host.kvm_usable() and await self.hypervisor.offers_kvm()
+            self._accelerator = "kvm" if usable else "tcg"
+        return self._accelerator
+
+    async def _read_versions(self, known: Versions) -> Versions:
+        libvirt, qemu = await self.hypervisor.versions()
+        return known.model_copy(update={"libvirt": libvirt, "qemu": qemu})
+
+    async def domains(self) -> Mapping[str, SeenDomain]:
+        """See Machine."""
+        return await self.hypervisor.domains()
+
+    async def domain(self, uuid: str) -> SeenDomain | None:
+        """See Machine."""
+        return await self.hypervisor.domain(uuid)
+
+    async def volume(self, file: str) -> SeenVolume | None:
+        """See Machine."""
+        return await self.disks.volume(file)
+
+    async def has_image(self, sha256: str) -> bool:
+        """See Machine."""
+        return await asyncio.to_thread(self.images.has, sha256)
+
+    # --- disks ---
+
+    async def add_image(self, sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
+        """See Machine."""
+        await self.images.add(sha256, fetch)
+
+    async def make_volume(self, volume: PlacedVolume) -> None:
+        """See Machine."""
+        await self.disks.make(volume)
+
+    async def remove_volume(self, file: str) -> None:
+        """See Machine."""
+        await self.disks.remove(file)
+
+    # --- the domain ---
+
+    async def define(self, placement: PlacementSpec, digest: str) -> None:
+        """See Machine."""
+        accelerator = await self.accelerator()
+        direct = await asyncio.to_thread(self._prepare)
+        platform = Platform(accelerator, self.images.folder, self.consoles, direct=direct)
+        before, mark = await self.hypervisor.definition(placement.domain.uuid)
+        taken = kept(before, mark) if before else Kept()
+        await self.hypervisor.define(render(placement, digest, platform, taken))
+
+    def _prepare(self) -> frozenset[Path]:
+        try:
+            make_folder(self.consoles)
+        except OSError as error:
+            raise HypervisorError(f"{self.consoles} cannot be made: {error.strerror}") from error
+        return self.disks.direct()
+
+    async def start(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.start(uuid)
+
+    async def resume(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.resume(uuid)
+
+    async def shut_down(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.shut_down(uuid)
+
+    async def destroy(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.destroy(uuid)
+
+    async def undefine(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.undefine(uuid)
+        console_log(self.consoles, uuid).unlink(missing_ok=True)
+
+    def on_change(self, call: Callable[[str], None]) -> None:
+        """See Machine."""
+        self.hypervisor.heard = call
+
+    async def close(self) -> None:
+        """End the connection; machines run on."""
+        await self.hypervisor.close()

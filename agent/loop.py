@@ -1,0 +1,232 @@
+"""The agent of one host: a worker for each machine, woken by the server's watch, the hypervisor's events and time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from nanovirt.agent.leases import Leases
+from nanovirt.agent.machine import Machine
+from nanovirt.agent.memory import Memories, Memory
+from nanovirt.agent.server import Changed, Gone, Listed, News, Server
+from nanovirt.agent.worker import Surroundings, Worker
+from nanovirt.resources.errors import HypervisorError, NanoError
+from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import Placement
+from nanovirt.resources.report import LEASE_SECONDS, REPORT_SECONDS, HostFacts, HostReport, Unclaimed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds."""
+
+    report: float = REPORT_SECONDS
+    resync: float = 30.0
+    """Between looks at everything, at most."""
+    calm: float = 1.0
+    """Between looks at everything, at least."""
+    patience: float = 5.0
+    """How long the server is waited for before memory is obeyed."""
+
+
+USUAL = Pace()
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Seconds since 1970, and seconds that go on in suspend and never jump (the lease's)."""
+
+    wall: Callable[[], float] = time.time
+    lease: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Agent:
+    """Runs the machines of one host as its Placements say. Ending it changes nothing about what runs."""
+
+    def __init__(
+        self,
+        host: str,
+        machine: Machine,
+        leases: Leases,
+        memories: Memories,
+        server: Server,
+        pace: Pace = USUAL,
+        clocks: Clocks = Clocks(),
+    ) -> None:
+        self.lease_until = clocks.lease()
+        """Until when (on the lease's clock) the server counts this host as alive."""
+        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall)
+        self._pace = pace
+        self._clocks = clocks
+        self._workers: dict[str, Worker] = {}
+        self._machine_of: dict[Key, str] = {}
+        self._unclaimed: tuple[Unclaimed, ...] = ()
+        self._facts = HostFacts()
+        self._paths: tuple[str, ...] = ()
+        self._heard = True
+        self._group = asyncio.TaskGroup()
+        self._recount = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled. HypervisorError if the memories cannot be read: it does not act without them."""
+        memories = await self._around.memories.load()
+        await self._look()
+        async with self._group as group:
+            self._around.machine.on_change(self._changed)
+            for uuid, memory in memories.items():
+                self._worker(uuid, memory)
+            group.create_task(self._watch())
+            group.create_task(self._report())
+            group.create_task(self._resync())
+            group.create_task(self._lose_patience())
+
+    # --- workers ---
+
+    def _worker(self, uuid: str, memory: Memory | None = None) -> Worker:
+        found = self._workers.get(uuid)
+        if found is None:
+            found = self._workers[uuid] = Worker(uuid, self._around, memory or Memory())
+            self._group.create_task(self._employ(found))
+        return found
+
+    async def _employ(self, worker: Worker) -> None:
+        await worker.run()
+        if self._workers.get(worker.uuid) is worker:
+            del self._workers[worker.uuid]
+        # An order that came with the end begins anew.
+        for order in worker.orders.values():
+            self._order(order.wish.placement)
+
+    def _changed(self, uuid: str) -> None:
+        if uuid in self._workers:
+            self._workers[uuid].wake()
+        else:
+            self._recount.set()
+
+    def _wake_all(self) -> None:
+        for worker in self._workers.values():
+            worker.wake()
+
+    # --- the server's word ---
+
+    async def _watch(self) -> None:
+        async with aclosing(self._around.server.placements()) as news:
+            async for one in news:
+                self._hear(one)
+
+    def _hear(self, news: News) -> None:
+        match news:
+            case Listed(placements):
+                self._listed(placements)
+            case Changed(placement):
+                self._order(placement)
+            case Gone(key, uid):
+                self._drop(key, uid)
+
+    def _listed(self, placements: tuple[Placement, ...]) -> None:
+        self._around.listed = True
+        for placement in placements:
+            self._order(placement, listed=True)
+        there = {placement.key for placement in placements}
+        for key in [key for key in self._machine_of if key not in there]:
+            self._drop(key)
+        self._recount.set()
+
+    def _order(self, placement: Placement, *, listed: bool = False) -> None:
+        uuid = placement.spec.domain.uuid
+        self._machine_of[placement.key] = uuid
+        self._worker(uuid).order(placement, listed=listed)
+
+    def _drop(self, key: Key, uid: str = "") -> None:
+        worker = self._workers.get(self._machine_of.get(key, ""))
+        if worker is not None:
+            worker.drop(key, uid)
+        if worker is None or key not in worker.orders:
+            self._machine_of.pop(key, None)
+
+    async def _lose_patience(self) -> None:
+        """The server is away: what it said last is obeyed. No other host could run a machine whose disks are here."""
+        await asyncio.sleep(self._pace.patience)
+        if self._around.listed:
+            return
+        log.warning("server is away; the remembered placements are obeyed", extra={"host": self._around.host})
+        for worker in tuple(self._workers.values()):
+            if worker.memory.placement is not None and not worker.orders:
+                self._order(worker.memory.placement)
+
+    # --- the host ---
+
+    async def _look(self) -> None:
+        """Take the facts; a bridge that came or went may let machines start, or not."""
+        self._facts = await self._around.machine.facts(self._paths)
+        bridges = frozenset(self._facts.bridges)
+        if bridges != self._around.bridges or self._facts.boot_id != self._around.boot_id:
+            self._around.bridges, self._around.boot_id = bridges, self._facts.boot_id
+            self._wake_all()
+
+    async def _report(self) -> None:
+        sequence = 0
+        while True:
+            await self._look()
+            self._around.leases.refresh()
+            self._notice_leases()
+            sequence += 1
+            await self._send(HostReport(sequence=sequence, facts=self._facts, unclaimed=self._unclaimed))
+            await asyncio.sleep(self._pace.report)
+
+    def _notice_leases(self) -> None:
+        for uuid, worker in self._workers.items():
+            if worker.leased != self._around.leases.leased(uuid):
+                worker.wake()
+
+    async def _send(self, report: HostReport) -> None:
+        """Renew the lease: it runs from the moment of sending, since the answer may have waited on its way."""
+        sent = self._clocks.lease()
+        try:
+            reply = await self._around.server.report(report)
+        except NanoError as error:
+            self._not_heard(error)
+            return
+        if not self._heard:
+            log.info("server answers again", extra={"host": self._around.host})
+        self._heard = True
+        self.lease_until = sent + (reply.lease_seconds or LEASE_SECONDS)
+        self._paths = reply.storage_paths
+
+    def _not_heard(self, error: NanoError) -> None:
+        if self._heard:
+            log.warning(
+                "server does not answer; machines run on", extra={"host": self._around.host, "detail": str(error)}
+            )
+        self._heard = False
+
+    async def _resync(self) -> None:
+        """Look at everything now and then, since every event may be lost."""
+        while True:
+            self._recount.clear()
+            try:
+                await self._count_unclaimed()
+            except HypervisorError as error:
+                log.warning("domains cannot be listed; will retry", extra={"detail": str(error)})
+            self._wake_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.resync):
+                    await self._recount.wait()
+            await asyncio.sleep(self._pace.calm)
+
+    async def _count_unclaimed(self) -> None:
+        if not self._around.listed:
+            return
+        domains = await self._around.machine.domains()
+        claimed = {uuid for uuid, worker in self._workers.items() if worker.orders}
+        self._unclaimed = tuple(
+            Unclaimed(uuid=uuid, name=domain.name, state=domain.state)
+            for uuid, domain in sorted(domains.items())
+            if uuid not in claimed
+        )

@@ -1,0 +1,83 @@
+"""Putting an agent together: the real one of this host, or any number of simulated ones in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from nanovirt.agent import firewall
+from nanovirt.agent.leases import Bridges
+from nanovirt.agent.local_server import LocalServers
+from nanovirt.agent.loop import USUAL, Agent, Pace
+from nanovirt.agent.machine import Machine
+from nanovirt.agent.memory import FileMemories, KeptMemories
+from nanovirt.agent.server import Server
+from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.reports import Reports
+from nanovirt.resources.store import Store
+
+log = logging.getLogger(__name__)
+
+FIREWALL_SECONDS = 30.0
+
+
+async def run_agent(host: str, machine: Machine, server: Server, folder: Path, bridges: tuple[str, ...] = ()) -> None:
+    """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent`.
+
+    `bridges` are served from the start; others as soon as a machine with a card there comes. Raises HypervisorError
+    when its notes cannot be read.
+    """
+    leases = Bridges(bridges)
+    agent = Agent(host, machine, leases, FileMemories(folder / "agent"), server)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_guard())
+            group.create_task(agent.run())
+    finally:
+        leases.close()
+
+
+async def _guard() -> None:
+    """Keep the filter in place that lets no guest answer DHCP, and no stranger answer our guests."""
+    complaint = ""
+    while True:
+        try:
+            if not await firewall.installed():
+                await firewall.install()
+                log.info("DHCP filter installed")
+            complaint = ""
+        except HypervisorError as error:
+            if str(error) != complaint:
+                log.warning("DHCP filter is missing; will retry", extra={"detail": str(error)})
+            complaint = str(error)
+        await asyncio.sleep(FIREWALL_SECONDS)
+
+
+class SimulatedHost:
+    """A machine in memory with the disk of its agent; the agent may end and begin anew as often as one likes."""
+
+    def __init__(self, name: str, traits: Traits = QUICK, seed: int = 0) -> None:
+        self.name = name
+        self.machine = SimulatedMachine(name, traits, seed)
+        self.memories = KeptMemories()
+
+    async def run(self, server: Server, pace: Pace = USUAL) -> None:
+        """Run its agent until cancelled; what it serves is over then, what runs goes on."""
+        try:
+            await Agent(self.name, self.machine, self.machine.leases, self.memories, server, pace).run()
+        finally:
+            self.machine.leases.forget_all()
+
+
+async def run_simulated_hosts(hosts: Iterable[SimulatedHost], store: Store, reports: Reports) -> None:
+    """The agents of simulated hosts, over the store itself, until cancelled. Host objects are made by whoever calls."""
+    servers = LocalServers(store, reports)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for host in hosts:
+                group.create_task(host.run(servers.of(host.name)))
+    finally:
+        servers.close()

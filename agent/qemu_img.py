@@ -1,0 +1,71 @@
+"""The only place that runs qemu-img: argument lists, formats always given, limits and a deadline for each run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+
+from nanovirt.agent.machine import NoRoom
+from nanovirt.resources.errors import HypervisorError
+
+CREATE_SECONDS = 30.0
+MEMORY = 1 << 30
+"""Address space of a conversion: it reads what a stranger made."""
+FULL = "No space left on device"
+Argv = tuple[str, ...]
+
+
+def create_argv(file: Path, size: int, backing: Path | None = None) -> Argv:
+    """A new qcow2 file of `size` bytes, an overlay of the qcow2 file `backing` if one is given."""
+    below = ("-F", "qcow2", "-b", _operand(backing)) if backing is not None else ()
+    return ("qemu-img", "create", "-q", "-f", "qcow2", *below, "--", _operand(file), str(size))
+
+
+def convert_argv(source: Path, form: str, target: Path, seconds: int) -> Argv:
+    """A fresh qcow2 file from `source`, taken for nothing but `form`; at most `seconds` of processor time."""
+    limits = ("prlimit", f"--cpu={seconds}", f"--as={MEMORY}", "--core=0")
+    return (*limits, "qemu-img", "convert", "-q", "-f", form, "-O", "qcow2", "--", _operand(source), _operand(target))
+
+
+def _operand(path: Path) -> str:
+    """QEMU takes `json:` and `nbd:` at the beginning of a name for more than a name; an absolute path has neither."""
+    if not path.is_absolute():
+        raise HypervisorError(f"{path} is not an absolute path")
+    return str(path)
+
+
+async def create(file: Path, size: int, backing: Path | None = None) -> None:
+    """Make the file. NoRoom or HypervisorError when it cannot be made; the caller removes what is left of it."""
+    await _run(create_argv(file, size, backing), file, CREATE_SECONDS)
+
+
+async def convert(source: Path, form: str, target: Path, seconds: int) -> None:
+    """Convert, reading at most `seconds` of processor time. NoRoom, or HypervisorError with what qemu-img said."""
+    await _run(convert_argv(source, form, target, seconds), target, 4.0 * seconds + 60.0)
+
+
+async def _run(argv: Argv, target: Path, seconds: float) -> None:
+    """A run that hangs, or that nobody waits for any more, is ended."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    try:
+        running = await asyncio.create_subprocess_exec(
+            *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment, umask=0o077
+        )
+    except OSError as error:
+        raise HypervisorError(f"{argv[0]} cannot be run: {error.strerror}; install the package qemu-utils") from error
+    try:
+        async with asyncio.timeout(seconds):
+            _, complaint = await running.communicate()
+    except TimeoutError as error:
+        raise HypervisorError(f"qemu-img did not finish {target} within {seconds:g} s") from error
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+    if running.returncode:
+        said = complaint.decode(errors="replace").strip()[-500:]
+        if FULL in said:
+            raise NoRoom(str(target.parent))
+        raise HypervisorError(f"qemu-img failed on {target} ({running.returncode}): {said or 'it was ended'}")

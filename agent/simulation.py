@@ -1,0 +1,331 @@
+"""A machine in memory only, behind the same door as libvirt's: for tests, and for trying Nano without it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nanovirt.agent.machine import Ending, NoRoom, SeenDomain, SeenVolume
+from nanovirt.agent.simulated_network import SimulatedLeases
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.host import Amounts, Versions
+from nanovirt.resources.placement import PlacedVolume, PlacementSpec
+from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.report import HostFacts, StorageFact
+
+CAPACITY = Amounts(cpus=32, memory=Bytes("128Gi"), disk=Bytes("2Ti"))
+OVERLAY_BYTES = 196_624
+"""What a fresh qcow2 overlay takes."""
+RETRY_SECONDS = 4.0
+"""How often a guest that nobody answers asks for its address again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How a simulated machine behaves; seconds. `verify`: images are really fetched and hashed."""
+
+    define_seconds: float = 0.0
+    start_seconds: float = 0.0
+    boot_seconds: tuple[float, float] = (0.0, 0.0)
+    """From start to the lease, at random between the two."""
+    end_seconds: float = 0.0
+    """From being asked to end to the end."""
+    image_seconds: float = 0.0
+    verify: bool = False
+    bridges: tuple[str, ...] = ("nano0",)
+
+
+QUICK = Traits()
+"""Everything happens at once."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong now; tests and demonstrations set it as they like."""
+
+    refuse: Counter[str] = field(default_factory=Counter)
+    """How often the next calls so named (`define`, `start`, ...) are refused."""
+    full: bool = False
+    away: bool = False
+    """The hypervisor does not answer; its machines run on."""
+    deaf: set[str] = field(default_factory=set)
+    """Guests that do not listen when they are asked to end, by uuid."""
+
+
+@dataclass(slots=True)
+class _Domain:
+    spec: PlacementSpec
+    digest: str
+    running: PlacementSpec | None = None
+    live: str = ""
+    run: str = ""
+    paused: str = ""
+    ended: Ending = ""
+    detail: str = ""
+
+    def seen(self) -> SeenDomain:
+        spec, live = self.spec, self.running
+        return SeenDomain(
+            uuid=spec.domain.uuid,
+            name=spec.domain.name,
+            state="Off" if live is None else "Paused" if self.paused else "Running",
+            ended=self.ended if live is None else "",
+            detail=self.paused or self.detail,
+            run=self.run,
+            definition=self.digest,
+            live=self.live,
+            cpu=live.cpu if live else 0,
+            memory=int(live.memory) if live else 0,
+        )
+
+
+class SimulatedMachine:
+    """A Machine with 32 cpus, 128 GiB and 2 TiB that outlives its agents: a new one finds what the old one left.
+
+    Deterministic under `seed` as long as the loop's clock is. `starts` counts real starts by uuid, which proves what
+    was restarted and what was not.
+    """
+
+    def __init__(self, name: str, traits: Traits = QUICK, seed: int = 0) -> None:
+        self.name = name
+        self.traits = traits
+        self.faults = Faults()
+        self.leases = SimulatedLeases()
+        self.starts: Counter[str] = Counter()
+        self.files: dict[str, SeenVolume] = {}
+        self.images: set[str] = set()
+        self._domains: dict[str, _Domain] = {}
+        self._foreign: dict[str, SeenDomain] = {}
+        self._fetching: dict[str, asyncio.Lock] = {}
+        self._random = random.Random(f"{name}/{seed}")
+        self._changed: Callable[[str], None] = lambda _uuid: None
+        self._boots = 1
+
+    # --- the door ---
+
+    @property
+    def boot_id(self) -> str:
+        """Differs for each boot of the host."""
+        return f"{self.name}-boot-{self._boots}"
+
+    async def facts(self, paths: Sequence[str] = ()) -> HostFacts:
+        """See Machine."""
+        free = Bytes(0 if self.faults.full else CAPACITY.disk - sum(volume.used for volume in self.files.values()))
+        return HostFacts(
+            address="127.0.0.1",
+            accelerator="simulated",
+            capacity=CAPACITY,
+            versions=Versions(agent="simulated", libvirt="simulated", qemu="simulated", kernel="simulated"),
+            boot_id=self.boot_id,
+            bridges=self.traits.bridges,
+            storage=tuple(StorageFact(path=path, total=CAPACITY.disk, free=free) for path in paths),
+            hypervisor_error="the simulated hypervisor is away" if self.faults.away else "",
+        )
+
+    async def domains(self) -> Mapping[str, SeenDomain]:
+        """See Machine."""
+        self._answers("domains")
+        return {uuid: domain.seen() for uuid, domain in self._domains.items()} | self._foreign
+
+    async def domain(self, uuid: str) -> SeenDomain | None:
+        """See Machine."""
+        self._answers("domain")
+        found = self._domains.get(uuid)
+        return found.seen() if found else self._foreign.get(uuid)
+
+    async def volume(self, file: str) -> SeenVolume | None:
+        """See Machine."""
+        return self.files.get(file)
+
+    async def has_image(self, sha256: str) -> bool:
+        """See Machine."""
+        return sha256 in self.images
+
+    async def add_image(self, sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
+        """See Machine."""
+        async with self._fetching.setdefault(sha256, asyncio.Lock()):
+            if sha256 in self.images:
+                return
+            self._answers("add_image")
+            await _pass(self.traits.image_seconds)
+            if self.traits.verify:
+                await _verify(sha256, fetch)
+            self._room("/images")
+            self.images.add(sha256)
+
+    async def make_volume(self, volume: PlacedVolume) -> None:
+        """See Machine."""
+        if volume.file in self.files:
+            return
+        self._answers("make_volume")
+        if volume.source is not None and volume.source.sha256 not in self.images:
+            raise HypervisorError(f"the image of {volume.file} is not in the cache")
+        self._room(volume.file)
+        self.files[volume.file] = SeenVolume(volume.file, int(volume.size), OVERLAY_BYTES)
+
+    async def remove_volume(self, file: str) -> None:
+        """See Machine."""
+        self._answers("remove_volume")
+        self.files.pop(file, None)
+
+    async def define(self, placement: PlacementSpec, digest: str) -> None:
+        """See Machine."""
+        self._answers("define")
+        uuid, name = placement.domain.uuid, placement.domain.name
+        if any(one.name == name and one.uuid != uuid for one in (await self.domains()).values()):
+            raise HypervisorError(f"a domain named {name} is there already, with another uuid", code=9)
+        await _pass(self.traits.define_seconds)
+        found = self._domains.get(uuid)
+        if found is None:
+            self._domains[uuid] = _Domain(placement, digest)
+        else:
+            found.spec, found.digest = placement, digest
+
+    async def start(self, uuid: str) -> None:
+        """See Machine."""
+        found = self._defined(uuid, "start")
+        if found.running is not None:
+            return
+        await _pass(self.traits.start_seconds)
+        for volume in found.spec.volumes:
+            if volume.file not in self.files:
+                raise HypervisorError(f"cannot start {found.spec.domain.name}: there is no {volume.file}", code=38)
+        self.starts[uuid] += 1
+        found.running, found.live, found.run = found.spec, found.digest, f"{self.boot_id}/{self.starts[uuid]}"
+        found.ended, found.detail, found.paused = "", "", ""
+        self._later(self._random.uniform(*self.traits.boot_seconds), self._boot, uuid, found.run)
+
+    async def resume(self, uuid: str) -> None:
+        """See Machine."""
+        self._defined(uuid, "resume").paused = ""
+
+    async def shut_down(self, uuid: str) -> None:
+        """See Machine."""
+        self._answers("shut_down")
+        found = self._domains.get(uuid)
+        if found is not None and found.running is not None and not found.paused and uuid not in self.faults.deaf:
+            self._later(self.traits.end_seconds, self._end, uuid, found.run)
+
+    async def destroy(self, uuid: str) -> None:
+        """See Machine."""
+        self._answers("destroy")
+        found = self._domains.get(uuid)
+        if found is not None and found.running is not None:
+            _stop(found, "Destroyed", "destroyed")
+
+    async def undefine(self, uuid: str) -> None:
+        """See Machine."""
+        self._answers("undefine")
+        found = self._domains.get(uuid)
+        if found is not None and found.running is not None:
+            raise HypervisorError(f"{found.spec.domain.name} runs; it is not undefined", code=55)
+        self._domains.pop(uuid, None)
+
+    def on_change(self, call: Callable[[str], None]) -> None:
+        """See Machine."""
+        self._changed = call
+
+    # --- what happens by itself ---
+
+    def crash(self, uuid: str, ended: Ending = "Crashed", detail: str = "crashed") -> None:
+        """A running machine ends by itself: `Shutdown` is the guest's own doing, `Destroyed` an administrator's."""
+        found = self._domains.get(uuid)
+        if found is not None and found.running is not None:
+            _stop(found, ended, detail)
+            self._changed(uuid)
+
+    def pause(self, uuid: str, detail: str) -> None:
+        """A running machine is paused, by an I/O error or a person."""
+        self._domains[uuid].paused = detail
+        self._changed(uuid)
+
+    def undefine_behind(self, uuid: str) -> None:
+        """Somebody destroys and undefines a machine."""
+        self._domains.pop(uuid, None)
+        self._changed(uuid)
+
+    def add_foreign(self, domain: SeenDomain) -> None:
+        """A domain that is none of ours."""
+        self._foreign[domain.uuid] = domain
+
+    def reboot(self) -> None:
+        """The host boots anew: nothing runs, why is forgotten, definitions and disks are as they were."""
+        self._boots += 1
+        self.leases.forget_all()
+        for found in self._domains.values():
+            if found.running is not None:
+                _stop(found, "Unknown", "unknown")
+            elif found.ended:
+                found.ended, found.detail = "Unknown", "unknown"
+
+    def grow(self, file: str, used: int) -> None:
+        """A guest writes."""
+        self.files[file] = replace(self.files[file], used=used)
+
+    def _boot(self, uuid: str, run: str) -> None:
+        found = self._domains.get(uuid)
+        if found is None or found.running is None or found.run != run:
+            return
+        xid = self._random.getrandbits(32)
+        asking = [nic.mac for nic in found.running.nics if nic.lease and nic.mac not in self.leases.leased(uuid)]
+        answered = [mac for mac in asking if self.leases.ask(uuid, mac, xid)]
+        if answered:
+            self._changed(uuid)
+        if answered != asking:
+            self._later(RETRY_SECONDS, self._boot, uuid, run)
+
+    def _end(self, uuid: str, run: str) -> None:
+        found = self._domains.get(uuid)
+        if found is not None and found.running is not None and found.run == run:
+            _stop(found, "Shutdown", "shutdown")
+            self._changed(uuid)
+
+    def _later(self, seconds: float, call: Callable[[str, str], None], uuid: str, run: str) -> None:
+        if seconds > 0:
+            asyncio.get_running_loop().call_later(seconds, call, uuid, run)
+        else:
+            call(uuid, run)
+
+    # --- refusals ---
+
+    def _answers(self, call: str) -> None:
+        if self.faults.away:
+            raise HypervisorError("the simulated hypervisor is away", code=38)
+        if self.faults.refuse[call] > 0:
+            self.faults.refuse[call] -= 1
+            raise HypervisorError(f"the simulated hypervisor refused {call}", code=1)
+
+    def _room(self, path: str) -> None:
+        if self.faults.full:
+            raise NoRoom(str(Path(path).parent))
+
+    def _defined(self, uuid: str, call: str) -> _Domain:
+        self._answers(call)
+        found = self._domains.get(uuid)
+        if found is None:
+            raise HypervisorError(f"no domain with uuid {uuid}", code=42)
+        return found
+
+
+async def _pass(seconds: float) -> None:
+    if seconds > 0:
+        await asyncio.sleep(seconds)
+
+
+def _stop(domain: _Domain, ended: Ending, detail: str) -> None:
+    domain.running, domain.live, domain.run, domain.paused = None, "", "", ""
+    domain.ended, domain.detail = ended, detail
+
+
+async def _verify(sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        await fetch(path)
+        if await asyncio.to_thread(lambda: hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+            raise HypervisorError(f"the image that came is not {sha256}: its hash differs")

@@ -1,0 +1,277 @@
+"""The loop of one machine: observe, decide, act, tell; woken by events and by time, never told what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nanovirt.agent import telling
+from nanovirt.agent.leases import Leases
+from nanovirt.agent.machine import Machine, SeenVolume
+from nanovirt.agent.memory import Memories, Memory
+from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
+from nanovirt.agent.server import Server
+from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Step
+from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
+from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 20
+"""So many rounds of steps in a row, and the machine is left alone for a while: something undoes what is done."""
+SLOW_SECONDS = 0.2
+"""When something takes longer, the status says so before it is done."""
+BACKOFF_FIRST, BACKOFF_LAST = 1.0, 60.0
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all workers of a host share. `bridges` and `boot_id` are as the host's facts last said."""
+
+    host: str
+    machine: Machine
+    leases: Leases
+    memories: Memories
+    server: Server
+    clock: Callable[[], float]
+    bridges: frozenset[str] = frozenset()
+    boot_id: str = ""
+    listed: bool = False
+    """Whether the server has said which Placements there are: until then absence means nothing."""
+
+
+@dataclass(slots=True)
+class Order:
+    """A Placement as it is wished, and the status that was last told of it."""
+
+    wish: Wish
+    told: PlacementStatus = field(default_factory=PlacementStatus)
+
+
+def backoff(tries: int) -> float:
+    """Seconds to wait after that many failures in a row (from 1)."""
+    return min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(tries - 1, 10))
+
+
+class Worker:
+    """One machine of a host, by the uuid of its domain: one task for each, so nothing happens to it twice at once.
+
+    It may have several Placements for a while (back on a host that it left): the highest epoch rules.
+    """
+
+    def __init__(self, uuid: str, around: Surroundings, memory: Memory) -> None:
+        self.uuid = uuid
+        self.memory = memory
+        self.orders: dict[Key, Order] = {}
+        self.leased: frozenset[str] = frozenset()
+        self._around = around
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._trouble: Trouble | None = None
+        self._failures = 0
+        self._state = ("", 0.0)
+        self._wake.set()
+
+    # --- what wakes it ---
+
+    def wake(self) -> None:
+        """Look at the machine soon."""
+        self._wake.set()
+
+    def order(self, placement: Placement, *, listed: bool = False) -> None:
+        """The Placement is so now. Of a known one the status is ours to know, unless the server listed it anew."""
+        held = self.orders.get(placement.key)
+        known = held is not None and held.wish.placement.metadata.uid == placement.metadata.uid and not listed
+        told = held.told if held is not None and known else placement.status
+        self.orders[placement.key] = Order(Wish.of(placement), told)
+        self.wake()
+
+    def drop(self, key: Key, uid: str = "") -> None:
+        """The Placement is gone (that one, if `uid` is given)."""
+        held = self.orders.get(key)
+        if held is not None and uid in ("", held.wish.placement.metadata.uid):
+            del self.orders[key]
+            self.wake()
+
+    def _look_again(self, after: float) -> None:
+        """Wake at that time at the latest."""
+        loop = asyncio.get_running_loop()
+        now, held = loop.time(), self._timer
+        if held is None or held.when() <= now or now + after < held.when():
+            if held is not None:
+                held.cancel()
+            self._timer = loop.call_at(now + after, self._wake.set)
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Work until the Placement is gone and nothing is left of it. Only cancellation ends it otherwise."""
+        try:
+            while not await self._turn():
+                await self._wake.wait()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _turn(self) -> bool:
+        """Do what is to be done; True when the machine is none of ours any more."""
+        self._wake.clear()
+        try:
+            finished = await self._work()
+            self._failures = 0
+            return finished
+        except Unavailable as error:
+            log.warning("machine cannot be looked at; will retry", extra=self._named(detail=str(error)))
+        except Exception:  # the one place where a bug is caught: the other machines of this host go on
+            log.exception("bug; will retry", extra=self._named())
+        self._failures += 1
+        self._look_again(backoff(self._failures))
+        return False
+
+    async def _work(self) -> bool:
+        if not self.orders:
+            return await self._without_order()
+        for order in sorted(self.orders.values(), key=lambda one: -one.wish.placement.spec.epoch):
+            await self._settle(order)
+        return False
+
+    async def _without_order(self) -> bool:
+        """Nobody says what is to be: it is left as it is, and forgotten once it is certain that nothing is there."""
+        seen = await self._observe(None)
+        await self._act(decide(None, seen, self.memory, self._around.clock()).steps, None)
+        if seen.domain is not None or not self._around.listed or self.orders:
+            return False
+        placement = self.memory.placement
+        if placement is None or placement.spec.role != "Revoked":
+            await self._around.memories.forget(self.uuid)
+        return True
+
+    async def _settle(self, order: Order) -> None:
+        """Act until there is nothing to do but wait, and tell; breaks off when something newer came."""
+        for _ in range(ROUNDS):
+            if len(self.orders) == 1:
+                self._wake.clear()  # whatever woke it is seen now
+            seen = await self._observe(order)
+            decision = decide(order.wish, seen, self.memory, self._around.clock())
+            if decision.waits:
+                await self._tell(order, seen, decision)
+            if decision.slow:
+                await self._act_slowly(order, seen, decision)
+            else:
+                await self._act(decision.steps, order)
+            if decision.waits or self.orders.get(order.wish.placement.key) is not order:
+                return
+        log.warning("machine does not settle; left alone for a while", extra=self._named())
+        self._look_again(BACKOFF_LAST)
+
+    # --- observe ---
+
+    async def _observe(self, order: Order | None) -> Observed:
+        around, now = self._around, self._around.clock()
+        placement = order.wish.placement if order else self.memory.placement
+        domain = await around.machine.domain(self.uuid)
+        state = domain.state if domain else ""
+        if self._state[0] != state:
+            self._state = (state, now)
+        volumes = await self._volumes(placement.spec) if order and placement else {}
+        images = await self._images(placement.spec, volumes) if order and placement else frozenset()
+        self.leased = around.leases.leased(self.uuid)
+        return Observed(
+            domain=domain,
+            since=self._state[1],
+            volumes=volumes,
+            images=images,
+            bridges=around.bridges,
+            served=around.leases.served(self.uuid),
+            leased=self.leased,
+            boot_id=around.boot_id,
+            told=order.told if order else PlacementStatus(),
+            trouble=self._trouble,
+        )
+
+    async def _volumes(self, spec: PlacementSpec) -> dict[str, SeenVolume]:
+        found = [await self._around.machine.volume(volume.file) for volume in spec.volumes]
+        return {volume.file: volume for volume in found if volume is not None}
+
+    async def _images(self, spec: PlacementSpec, volumes: dict[str, SeenVolume]) -> frozenset[str]:
+        needed = {one.source.sha256 for one in spec.volumes if one.source and one.file not in volumes}
+        return frozenset([sha256 for sha256 in needed if await self._around.machine.has_image(sha256)])
+
+    # --- act ---
+
+    async def _act(self, steps: tuple[Step, ...], order: Order | None) -> None:
+        """Carry the steps out in order, up to the first that fails: that one is retried later."""
+        hands = self._hands(order)
+        for step in steps:
+            if isinstance(step, LookAgain):
+                self._look_again(step.after)
+                continue
+            try:
+                await hands.carry_out(step)
+            except NanoError as error:
+                self._failed(step, error)
+                return
+            if isinstance(step, Remember):
+                self.memory = step.memory
+            if self._trouble is not None and self._trouble.step == step:
+                self._trouble = None
+            log.info("step done", extra=self._named(step=type(step).__name__))
+
+    async def _act_slowly(self, order: Order, seen: Observed, decision: Decision) -> None:
+        """Carry out what may take long; if it does, tell meanwhile."""
+
+        async def tell() -> None:
+            await asyncio.sleep(SLOW_SECONDS)
+            await self._tell(order, seen, decision)
+
+        async with asyncio.TaskGroup() as group:
+            saying = group.create_task(tell())
+            await self._act(decision.steps, order)
+            saying.cancel()
+
+    def _hands(self, order: Order | None) -> Hands:
+        around = self._around
+        return Hands(self.uuid, around.machine, around.leases, around.memories, self._fetch(order))
+
+    def _fetch(self, order: Order | None) -> Callable[[str, Path], Awaitable[None]]:
+        async def fetch(volume: str, path: Path) -> None:
+            if order is not None:
+                await self._around.server.fetch_image(order.wish.placement.key, volume, path)
+
+        return fetch
+
+    def _failed(self, step: Act, error: NanoError) -> None:
+        before = self._trouble
+        tries = before.tries + 1 if before is not None and before.step == step else 1
+        reason, params = telling.why(step, error, self._around.host)
+        self._trouble = Trouble(step, reason, params, tries, self._around.clock() + backoff(tries))
+        named = self._named(step=type(step).__name__, detail=str(error), tries=tries)
+        log.warning("step failed; will retry", extra=named)
+
+    # --- tell ---
+
+    async def _tell(self, order: Order, seen: Observed, decision: Decision) -> None:
+        """Write the status if it says something new; a server that is away is told later."""
+        status = telling.tell(order.wish, seen, decision)
+        if status is None or status == order.told:
+            return
+        try:
+            await self._around.server.write_status(order.wish.placement, status)
+        except Unavailable as error:
+            log.debug("status not told; will retry", extra=self._named(detail=str(error)))
+            self._look_again(backoff(self._failures + 1) * 2)
+        except (NotFound, Conflict):
+            order.told = status  # it is gone, or another bears its name: the watch says so soon
+        except Rejected as error:
+            log.warning("server refuses our status", extra=self._named(detail=str(error)))
+            self._look_again(BACKOFF_LAST)
+        else:
+            order.told = status
+
+    def _named(self, **more: object) -> dict[str, object]:
+        placement = self.memory.placement
+        return {"machine": placement.spec.domain.name if placement else self.uuid, "host": self._around.host, **more}

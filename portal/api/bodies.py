@@ -1,0 +1,56 @@
+"""What the body of a write means by its media type: a document, a patch, or options of a deletion."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from nanovirt.portal.api import protobuf
+from nanovirt.portal.api.requests import JSON_TYPES, PROTOBUF, media_type
+from nanovirt.portal.api.writing import Deletion, Transform
+from nanovirt.resources import patching
+from nanovirt.resources.codec import JSON, load, parse
+from nanovirt.resources.errors import Malformed, UnsupportedMedia
+
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+def document_of(request: web.BaseRequest, body: bytes) -> JSON:
+    """The document in a body. Raises UnsupportedMedia, Malformed, TooLarge."""
+    kind = media_type(request)
+    if kind == PROTOBUF:
+        return protobuf.document(body)
+    if kind not in JSON_TYPES:
+        raise UnsupportedMedia(f"the body is {kind[:80]!r}; send application/json")
+    return parse(body)
+
+
+def transform(request: web.BaseRequest, body: bytes) -> Transform:
+    """What a PUT or PATCH makes of the stored bytes."""
+    if request.method == "PUT":
+        doc = document_of(request, body)
+        return lambda _raw: doc
+    kind = media_type(request)
+    if kind == MERGE:
+        patch = parse(body)
+        return lambda raw: patching.merge(load(raw), patch)
+    if kind == JSON_PATCH:
+        found = patching.operations(body)
+        return lambda raw: patching.json_patch(load(raw), found)
+    known = f"send {MERGE} (kubectl patch --type=merge) or {JSON_PATCH} (--type=json)"
+    raise UnsupportedMedia(f"patches of type {kind[:80]!r} are not supported here: {known}")
+
+
+def deletion(request: web.BaseRequest, body: bytes, *, dry: bool) -> Deletion:
+    """The options of a DELETE, which stand in the query or in the body."""
+    doc = parse(body) if body and media_type(request) != PROTOBUF else {}
+    wanted = doc.get("preconditions") or {}
+    asked = doc.get("dryRun") or []
+    if not isinstance(wanted, dict) or not isinstance(asked, list):
+        raise Malformed("DeleteOptions look like {preconditions: {uid: ...}, dryRun: [All]}")
+    revision = str(wanted.get("resourceVersion") or "")
+    if revision and not revision.isdigit():
+        raise Malformed(f"resourceVersion {revision[:40]!r} is none that this server gave")
+    return Deletion(dry or "All" in asked, str(wanted.get("uid") or ""), int(revision) if revision else None)

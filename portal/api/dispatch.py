@@ -1,0 +1,183 @@
+"""The one entrance of the API: who asks, what the path means, and which verb answers; every refusal becomes a Status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from nanovirt.portal.api import bodies, paths
+from nanovirt.portal.api.documents import Documents
+from nanovirt.portal.api.failures import refusal
+from nanovirt.portal.api.fanout import Hub
+from nanovirt.portal.api.paths import Target, Unknown
+from nanovirt.portal.api.reading import Reader, selected
+from nanovirt.portal.api.replies import document, reply, success, text
+from nanovirt.portal.api.requests import body, options, truth
+from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.watching import Watches
+from nanovirt.portal.api.writing import Deletion, Writer, Written
+from nanovirt.portal.authorization import authorize
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import dump
+from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
+from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
+from nanovirt.resources.store import Store
+
+log = logging.getLogger(__name__)
+
+Reply = web.StreamResponse
+Hook = Callable[[web.BaseRequest, Subject, Key], Awaitable[Reply]]
+Page = Callable[[web.BaseRequest], Awaitable[Reply]]
+HookTable = Mapping[tuple[str, str, str], Hook]
+"""(plural, sub-resource, method) -> who answers; the door has authorized by then."""
+VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+ROOTS = {"apis": GROUP_VERSION, "api": CORE}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Api:
+    """`handle` answers every request of the REST API; `close` ends the open watches."""
+
+    def __init__(
+        self,
+        store: Store,
+        identify: Callable[[web.BaseRequest], Subject],
+        hooks: HookTable | None = None,
+        pages: Mapping[tuple[str, str], Page] | None = None,
+        *,
+        version: str = "0.1.0",
+        ready: Callable[[], bool] = lambda: True,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
+        self._store, self._identify, self._ready = store, identify, ready
+        self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
+        self.writer = Writer(store)
+        self.reader = Reader(store, clock)
+        self.hub = Hub(store, clock, lambda: self.writer.active > 0)
+        self._watches = Watches(store, self.hub, clock)
+        self._documents = Documents(version, hooks=self._hooks)
+
+    def close(self) -> None:
+        """End every watch, so that the server can stop."""
+        self.hub.close()
+
+    async def handle(self, request: web.BaseRequest) -> Reply:
+        """Answer one request; whatever Nano itself refuses is told as a Status document."""
+        try:
+            return await self._answer(request)
+        except NanoError as error:
+            refused = refusal(error)
+            if refused.status >= 500:
+                log.error("request failed", extra={"path": request.path, "why": str(error)})
+            return refused
+
+    async def _answer(self, request: web.BaseRequest) -> Reply:
+        path = request.rel_url.raw_path
+        segments = path.strip("/").split("/")
+        root = segments[0]
+        if root in ROOTS and len(segments) > (2 if root == "api" else 3):
+            subject = self._identify(request)
+            group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
+            if group_version != ROOTS[root]:
+                return await self._review(request, subject, segments)
+            return await self._object(request, subject, paths.target(group_version, segments[2 if root == "api" else 3 :]))
+        page = self._pages.get((request.method, path))
+        if page is not None:
+            return await page(request)
+        if root in ("healthz", "livez", "readyz"):
+            return text("ok") if root != "readyz" or self._ready() else text("not ready", 503)
+        if root != "version":
+            self._identify(request)
+        return self._documents.answer(request, segments)
+
+    async def _review(self, request: web.BaseRequest, subject: Subject, segments: list[str]) -> Reply:
+        kind = REVIEWS.get("/".join(segments[1:]))
+        if kind is None:
+            raise Unknown
+        if request.method != "POST":
+            raise NotAllowed(f"{request.method} is not possible here; POST the review")
+        doc = bodies.document_of(request, await body(request))
+        return document(review(kind, doc, subject, self._store), 201)
+
+    async def _object(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        method = request.method
+        hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
+        if hook is not None:
+            return await self._hooked(request, subject, target, hook)
+        if target.subresource not in ("", "status"):
+            raise Unknown
+        if method == "GET":
+            return await self._read(request, subject, target)
+        if target.key.name:
+            return await self._change(request, subject, target)
+        if method == "POST":
+            return await self._create(request, subject, target)
+        if method == "DELETE":
+            return await self._delete_all(request, subject, target)
+        raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}")
+
+    async def _hooked(self, request: web.BaseRequest, subject: Subject, target: Target, hook: Hook) -> Reply:
+        key = target.key
+        try:
+            entry = self._store.get(key)
+        except NotFound:
+            entry = None
+        verb = VERBS.get(request.method, request.method.lower())
+        authorize(subject, verb, key.plural, target.subresource, key, entry)
+        return await hook(request, subject, key)
+
+    async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        watch = truth(request.query.get("watch")) if request.query_string else False
+        if watch and not target.subresource:
+            return await self._watches.watch(subject, target, request)
+        if target.key.name:
+            return self.reader.get(subject, target, request)
+        return self.reader.list(subject, target, request)
+
+    # --- writes ---
+
+    async def _create(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        asked = options(request)
+        doc = bodies.document_of(request, await body(request))
+        written = await self.writer.create(subject, target, doc, asked)
+        assert written.entry is not None
+        return reply(written.entry.raw, 201, warnings=written.warnings)
+
+    async def _change(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        method = request.method
+        if method == "DELETE" and not target.subresource:
+            return await self._delete(request, subject, target)
+        if method not in ("PUT", "PATCH"):
+            raise NotAllowed(f"{method} is not possible on one of {target.key.plural}")
+        asked = options(request)
+        transform = bodies.transform(request, await body(request))
+        written = await self.writer.change(subject, target, VERBS[method], transform, asked)
+        return _told(target, written)
+
+    async def _delete(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        asked = options(request)
+        deletion = bodies.deletion(request, await body(request), dry=asked.dry)
+        return _told(target, await self.writer.delete(subject, target, deletion))
+
+    async def _delete_all(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        asked = options(request)
+        deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
+        found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
+        count = await self.writer.delete_all(subject, target, list(found), deletion)
+        return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
+
+
+def _told(target: Target, written: Written) -> Reply:
+    """The object after a write, or that it is gone."""
+    if written.entry is not None:
+        return reply(written.entry.raw, warnings=written.warnings)
+    assert written.before is not None
+    details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
+    return reply(dump(success(details)))

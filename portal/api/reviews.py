@@ -1,0 +1,80 @@
+"""What a subject may ask about itself: who it is, whether it may do something, and what it may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanovirt.portal.api.paths import GROUP
+from nanovirt.portal.authorization import authorize, visibility_class
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.errors import Forbidden, Malformed, NotFound
+from nanovirt.resources.kind import KINDS, Key
+from nanovirt.resources.registry import by_any_name
+from nanovirt.resources.store import Store
+
+REVIEWS = {
+    "authorization.k8s.io/v1/selfsubjectaccessreviews": "SelfSubjectAccessReview",
+    "authorization.k8s.io/v1/selfsubjectrulesreviews": "SelfSubjectRulesReview",
+    "authentication.k8s.io/v1/selfsubjectreviews": "SelfSubjectReview",
+}
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+
+
+def review(kind: str, doc: JSON, subject: Subject, store: Store) -> JSON:
+    """The review with its answer in `status`; the subject is always the caller."""
+    group = next(path for path, name in REVIEWS.items() if name == kind).rpartition("/")[0]
+    spec: Any = doc.get("spec") or {}
+    if not isinstance(spec, dict):
+        raise Malformed("spec must be an object")
+    answer: JSON = {"kind": kind, "apiVersion": group, "metadata": {"creationTimestamp": None}}
+    if kind == "SelfSubjectReview":
+        return {**answer, "status": {"userInfo": {"username": subject.name, "groups": list(subject.groups)}}}
+    if kind == "SelfSubjectAccessReview":
+        return {**answer, "spec": spec, "status": _access(spec, subject, store)}
+    return {**answer, "spec": spec, "status": _rules(subject)}
+
+
+def _access(spec: JSON, subject: Subject, store: Store) -> JSON:
+    asked: Any = spec.get("resourceAttributes")
+    if not isinstance(asked, dict):
+        return {"allowed": True, "reason": "anybody who is recognized may read the discovery documents"}
+    word = str(asked.get("resource") or "")
+    cls = by_any_name(word)
+    if word == "*":
+        everything = visibility_class(subject) == "all"
+        return {"allowed": everything, "reason": "administrator" if everything else "no right to everything"}
+    if cls is None:
+        return {"allowed": False, "reason": f"there is no resource {word[:80]}"}
+    why = _refused(str(asked.get("verb") or ""), cls.facts.plural, asked, subject, store)
+    return {"allowed": False, "reason": why} if why else {"allowed": True, "reason": ""}
+
+
+def _refused(verb: str, plural: str, asked: JSON, subject: Subject, store: Store) -> str:
+    name = str(asked.get("name") or "")
+    namespace = str(asked.get("namespace") or "") if KINDS[plural].facts.namespaced else ""
+    key = Key(plural, namespace, name) if name else None
+    try:
+        authorize(subject, verb, plural, str(asked.get("subresource") or ""), key, store.peek(key) if key else None)
+    except (Forbidden, NotFound) as error:
+        return str(error)
+    return ""
+
+
+def _rules(subject: Subject) -> JSON:
+    rules = []
+    for plural, cls in KINDS.items():
+        verbs = [verb for verb in VERBS if _may(subject, verb, plural)]
+        group = GROUP if "/" in cls.facts.group_version else ""
+        if verbs:
+            rules.append({"verbs": verbs, "apiGroups": [group], "resources": [plural]})
+    paths = {"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/openapi/*", "/version"]}
+    return {"resourceRules": rules, "nonResourceRules": [paths], "incomplete": False}
+
+
+def _may(subject: Subject, verb: str, plural: str) -> bool:
+    try:
+        authorize(subject, verb, plural, "", Key(plural, "", subject.host) if subject.host else None)
+    except (Forbidden, NotFound):
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""Watch requests: the first state or the missed changes under flow control, then the hub; 410 when history is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from nanovirt.portal.api import events
+from nanovirt.portal.api.fanout import AGENT_BOOKMARK_TICKS, BOOKMARK_TICKS, Group, Hub, Interest, Watcher, event_line
+from nanovirt.portal.api.paths import Target
+from nanovirt.portal.api.reading import selected
+from nanovirt.portal.api.replies import JSON_TYPE, SAFE
+from nanovirt.portal.api.requests import number, shape, truth
+from nanovirt.portal.authorization import authorize, visibility_class
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.errors import Expired, Malformed
+from nanovirt.resources.kind import Key
+from nanovirt.resources.selectors import Selection, Term
+from nanovirt.resources.store import Store
+
+WATCH_SECONDS = 3600
+FUTURE_SECONDS = 3.0
+FUTURE_POLL_SECONDS = 0.05
+PIECE = 256 * 1024
+HEADERS = {**SAFE, "Content-Type": JSON_TYPE}
+
+
+class Asked(NamedTuple):
+    """A watch as the query asks for it."""
+
+    revision: int | None
+    initial: bool
+    initial_end: bool
+    seconds: int
+
+
+class Watches:
+    """Opens watches on behalf of subjects."""
+
+    def __init__(self, store: Store, hub: Hub, clock: Callable[[], datetime]) -> None:
+        self._store, self._hub, self._clock = store, hub, clock
+
+    async def watch(self, subject: Subject, target: Target, request: web.BaseRequest) -> web.StreamResponse:
+        """Stream events until the client goes, its time is over, or it is too slow."""
+        authorize(subject, "watch", target.key.plural)
+        if request.version < HttpVersion11:
+            raise Malformed("a watch needs HTTP/1.1")
+        asked, interest = _asked(request), _interest(subject, target, request)
+        group = self._hub.group(target.facts, interest, subject)
+        response = web.StreamResponse(headers=HEADERS)
+        response.enable_chunked_encoding()
+        if asked.revision is not None and not await self._reached(asked.revision):
+            await response.prepare(request)
+            await response.write(events.error(Expired(asked.revision, self._store.committed)))
+            return response
+        await response.prepare(request)
+        try:
+            since = await self._catch_up(response, group, asked)
+        except Expired as gone:
+            await response.write(events.error(gone))
+            return response
+        await self._follow(request, group, since, asked.seconds)
+        return response
+
+    async def _reached(self, revision: int) -> bool:
+        """Whether the store is at that revision, or comes there within a few seconds."""
+        deadline = time.monotonic() + FUTURE_SECONDS
+        while revision > self._store.committed:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(FUTURE_POLL_SECONDS)
+        return True
+
+    async def _catch_up(self, response: web.StreamResponse, group: Group, asked: Asked) -> int:
+        """Send what is there or was missed; returns, without having slept since, the revision that all of it reaches."""
+        revision = self._store.committed if asked.initial else asked.revision or 0
+        if asked.initial:
+            for piece in self._state(group):
+                await response.write(piece)
+        while (newest := self._store.committed) > revision:
+            for piece in _pieces(self._missed(group, revision, newest)):
+                await response.write(piece)
+            revision = newest
+        if asked.initial_end:
+            end = events.bookmark(group.facts, revision, group.interest.shape, initial_end=True)
+            await response.write(end)
+            if self._store.committed > revision:
+                return await self._catch_up(response, group, Asked(revision, initial=False, initial_end=False, seconds=0))
+        return revision
+
+    def _state(self, group: Group) -> Iterator[bytes]:
+        """ADDED for all that is there now."""
+        interest, now = group.interest, self._clock()
+        found = [entry for key, entry in self._store.list(interest.plural, interest.namespace) if group.wants(key, entry)]
+        return _pieces(events.line("ADDED", events.shown(group.facts, entry, interest.shape, now)) for entry in found)
+
+    def _missed(self, group: Group, after: int, upto: int) -> Iterator[bytes]:
+        """The lines of all commits above `after`. Raises Expired."""
+        now, plural = self._clock(), group.interest.plural
+        lines = []
+        for commit in self._store.history(after):
+            for change in commit.changes if commit.rev <= upto else ():
+                word = group.verdict(change) if change.key.plural == plural else ""
+                if word:
+                    lines.append(event_line(group.facts, change, word, commit.rev, group.interest.shape, now))
+        return iter(lines)
+
+    async def _follow(self, request: web.BaseRequest, group: Group, since: int, seconds: int) -> None:
+        transport = request.transport
+        if transport is None:
+            return
+        watcher = Watcher(transport, since, asyncio.get_running_loop().create_future())
+        self._hub.join(group, watcher)
+        try:
+            async with asyncio.timeout(seconds):
+                await watcher.done
+        except TimeoutError:
+            pass
+        finally:
+            self._hub.leave(group.interest, watcher)
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines joined to pieces of a size that is worth a write."""
+    held: list[bytes] = []
+    size = 0
+    for one in lines:
+        held.append(one)
+        size += len(one)
+        if size > PIECE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _asked(request: web.BaseRequest) -> Asked:
+    revision = number(request, "resourceVersion")
+    seconds = number(request, "timeoutSeconds") or WATCH_SECONDS
+    initial_end = truth(request.query.get("sendInitialEvents"))
+    initial = initial_end or not revision
+    return Asked(revision, initial, initial_end, min(seconds, 24 * 3600))
+
+
+def _interest(subject: Subject, target: Target, request: web.BaseRequest) -> Interest:
+    chosen = selected(subject, target.facts, request)
+    if target.key.name:
+        chosen = Selection(chosen.labels, (*chosen.fields, Term("metadata.name", wanted=True, value=target.key.name)))
+    every = AGENT_BOOKMARK_TICKS if subject.host else BOOKMARK_TICKS
+    bookmarks = every if truth(request.query.get("allowWatchBookmarks")) else 0
+    key: Key = target.key
+    return Interest(key.plural, key.namespace, chosen, shape(request), visibility_class(subject), bookmarks)

@@ -1,0 +1,54 @@
+"""`nanoctl kubeconfig`: the access that is in use, printed, written to a file, or merged into kubectl's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from nanovirt.portal.cli import examples
+from nanovirt.portal.cli.connection import locate
+from nanovirt.resources import kubeconfig as files
+from nanovirt.resources.errors import Malformed
+
+
+@click.command(
+    epilog=examples("""
+        kubeconfig > nano.kubeconfig
+        kubeconfig --server https://10.20.0.5:5870 > nano.kubeconfig
+        kubeconfig --merge
+    """)
+)
+@click.option("--kubeconfig", "given", metavar="FILE", help="Instead of $NANO_KUBECONFIG and the data folder's own.")
+@click.option("--server", metavar="URL", help="Write this address instead of the one that stands there.")
+@click.option("--merge", is_flag=True, help="Merge into $KUBECONFIG, or ~/.kube/config.")
+@click.option("--where", is_flag=True, help="Print only which file is in use.")
+def kubeconfig(*, given: str | None, server: str | None, merge: bool, where: bool) -> None:
+    """Print the kubeconfig that is in use, or merge it into kubectl's."""
+    path = locate(given)
+    if where:
+        click.echo(path)
+        return
+    config = files.read(path)
+    if server is not None:
+        if not server.startswith("https://"):
+            raise Malformed(f"--server {server}: write a URL such as https://10.20.0.5:5870")
+        for one in config.get("clusters") or ():
+            one["cluster"]["server"] = server.rstrip("/")
+    if not merge:
+        click.echo(files.dump(config), nl=False)
+        return
+    goal = Path(os.environ.get("KUBECONFIG", "").split(":")[0] or Path.home() / ".kube" / "config")
+    write_private(goal, files.dump(files.merge(files.read(goal) if goal.exists() else {}, config)))
+    click.echo(f"{goal}: context {config.get('current-context')} merged and current", err=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file by one that only its owner can read; a crash leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unborn = path.with_name(f".{path.name}.new")
+    unborn.unlink(missing_ok=True)
+    with os.fdopen(os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    unborn.replace(path)

@@ -1,0 +1,135 @@
+"""`nanoctl describe`: one object for a reader, with its conditions and what has happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli.ages import age
+from nanovirt.portal.cli.applying import LAST_APPLIED
+from nanovirt.portal.cli.completion import kind_words
+from nanovirt.portal.cli.output import as_yaml, lines
+from nanovirt.portal.cli.session import Session, connected
+from nanovirt.resources.errors import Malformed, NotFound
+
+JSON = dict[str, Any]
+HALVES = ("apiVersion", "kind", "metadata", "spec", "status")
+APART = ("conditions", "observedGeneration")
+EVENTS_MAX = 20
+
+
+@click.command(
+    epilog=examples("""
+        describe instance/web-1
+        describe host node-1
+        describe instances -l app=web
+    """)
+)
+@click.argument("what", nargs=-1, metavar="KIND/NAME... | KIND [NAME...]", shell_complete=kind_words)
+@click.option("-l", "--selector", default="", metavar="LABELS", help="All objects of a KIND with these labels.")
+@connected
+def describe(session: Session, *, what: tuple[str, ...], selector: str) -> None:
+    """Show objects at length, with conditions and events."""
+    shown = 0
+    for target in session.targets(what):
+        found = [session.get(target)] if target.name else session.list(target.kind, labelSelector=selector)[0]
+        for doc in found:
+            lines(["", ""] if shown else [])
+            lines(described({"kind": target.kind.kind, **doc}, events_of(session, doc | {"kind": target.kind.kind})))
+            shown += 1
+    if not shown:
+        raise Malformed("there is nothing to describe")
+
+
+def described(doc: JSON, events: list[JSON]) -> Iterator[str]:
+    """The lines about an object: what it is, the wish, what is, conditions, events."""
+    metadata, status = doc["metadata"], doc.get("status") or {}
+    space = f" in namespace {metadata['namespace']}" if metadata.get("namespace") else ""
+    yield click.style(f"{doc['kind']} {metadata['name']}{space}", bold=True)
+    yield from _head(metadata)
+    rest = {name: value for name, value in doc.items() if name not in HALVES}
+    yield from _section("Spec", doc.get("spec"))
+    yield from _section("Status", {name: value for name, value in status.items() if name not in APART})
+    yield from _section("Content", rest)
+    yield from _conditions(status.get("conditions") or [])
+    yield from event_lines(events)
+
+
+def _head(metadata: JSON) -> Iterator[str]:
+    labels = metadata.get("labels") or {}
+    annotations = {name: value for name, value in (metadata.get("annotations") or {}).items() if name != LAST_APPLIED}
+    owners = [f"{one['kind'].lower()}/{one['name']}" for one in metadata.get("ownerReferences") or ()]
+    facts = {
+        "Labels": ", ".join(f"{name}={value}" for name, value in labels.items()),
+        "Annotations": ", ".join(f"{name}={value}" for name, value in annotations.items()),
+        "Owned by": ", ".join(owners),
+        "Created": f"{metadata.get('creationTimestamp', '')} ({age(metadata.get('creationTimestamp', ''))} ago)",
+        "Deleting since": metadata.get("deletionTimestamp") or "",
+        "Finalizers": ", ".join(metadata.get("finalizers") or ()) if metadata.get("deletionTimestamp") else "",
+    }
+    for title, said in facts.items():
+        if said:
+            yield f"{title + ':':<16}{tables.printable(said)}"
+
+
+def _section(title: str, content: Any) -> Iterator[str]:
+    if told := lean(content):
+        yield click.style(f"{title}:", bold=True)
+        yield from (f"  {tables.printable(line)}" for line in as_yaml(told).rstrip().splitlines())
+
+
+def lean(value: Any) -> Any:
+    """A document without its empty texts, lists and mappings, which say nothing to a reader."""
+    if isinstance(value, dict):
+        kept = {name: lean(below) for name, below in value.items()}
+        return {name: below for name, below in kept.items() if below not in (None, "", [], {})}
+    return [lean(one) for one in value] if isinstance(value, list) else value
+
+
+def _conditions(conditions: list[JSON]) -> Iterator[str]:
+    if conditions:
+        yield click.style("Conditions:", bold=True)
+        fields = ("type", "status", "reason", "lastTransitionTime", "message")
+        rows = [[str(one.get(field, "")) for field in fields] for one in conditions]
+        rows = [[kind, status, reason, age(since), message] for kind, status, reason, since, message in rows]
+        yield from _indented(["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], rows)
+
+
+def event_lines(events: list[JSON]) -> Iterator[str]:
+    """The latest events, oldest first."""
+    if events:
+        yield click.style("Events:", bold=True)
+        latest = events[-EVENTS_MAX:]
+        rows = [[age(_last(one)), one.get("type", ""), _counted(one), one.get("message", "")] for one in latest]
+        yield from _indented(["AGO", "TYPE", "REASON", "MESSAGE"], rows)
+
+
+def _counted(event: JSON) -> str:
+    count = event.get("count") or 1
+    return f"{event.get('reason', '')} (x{count})" if count > 1 else str(event.get("reason", ""))
+
+
+def _indented(headings: list[str], rows: list[list[str]]) -> Iterator[str]:
+    room = tables.columns_of_terminal()
+    made = tables.Grid(headings, [[tables.text(cell) for cell in row] for row in rows])
+    yield from (f"  {line}" for line in tables.render(made, room=max(0, room - 2)))
+
+
+def events_of(session: Session, doc: JSON) -> list[JSON]:
+    """What has happened to an object, oldest first; those of cluster-scoped objects stand in `default`."""
+    metadata = doc["metadata"]
+    chosen = f"involvedObject.kind={doc['kind']},involvedObject.name={metadata['name']}"
+    space = Session(session.connection, metadata.get("namespace") or "default")
+    try:
+        found, _ = space.list(session.catalogue.named("events"), fieldSelector=chosen)
+    except NotFound:
+        return []
+    same = [one for one in found if one.get("involvedObject", {}).get("uid") in ("", None, metadata.get("uid"))]
+    return sorted(same, key=_last)
+
+
+def _last(event: JSON) -> str:
+    return str(event.get("lastTimestamp") or event.get("firstTimestamp") or "")

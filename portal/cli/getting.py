@@ -1,0 +1,142 @@
+"""`nanoctl get`: objects as tables, JSON, YAML or names, and their changes as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli.catalogue import Kind, Target
+from nanovirt.portal.cli.completion import kind_words
+from nanovirt.portal.cli.connection import AS_TABLE
+from nanovirt.portal.cli.output import documents, lines
+from nanovirt.portal.cli.session import Session, connected
+from nanovirt.resources.errors import Expired, Malformed
+
+JSON = dict[str, Any]
+
+
+@click.command(
+    epilog=examples("""
+        get instances
+        get instances -A -o wide
+        get instance/web-1 -o yaml
+        get instances -l app=web --field-selector status.phase=Running -w
+        get hosts,computepools
+    """)
+)
+@click.argument("what", nargs=-1, metavar="KIND [NAME...] | KIND/NAME...", shell_complete=kind_words)
+@click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
+@click.option("-l", "--selector", default="", metavar="LABELS", help="Only what has these labels: app=web,tier!=db")
+@click.option("--field-selector", default="", metavar="FIELDS", help="Only what has these values: status.phase=Running")
+@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="How to print it.")
+@click.option("-w", "--watch", is_flag=True, help="Go on printing changes until interrupted.")
+@click.option("--no-headers", is_flag=True, help="Leave out the headings of tables.")
+@connected
+def get(
+    session: Session,
+    *,
+    what: tuple[str, ...],
+    all_namespaces: bool,
+    selector: str,
+    field_selector: str,
+    output: str | None,
+    watch: bool,
+    no_headers: bool,
+) -> None:
+    """Show objects."""
+    targets = session.targets(what)
+    parameters = {"labelSelector": selector, "fieldSelector": field_selector}
+    if watch and (len(targets) != 1 or output in ("json", "yaml", "name")):
+        raise Malformed("--watch follows one kind or one object, as a table")
+    if output in ("json", "yaml", "name"):
+        _print_documents(session, targets, output, everywhere=all_namespaces, parameters=parameters)
+        return
+    shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
+    shown.print(targets, parameters)
+    if watch:
+        shown.follow(targets[0], parameters)
+
+
+def _print_documents(
+    session: Session, targets: Sequence[Target], output: str, *, everywhere: bool, parameters: dict[str, str]
+) -> None:
+    found: list[JSON] = []
+    for target in targets:
+        if target.name:
+            found.append(session.get(target))
+        else:
+            items, _ = session.list(target.kind, everywhere=everywhere, **parameters)
+            found += [_whole(target.kind, item) for item in items]
+    click.echo(documents(found, output, single=all(target.name for target in targets)), nl=False)
+
+
+def _whole(kind: Kind, item: JSON) -> JSON:
+    return item if "kind" in item else {"apiVersion": kind.group_version, "kind": kind.kind, **item}
+
+
+class Printer:
+    """Prints the server's tables, one below the other, and rows of changes below the last one."""
+
+    def __init__(self, session: Session, *, everywhere: bool, wide: bool, headings: bool) -> None:
+        self._session, self._everywhere, self._wide, self._headings = session, everywhere, wide, headings
+        self._columns: Sequence[JSON] = ()
+        self._widths: Sequence[int] = ()
+        self._revision = ""
+
+    def print(self, targets: Sequence[Target], parameters: dict[str, str]) -> None:
+        """One table for each kind; several kinds have their names before those of the objects."""
+        kinds = list(dict.fromkeys(target.kind for target in targets))
+        shown = 0
+        for kind in kinds:
+            names = [target.name for target in targets if target.kind == kind]
+            made = self._grid(kind, names, parameters, prefix=kind.singular if len(kinds) > 1 else "")
+            if made.rows:
+                lines([""] if shown else [])
+                lines(tables.render(made, headings=self._headings))
+                shown += 1
+        if not shown:
+            somewhere = not self._everywhere and any(kind.namespaced for kind in kinds)
+            where = f" in namespace {self._session.namespace}; -A shows all of them." if somewhere else "."
+            click.echo(f"No {', '.join(kind.plural for kind in kinds)} found{where}", err=True)
+
+    def _grid(self, kind: Kind, names: Sequence[str], parameters: dict[str, str], prefix: str) -> tables.Grid:
+        pages = list(self._pages(kind, names, parameters))
+        self._columns = pages[0].get("columnDefinitions") or ()
+        self._revision = pages[0]["metadata"].get("resourceVersion", "")
+        namespaces = self._everywhere and kind.namespaced and not any(names)
+        grids = [
+            tables.grid(page, wide=self._wide, namespaces=namespaces, prefix=prefix, columns=self._columns)
+            for page in pages
+        ]
+        made = tables.Grid(grids[0].headings, [row for one in grids for row in one.rows])
+        self._widths = tables.measure(made)
+        return made
+
+    def _pages(self, kind: Kind, names: Sequence[str], parameters: dict[str, str]) -> Iterator[JSON]:
+        if names == [""]:
+            yield from self._session.pages(kind, everywhere=self._everywhere, accept=AS_TABLE, **parameters)
+            return
+        for name in names:
+            yield self._session.connection.get(kind.path(self._session.namespace, name), AS_TABLE)
+
+    def follow(self, target: Target, parameters: dict[str, str]) -> None:
+        """Print a row for each change, until interrupted; after a gap in the history all rows are printed again."""
+        if target.name:
+            parameters = parameters | {"fieldSelector": f"metadata.name={target.name}"}
+        path = self._session.collection(target.kind, everywhere=self._everywhere)
+        while True:
+            try:
+                for event in self._session.connection.watch(path, parameters, self._revision, accept=AS_TABLE):
+                    self._row(event.object, target)
+            except Expired:
+                self.print([target], parameters)
+
+    def _row(self, table: JSON, target: Target) -> None:
+        self._columns = table.get("columnDefinitions") or self._columns
+        namespaces = self._everywhere and target.kind.namespaced and not target.name
+        made = tables.grid(table, wide=self._wide, namespaces=namespaces, columns=self._columns)
+        self._widths = tables.measure(made, self._widths) if len(self._widths) == len(made.headings) else ()
+        lines(tables.render(made, headings=False, widths=self._widths))

@@ -1,0 +1,207 @@
+"""Reading manifests: files, folders and standard input into documents that know their file, number and lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nanovirt.resources.errors import Malformed
+
+JSON = dict[str, Any]
+SUFFIXES = (".yaml", ".yml", ".json")
+SIZE_MAX = 64 << 20
+DOCUMENTS_MAX = 100_000
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class BadManifests(Malformed):
+    """What is wrong with a set of manifests: every error of every file, one to a line; nothing was sent."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        found = list(dict.fromkeys(problems))
+        several = f"{len(found)} errors, and nothing was sent:\n  " if len(found) > 1 else ""
+        super().__init__(several + "\n  ".join(found) + ("" if several else " (nothing was sent)"))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One document: `number` counts from 1 within `file`; `node` knows the line of each field."""
+
+    file: str
+    number: int
+    doc: JSON
+    node: yaml.Node
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return str(self.doc["metadata"].get("name", ""))
+
+    def where(self, path: str = "") -> str:
+        """`web.yaml:12 (document 2, Instance web-1)`, at the line of a field such as `spec.disks[0].size`."""
+        metadata = self.doc.get("metadata")
+        name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+        said = " ".join(str(one) for one in (self.doc.get("kind"), name) if one)
+        return f"{self.file}:{line_of(self.node, path)} (document {self.number}{', ' + said if said else ''})"
+
+
+def line_of(node: yaml.Node, path: str) -> int:
+    """The line (from 1) of the field at a JSON path, or of the nearest one above it that is there."""
+    for step in path.replace("[", ".[").split("."):
+        found = _below(node, step)
+        if found is None:
+            break
+        node = found
+    return int(node.start_mark.line) + 1
+
+
+def _below(node: yaml.Node, step: str) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for key, value in node.value if key.value == step), None)
+    if isinstance(node, yaml.SequenceNode) and step.startswith("[") and step[1:-1].isdigit():
+        index = int(step[1:-1])
+        return node.value[index] if index < len(node.value) else None
+    return None
+
+
+def read_all(sources: Iterable[str]) -> list[Manifest]:
+    """Every document of files, folders (in order of names) and `-`. BadManifests tells all that is wrong at once."""
+    found: list[Manifest] = []
+    problems: list[str] = []
+    for source in sources:
+        for name, content in _contents(source, problems):
+            for manifest, problem in _documents(name, content):
+                problems += [problem] if problem else []
+                found += [manifest] if manifest else []
+    problems += _twice(found)
+    if problems:
+        raise BadManifests(problems)
+    if not found:
+        raise BadManifests([f"there is no manifest in {', '.join(sources)}"])
+    return found
+
+
+def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    if source == "-":
+        yield "stdin", sys.stdin.buffer.read(SIZE_MAX)
+        return
+    path = Path(source)
+    files = [path]
+    if path.is_dir():
+        files = sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES and one.is_file())
+        problems += [] if files else [f"{source} holds no file that ends in {', '.join(SUFFIXES)}"]
+    for file in files:
+        try:
+            yield str(file), file.read_bytes()
+        except OSError as error:
+            problems.append(f"{file}: {error.strerror}")
+
+
+def _documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]]:
+    """Each document, or what is wrong with it."""
+    try:
+        nodes = [node for node in yaml.compose_all(content, Loader=LOADER) if not _empty(node)]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        yield None, f"{file}:{_line(error)} {_told(error)}"
+        return
+    for number, node in enumerate(nodes, 1):
+        try:
+            doc = _constructed(node)
+        except (yaml.YAMLError, ValueError) as error:
+            yield None, f"{file}:{_line(error) or node.start_mark.line + 1} (document {number}) {_told(error)}"
+            continue
+        yield from _items(Manifest(file, number, doc, node)) if isinstance(doc, dict) else [
+            (None, f"{file}:{node.start_mark.line + 1} (document {number}) is a {type(doc).__name__}, not a mapping")
+        ]
+
+
+def _items(manifest: Manifest) -> Iterator[tuple[Manifest | None, str]]:
+    """The manifest itself, or those in a `kind: List`."""
+    items = manifest.doc.get("items")
+    if manifest.doc.get("kind") != "List" or not isinstance(items, list):
+        yield manifest, _problem(manifest)
+        return
+    for index, item in enumerate(items):
+        node = _below(_below(manifest.node, "items") or manifest.node, f"[{index}]") or manifest.node
+        if isinstance(item, dict):
+            one = Manifest(manifest.file, manifest.number, item, node)
+            yield one, _problem(one)
+        else:
+            yield None, f"{manifest.where()} items[{index}] is not a mapping"
+
+
+def _problem(manifest: Manifest) -> str:
+    doc = manifest.doc
+    for field in ("apiVersion", "kind"):
+        if not isinstance(doc.get(field), str) or not doc[field]:
+            return f"{manifest.where(field)} has no {field}"
+    metadata = doc.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        return f"{manifest.where('metadata')} has no metadata.name"
+    return ""
+
+
+def _twice(found: Iterable[Manifest]) -> Iterator[str]:
+    seen: dict[tuple[str, str, str], Manifest] = {}
+    for one in found:
+        if isinstance(one.doc.get("metadata"), dict):
+            key = (str(one.doc.get("kind")), str(one.doc["metadata"].get("namespace")), one.name)
+            if all(key) and key in seen:
+                yield f"{one.where()} stands already at {seen[key].where()}"
+            seen[key] = one
+
+
+def _empty(node: yaml.Node | None) -> bool:
+    return node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"))
+
+
+def _constructed(node: yaml.Node) -> Any:
+    """The value of a node. Keys that stand twice are refused, where YAML lets the last one win in silence."""
+    for below, keys in _mappings(node):
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            names = ", ".join(sorted(twice))
+            raise ValueError(f"{names} stands twice in the mapping at line {below.start_mark.line + 1}")
+    loader = Plain("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _mappings(node: yaml.Node) -> Iterator[tuple[yaml.Node, list[str]]]:
+    if isinstance(node, yaml.MappingNode):
+        yield node, [str(key.value) for key, _ in node.value]
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
+
+
+class Plain(yaml.SafeLoader):
+    """Safe YAML whose times stay text, as they are in JSON."""
+
+    def as_text(self, node: yaml.ScalarNode) -> str:
+        """The scalar as it is written."""
+        return str(self.construct_scalar(node))
+
+
+Plain.add_constructor("tag:yaml.org,2002:timestamp", Plain.as_text)
+
+
+def _line(error: Exception) -> int:
+    mark = getattr(error, "problem_mark", None)
+    return mark.line + 1 if mark is not None else 0
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f"cannot be read: {error}"
+    context = f"{error.context}: " if error.context else ""
+    return f"cannot be read: {context}{error.problem}"

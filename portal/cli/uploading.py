@@ -1,0 +1,66 @@
+"""`nanoctl upload`: the bytes of an image, in pieces, going on where an earlier attempt ended."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from nanovirt.portal.cli import examples
+from nanovirt.portal.cli.catalogue import Target
+from nanovirt.portal.cli.session import Session, connected
+from nanovirt.resources import wire
+from nanovirt.resources.errors import Malformed
+
+JSON = dict[str, Any]
+PIECE = 8 << 20
+"""Bytes sent at once."""
+
+
+@click.command(
+    epilog=examples("""
+        upload image/debian-12 debian-12.qcow2 -n shared
+    """)
+)
+@click.argument("what", metavar="image/NAME")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@connected
+def upload(session: Session, *, what: str, file: Path) -> None:
+    """Send the bytes of an image whose source is `upload`."""
+    (target,) = session.targets((what if "/" in what else f"image/{what}",))
+    if target.kind.kind != "Image":
+        raise Malformed(f"only images are uploaded, not {target.kind.plural}")
+    session.get(target)
+    total = file.stat().st_size
+    # Standard error, since the result belongs on standard output.
+    with file.open("rb") as opened, click.progressbar(length=total, label=str(target), file=sys.stderr) as bar:
+        digest = _send(session, target, opened, total, bar.update)
+    click.echo(f"{target} uploaded ({total} bytes, sha256 {digest})")
+
+
+def _send(session: Session, target: Target, file: BinaryIO, total: int, advance: Callable[[int], None]) -> str:
+    path = target.kind.path(session.namespace, target.name, "upload")
+    headers, _ = session.connection.raw("HEAD", path)
+    offset = min(int(headers.get("Upload-Offset") or 0), total)
+    digest = hashlib.sha256()
+    for start, piece in _pieces(file):
+        digest.update(piece)
+        end = start + len(piece)
+        if end > offset or not total:
+            rest = piece[max(0, offset - start) :]
+            whole = digest.hexdigest() if end == total else ""
+            asked = wire.query(offset=str(max(start, offset)), total=total, sha256=whole)
+            session.connection.send(path + asked, rest, {})
+        advance(len(piece))
+    return digest.hexdigest()
+
+
+def _pieces(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    start = 0
+    while piece := file.read(PIECE):
+        yield start, piece
+        start += len(piece)

@@ -1,0 +1,158 @@
+"""`nanoctl why`: the reasons for which an object is as it is, in plain words, and what can be done about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli.ages import age
+from nanovirt.portal.cli.completion import kind_words
+from nanovirt.portal.cli.describing import event_lines, events_of
+from nanovirt.portal.cli.output import lines
+from nanovirt.portal.cli.session import Session, connected
+from nanovirt.resources.errors import Malformed
+
+JSON = dict[str, Any]
+ADVICE = {
+    "NoHostFits": "free some room, enable or add a host (nanoctl get hosts -o wide), or ask for less",
+    "PoolNotFound": "create it, or name another: nanoctl get computepools",
+    "PoolDisabled": "enable it: spec.enabled: true of the ComputePool",
+    "PoolHasNoHosts": "add a host to the pool: nanoctl host add NAME",
+    "StoragePoolNotFound": "create it, or let the ComputePool name another: nanoctl get storagepools",
+    "AddressPoolNotFound": "create it, or name another: nanoctl get addresspools",
+    "AddressPoolFull": "give the AddressPool another range, or delete what is not needed: nanoctl get addresses",
+    "ImageNotFound": "create the Image, or name another: nanoctl get images -A",
+    "ImageNotReady": "see what it waits for: nanoctl why image/NAME",
+    "SystemTemplateNotFound": "name one that is there: nanoctl get systemtemplates",
+    "GuestShutdown": "start it again: nanoctl start {name}",
+    "Crashed": "look at the events, then start it again: nanoctl start {name}",
+    "RestartBudgetSpent": "look at the guest's own log, then start it again: nanoctl start {name}",
+    "HostUnreachable": "see to the host and its agent; nothing is freed until it reports: nanoctl describe host/{host}",
+    "BridgeMissing": "make the bridge on the host, or correct spec.bridges of the Host",
+    "DiskFull": "make room in that folder of the host",
+    "WaitingForUpload": "send the bytes: nanoctl upload image/{name} FILE -n {namespace}",
+    "WaitingForFile": "put the file into that folder",
+    "ImageRejected": "delete the Image and make it anew from a sound file",
+    "NeverReported": "start its agent: nanoctl agent --server URL --credentials FILE",
+    "LeaseExpired": "see whether the host runs and its agent reaches the server",
+    "HypervisorDown": "see to libvirt on that host: systemctl status libvirtd",
+    "DeletionProtected": "set spec.deletionProtection to false first",
+}
+
+
+@click.command(
+    epilog=examples("""
+        why instance/web-1
+        why image/debian-12 -n shared
+        why host/node-1
+    """)
+)
+@click.argument("what", nargs=-1, metavar="KIND/NAME", shell_complete=kind_words)
+@connected
+def why(session: Session, *, what: tuple[str, ...]) -> None:
+    """Say in plain words why something is as it is."""
+    targets = session.targets(what)
+    if any(not target.name for target in targets):
+        raise Malformed("say which one: nanoctl why KIND/NAME")
+    for target in targets:
+        doc = session.get(target) | {"kind": target.kind.kind}
+        lines(reasons(doc))
+        if target.kind.kind == "Instance":
+            lines(_around(session, doc))
+        lines(event_lines(events_of(session, doc)))
+
+
+def reasons(doc: JSON) -> Iterator[str]:
+    """The summary and every condition that is not as it should be, each with what can be done."""
+    conditions = (doc.get("status") or {}).get("conditions") or []
+    yield click.style(summary(doc), bold=True)
+    wrong = [one for one in conditions if _wrong(one)]
+    for one in wrong:
+        refused = hosts_refused(one)
+        yield f"  {_lead(one)}{_said(one, listed=bool(refused))}"
+        yield from (f"    {line}" for line in refused)
+        if said := advice(one, doc):
+            yield f"    What to do: {said}."
+    if conditions and not wrong:
+        yield "  Everything is as desired."
+    if not conditions:
+        yield "  No controller has looked at it yet; is the server's controller loop running?"
+
+
+def _wrong(condition: JSON) -> bool:
+    bad_when_true = condition["type"] in ("RestartRequired", "Drifted", "Lost")
+    return (condition["status"] == "True") is bad_when_true or condition["status"] == "Unknown"
+
+
+def _lead(condition: JSON) -> str:
+    since = age(condition.get("lastTransitionTime", ""))
+    return f"{condition['type']} is {condition['status']}" + (f" (for {since}): " if since != "-" else ": ")
+
+
+def summary(doc: JSON) -> str:
+    """`instance/web-1 is Pending; it should be Running.`"""
+    metadata, status, spec = doc["metadata"], doc.get("status") or {}, doc.get("spec") or {}
+    title = f"{doc['kind'].lower()}/{metadata['name']}"
+    if metadata.get("deletionTimestamp"):
+        left = ", ".join(metadata.get("finalizers") or ()) or "nothing"
+        return f"{title} has been going away for {age(metadata['deletionTimestamp'])}; it waits for {left}."
+    phase, wish = status.get("phase"), spec.get("powerState")
+    place = f" on {status['host']}" if status.get("host") else ""
+    if not phase:
+        return f"{title}:"
+    return f"{title} is {phase}{place}" + (f"; it should be {wish}." if wish and wish != phase else ".")
+
+
+def _said(condition: JSON, *, listed: bool) -> str:
+    """The message; without its list of hosts when that follows as a table."""
+    said = tables.printable(str(condition.get("message") or condition.get("reason")))
+    return said.replace(str(condition["params"]["hosts"]), "none of them", 1) if listed else said
+
+
+def hosts_refused(condition: JSON) -> list[str]:
+    """The hosts that were looked at, those with the same lack on one line (`NoHostFits` has them as one text)."""
+    told = (condition.get("params") or {}).get("hosts")
+    if condition.get("reason") != "NoHostFits" or not isinstance(told, str):
+        return []
+    lacks: dict[str, list[str]] = {}
+    for part in told.split("; "):
+        host, _, lack = part.partition(": ")
+        lacks.setdefault(lack, []).append(host)
+    rows = [[lack or "-", _few(hosts)] for lack, hosts in lacks.items()]
+    return tables.render(tables.Grid(["WHY NOT", "HOSTS"], rows), room=0)
+
+
+def _few(hosts: list[str]) -> str:
+    return ", ".join(hosts[:8]) + (f" and {len(hosts) - 8} more" if len(hosts) > 8 else "")
+
+
+def advice(condition: JSON, doc: JSON) -> str:
+    """What can be done about a condition, or ""."""
+    known = {"name": doc["metadata"]["name"], "namespace": doc["metadata"].get("namespace", "default"), "host": "NAME"}
+    known |= {name: str(value) for name, value in (condition.get("params") or {}).items()}
+    said = ADVICE.get(condition.get("reason", ""), "")
+    if condition.get("reason") == "ImageNotReady" and isinstance(known.get("image"), str):
+        space, _, name = known["image"].rpartition("/")
+        said = f"see what it waits for: nanoctl why image/{name} -n {space or known['namespace']}"
+    return said.format_map(known)
+
+
+def _around(session: Session, instance: JSON) -> Iterator[str]:
+    """The placement of an instance and its host, as far as they say something."""
+    status, space = instance.get("status") or {}, instance["metadata"]["namespace"]
+    placement = session.find("placements", status["placement"], space) if status.get("placement") else None
+    if placement is not None:
+        seen, spec = placement.get("status") or {}, placement["spec"]
+        told = (seen.get("state") or "nothing yet") + (f" ({seen['reason']})" if seen.get("reason") else "")
+        yield f"  Placed on {spec['host']} at epoch {spec['epoch']}; the agent there reports: {told}."
+    host = session.find("hosts", status["host"]) if status.get("host") else None
+    if host is not None:
+        for one in (host.get("status") or {}).get("conditions") or ():
+            if one["type"] == "Ready" and one["status"] != "True":
+                yield f"  Host {host['metadata']['name']}: {one.get('message')}"
+    for one in status.get("restartAwaitingChanges") or ():
+        later = str(one.get("operation", "Restart")).lower()
+        yield f"  {one['path']}: {one.get('current')} now, {one.get('desired')} after a {later}."

@@ -1,0 +1,64 @@
+"""The listening side of the server: TLS sockets for the API and the portal, and what is served beside the API."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from nanovirt.resources.errors import Unavailable
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+HEADER_MAX = 8 * 1024
+SHUTDOWN_SECONDS = 2.0
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Nano</title>
+<style>body{font:16px/1.6 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}</style>
+<h1>Nano</h1>
+<p>The server is running. The web portal is not built yet; use <code>nanoctl</code> or <code>kubectl</code>
+with the file <code>admin.kubeconfig</code> of the data folder.</p>
+<p lang="zh">服务器正在运行。网页门户尚未完成，请使用 <code>nanoctl</code> 或 <code>kubectl</code>，
+配合数据目录中的 <code>admin.kubeconfig</code> 文件。</p>
+</html>
+"""
+
+
+def bind(port: int, host: str = "") -> socket.socket:
+    """A listening TCP socket, on all addresses when `host` is ""; port 0 lets the system choose."""
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise Unavailable(f"cannot listen on TCP port {port}: {error.strerror}; give another port") from error
+
+
+def port_of(listening: socket.socket) -> int:
+    """The port that a socket listens on."""
+    return int(listening.getsockname()[1])
+
+
+@asynccontextmanager
+async def listening(handle: Handler, sockets: Iterable[socket.socket], tls: ssl.SSLContext) -> AsyncIterator[None]:
+    """Serve requests on all `sockets` within the block."""
+    server = web.Server(handle, handler_cancellation=True, max_field_size=HEADER_MAX, access_log=None)
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        for one in sockets:
+            await web.SockSite(runner, one, ssl_context=tls, shutdown_timeout=SHUTDOWN_SECONDS).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def landing(_request: web.BaseRequest) -> web.Response:
+    """What a browser sees at the portal's address as long as there is no portal."""
+    policy = {
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return web.Response(text=PAGE, content_type="text/html", headers=policy)

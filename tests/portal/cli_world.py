@@ -1,0 +1,146 @@
+"""The real API over TLS on a thread of its own, and `nanoctl` run against it, for the tests of portal/cli."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from nanovirt.portal.api.dispatch import Api, HookTable
+from nanovirt.portal.cli import cli
+from nanovirt.portal.identity import ADMIN, Identities
+from nanovirt.portal.pki import Pki
+from nanovirt.resources import registry
+from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.engine import Engine
+from nanovirt.resources.kind import Key
+from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.store import Create, Delete, Half, Op, Update, transact
+
+NAMESPACES = ("default", "shared")
+assert registry.MODULES
+
+
+@dataclass
+class Cluster:
+    """A running server: its data folder holds admin.kubeconfig; `does` is how a test plays the controllers."""
+
+    data: Path
+    url: str
+    store: Engine
+    loop: asyncio.AbstractEventLoop
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data / "admin.kubeconfig"
+
+    def nanoctl(self, *arguments: str, stdin: str = "") -> Result:
+        """Run a command; an unexpected exception is a failure of the test."""
+        environment = {"NANO_KUBECONFIG": str(self.kubeconfig), "_NANOCTL_COMPLETE": None}
+        result = CliRunner(env=environment).invoke(cli, list(arguments), input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def says(self, *arguments: str, stdin: str = "") -> str:
+        """The standard output of a command that has to work."""
+        result = self.nanoctl(*arguments, stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def does(self, *ops: Op) -> None:
+        """Commit a transaction as the controllers do."""
+        made: Future[Any] = asyncio.run_coroutine_threadsafe(transact(self.store, ops, "system"), self.loop)
+        made.result(5)
+
+    def object(self, plural: str, name: str, namespace: str = "") -> JSON:
+        return load(self.store.get(Key(plural, namespace, name)).raw)
+
+    def status(self, plural: str, name: str, namespace: str = "", **status: Any) -> None:
+        """Write the status half."""
+        key = Key(plural, namespace, name)
+        self.does(Update(key, self.object(plural, name, namespace) | {"status": status}, Half.STATUS))
+
+    def running(self, name: str, host: str = "node-1", ip: str = "10.20.0.50") -> None:
+        """What `instances` writes when a machine is as wished."""
+        generation = self.object("instances", name, "default")["metadata"]["generation"]
+        ready = {"type": "Ready", "status": "True", "reason": "AsDesired", "message": "The machine is as desired."}
+        address = {"nic": "nic0", "ip": ip, "mac": "52:54:00:00:00:01", "source": "Pool"}
+        self.status(
+            "instances", name, "default", phase="Running", host=host, observedGeneration=generation,
+            addresses=[address], conditions=[ready | {"lastTransitionTime": "2026-11-22T09:00:00Z"}],
+        )  # fmt: skip
+
+    def creates(self, plural: str, name: str, namespace: str = "", **halves: Any) -> None:
+        facts = registry.kinds()[plural].facts
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        doc = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata, **halves}
+        self.does(Create(Key(plural, namespace, name), doc))
+
+    def removes(self, plural: str, name: str, namespace: str = "") -> None:
+        self.does(Delete(Key(plural, namespace, name)))
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Let something happen while a command waits."""
+
+        def wait_and_act() -> None:
+            time.sleep(seconds)
+            act()
+
+        thread = threading.Thread(target=wait_and_act)
+        self.threads.append(thread)
+        thread.start()
+
+
+@contextmanager
+def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
+    """A server with the namespaces `default` and `shared`, which ends with the block."""
+    started: Future[Cluster] = Future()
+    stopping = asyncio.Event()
+
+    async def serve() -> None:
+        store = Engine(MemoryLog())
+        pki = Pki(data, datetime.now(UTC))
+        async with asyncio.TaskGroup() as tasks:
+            committer = tasks.create_task(store.run())
+            for name in NAMESPACES:
+                doc = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                await transact(store, [Create(Key("namespaces", "", name), doc)], "start")
+            socket_ = socket.create_server(("127.0.0.1", 0))
+            url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
+            api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks)
+            runner = web.ServerRunner(web.Server(api.handle, access_log=None), shutdown_timeout=0.1)
+            await runner.setup()
+            try:
+                site = web.SockSite(runner, socket_, ssl_context=pki.tls_context())
+                await site.start()
+                started.set_result(Cluster(data, url, store, asyncio.get_running_loop()))
+                await stopping.wait()
+            finally:
+                api.close()
+                await runner.cleanup()
+            committer.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    running = started.result(10)
+    try:
+        yield running
+    finally:
+        for one in running.threads:
+            one.join()
+        running.loop.call_soon_threadsafe(stopping.set)
+        thread.join()
+

@@ -1,0 +1,225 @@
+"""Admission keeps the whole consistent: references, addresses in use, namespaces, and what the system alone may write."""
+
+from typing import Any
+
+import pytest
+
+from nanovirt.portal.api.index import Index, card_claims, mentions
+from nanovirt.resources.address import address_name
+from nanovirt.resources.engine import Engine
+from nanovirt.resources.host import Host
+from nanovirt.resources.instance import Instance
+from nanovirt.resources.kind import Key
+from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.store import Create, Delete, Update
+from tests.portal.api_world import INSTANCES, MERGE, NANO, World, instance, pool, world
+
+POOLS = f"{NANO}/addresspools"
+UID = "11111111-1111-1111-1111-111111111111"
+
+
+def reasons(doc: Any) -> list[str]:
+    return [cause["reason"] for cause in doc["details"].get("causes", [])]
+
+
+def card(**nic: Any) -> dict[str, Any]:
+    return instance("web-2", nics=[{"name": "lan", "addressPool": "lan", **nic}])
+
+
+async def give_address(w: World, ip: str, mac: str = "52:54:00:00:00:01", owner: str = "default/web-1") -> None:
+    spec = {"addressPool": "lan", "ip": ip, "mac": mac, "instance": owner, "instanceUid": UID, "nic": "lan"}
+    await w.store_raw(Key("addresses", "", address_name("lan", ip)), {"spec": spec})
+
+
+CARDS = [
+    ("outside the ranges", {"ip": "10.20.0.10"}, "NotInRanges"),
+    ("outside the subnet", {"ip": "10.99.0.10"}, "NotInRanges"),
+    ("reserved", {"ip": "10.20.0.60"}, "AddressReserved"),
+    ("in use", {"ip": "10.20.0.55"}, "AddressInUse"),
+    ("asked for by another", {"ip": "10.20.0.56"}, "AddressInUse"),
+    ("MAC in use", {"mac": "52:54:00:00:00:01"}, "MacInUse"),
+    ("MAC asked for by another", {"mac": "52:54:00:00:00:02"}, "MacInUse"),
+]
+
+
+@pytest.mark.parametrize(("nic", "reason"), [case[1:] for case in CARDS], ids=[case[0] for case in CARDS])
+async def test_card_that_cannot_be_is_refused(nic: dict[str, str], reason: str) -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await give_address(w, "10.20.0.55")
+        wish = {"name": "lan", "addressPool": "lan", "ip": "10.20.0.56", "mac": "52:54:00:00:00:02"}
+        await w.make(INSTANCES, instance("web-3", nics=[wish]))
+        said = await w.call("POST", INSTANCES, card(**nic))
+        assert (said.code, reasons(said.doc)) == (422, [reason]), said.doc
+        assert said.doc["details"]["causes"][0]["params"]
+
+
+async def test_own_address_may_be_asked_for_and_kept() -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await w.make(INSTANCES, card(ip="10.20.0.55", mac="52:54:00:00:00:01"))
+        await give_address(w, "10.20.0.55", owner="default/web-2")
+        said = await w.call("PATCH", f"{INSTANCES}/web-2", {"spec": {"cpus": 3}}, headers=MERGE)
+        assert said.code == 200, said.doc
+
+
+async def test_claims_end_with_the_instance() -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await w.make(INSTANCES, card(ip="10.20.0.55"))
+        await w.store_raw(Key("instances", "default", "x"), {"spec": {}})
+        ops = [Update(Key("instances", "default", "web-2"), {"metadata": {"finalizers": []}, "spec": {}})]
+        w.store.stage(ops, "test")
+        w.store.stage([Delete(Key("instances", "default", "web-2"))], "test")
+        doc = card(ip="10.20.0.55")
+        doc["metadata"]["name"] = "web-9"
+        assert (await w.call("POST", INSTANCES, doc)).code == 201
+
+
+@pytest.mark.parametrize(
+    ("network", "subnet", "code"),
+    [("default", "10.20.0.128/25", 422), ("other", "10.20.0.128/25", 201), ("default", "10.21.0.0/24", 201)],
+)
+async def test_pools_of_one_network_do_not_overlap(network: str, subnet: str, code: int) -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        start = subnet.partition("/")[0].rpartition(".")[0]
+        doc = pool("two", subnet, f"{start}.200", f"{start}.210")
+        doc["spec"] |= {"network": network, "gateway": None, "reserved": []}
+        said = await w.call("POST", POOLS, doc)
+        assert said.code == code, said.doc
+        if code == 422:
+            assert reasons(said.doc) == ["SubnetOverlaps"]
+
+
+async def test_ranges_go_on_holding_addresses_in_use() -> None:
+    async with world() as w:
+        made = await w.make(POOLS, pool())
+        await give_address(w, "10.20.0.95")
+        made["spec"]["ranges"][0]["last"] = "10.20.0.90"
+        said = await w.call("PUT", f"{POOLS}/lan", made)
+        assert (said.code, reasons(said.doc)) == (422, ["RangeHoldsAddressInUse"])
+        assert "default/web-1" in said.doc["message"]
+        made["spec"]["ranges"][0]["last"] = "10.20.0.98"
+        assert (await w.call("PUT", f"{POOLS}/lan", made)).code == 200
+
+
+async def test_missing_reference_is_accepted_with_a_warning() -> None:
+    async with world() as w:
+        disks = [{"name": "system", "source": {"image": "shared/debian"}}]
+        said = await w.call("POST", INSTANCES, instance(disks=disks))
+        assert said.code == 201
+        assert '299 - "spec.disks[0].source.image: Image shared/debian does not exist."' in said.warnings
+        assert any("ComputePool default" in one for one in said.warnings)
+
+
+async def test_what_is_referred_to_is_not_deleted_and_the_users_are_named() -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await w.make(INSTANCES, card())
+        said = await w.call("DELETE", f"{POOLS}/lan")
+        assert (said.code, reasons(said.doc)) == (409, ["InUse"])
+        assert "instances/default/web-2" in said.doc["message"]
+        await w.call("PATCH", f"{INSTANCES}/web-2", {"spec": {"nics": []}}, headers=MERGE)
+        await give_address(w, "10.20.0.55")
+        said = await w.call("DELETE", f"{POOLS}/lan")
+        assert (said.code, "default/web-1" in said.doc["message"]) == (409, True)
+
+
+async def test_image_of_the_shared_namespace_counts_its_users_elsewhere() -> None:
+    async with world() as w:
+        image = {"metadata": {"name": "debian"}, "spec": {"source": {"file": "debian.qcow2"}}}
+        await w.make(f"{NANO}/namespaces/shared/images", image)
+        await w.make(f"{NANO}/namespaces/default/images", image)
+        disks = [{"name": "system", "source": {"image": "shared/debian"}}]
+        await w.make(INSTANCES, instance(disks=disks))
+        assert (await w.call("DELETE", f"{NANO}/namespaces/shared/images/debian")).code == 409
+        assert (await w.call("DELETE", f"{NANO}/namespaces/default/images/debian")).code == 200
+
+
+async def test_namespace_that_holds_something_is_not_deleted() -> None:
+    async with world() as w:
+        await w.make(f"{NANO}/namespaces/team-a/instances", instance())
+        said = await w.call("DELETE", "/api/v1/namespaces/team-a")
+        assert (said.code, reasons(said.doc)) == (409, ["NotEmpty"])
+        for fixed in ("default", "shared"):
+            assert (await w.call("DELETE", f"/api/v1/namespaces/{fixed}")).code == 403
+
+
+async def test_events_of_a_namespace_go_with_it() -> None:
+    async with world() as w:
+        await w.make("/api/v1/namespaces/team-a/events", {"metadata": {"name": "e1"}, "reason": "Created"})
+        assert (await w.call("DELETE", "/api/v1/namespaces/team-a")).code == 200
+        assert w.store.list("events") == []
+
+
+async def test_protected_instance_is_not_deleted() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance(deletionProtection=True))
+        said = await w.call("DELETE", f"{INSTANCES}/web-1")
+        assert (said.code, reasons(said.doc)) == (409, ["DeletionProtected"])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_kinds_of_the_system_are_not_written_by_people(method: str) -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await give_address(w, "10.20.0.55")
+        name = "" if method == "POST" else "/lan.10.20.0.55"
+        doc = {"metadata": {"name": "x" if method == "POST" else "lan.10.20.0.55"}}
+        headers = MERGE if method == "PATCH" else {}
+        said = await w.call(method, f"{NANO}/addresses{name}", doc, headers=headers)
+        assert (said.code, reasons(said.doc)) == (403, ["SystemWritten"])
+        assert "change the instance instead" in said.doc["message"]
+
+
+async def test_labels_of_the_server_cannot_be_given_changed_or_taken() -> None:
+    async with world() as w:
+        doc = instance()
+        doc["metadata"]["labels"] = {"nano/owner": "mallory", "nano/x": "1", "app": "web"}
+        assert (await w.make(INSTANCES, doc))["metadata"]["labels"] == {"app": "web", "nano/owner": "admin"}
+        change = {"metadata": {"labels": {"nano/owner": None, "app": None}}}
+        said = await w.call("PATCH", f"{INSTANCES}/web-1", change, headers=MERGE)
+        assert said.doc["metadata"]["labels"] == {"nano/owner": "admin"}
+
+
+async def test_several_faults_are_told_at_once() -> None:
+    async with world() as w:
+        await w.make(POOLS, pool())
+        await give_address(w, "10.20.0.55")
+        nic = {"name": "lan", "addressPool": "lan", "ip": "10.20.0.55", "mac": "52:54:00:00:00:01"}
+        said = await w.call("POST", INSTANCES, instance("web-2", nics=[nic]))
+        assert sorted(reasons(said.doc)) == ["AddressInUse", "MacInUse"]
+
+
+def test_mentions_name_the_field_and_the_target() -> None:
+    doc = {"spec": {"computePool": "vip", "disks": [{}, {"source": {"image": "shared/x"}}], "nics": None}}
+    found = list(mentions(Instance.facts, Key("instances", "team-a", "w"), doc))
+    assert [(one.field, str(one.target)) for one in found] == [
+        ("spec.computePool", "computepools/vip"),
+        ("spec.disks[1].source.image", "images/shared/x"),
+    ]
+    assert [one.target for one in mentions(Host.facts, Key("hosts", "", "h"), {"spec": {"computePool": "p"}})] == [
+        Key("computepools", "", "p")
+    ]
+
+
+def test_claims_are_what_is_asked_for_by_name() -> None:
+    nics = [{"name": "a", "addressPool": "lan", "ip": "10.0.0.1"}, {"name": "b", "mac": "52:54:00:00:00:09"}, {"name": "c"}]
+    assert list(card_claims({"spec": {"nics": nics}})) == [("ip", "lan.10.0.0.1"), ("mac", "52:54:00:00:00:09")]
+
+
+async def test_index_after_any_changes_equals_one_made_anew() -> None:
+    store = Engine(MemoryLog())
+    live = Index(store)
+    key = Key("instances", "default", "a")
+    first = {"metadata": {"name": "a", "namespace": "default"}, "spec": {"computePool": "p", "nics": []}}
+    second: Any = {**first, "spec": {"computePool": "q", "nics": [{"name": "n", "mac": "52:54:00:00:00:01"}]}}
+    store.stage([Create(key, first)], "test")
+    assert live.uses == {Key("computepools", "", "p"): 1}
+    store.stage([Update(key, second)], "test")
+    assert live.uses == {Key("computepools", "", "q"): 1}
+    assert live.macs == {"52:54:00:00:00:01": ("default/a",)}
+    store.stage([Update(key, {**second, "metadata": {**second["metadata"], "finalizers": []}})], "test")
+    store.stage([Delete(key)], "test")
+    assert (live.uses, live.macs, live.contents) == ({}, {}, {})

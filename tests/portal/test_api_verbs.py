@@ -1,0 +1,209 @@
+"""Each verb of the API does what Kubernetes clients expect of it."""
+
+from typing import Any
+
+import pytest
+
+from tests.portal.api_world import INSTANCES, JSON_PATCH, MERGE, NANO, instance, pool, world
+
+
+async def test_created_object_has_defaults_and_what_the_server_owns() -> None:
+    async with world() as w:
+        made = await w.make(INSTANCES, instance(cpus=2))
+        assert made["spec"]["cpus"] == 2
+        assert made["spec"]["memory"] == "1Gi"
+        assert made["metadata"]["generation"] == 1
+        assert made["metadata"]["labels"] == {"nano/owner": "admin"}
+        assert made["metadata"]["finalizers"] == ["nano/instance"]
+        assert made["metadata"]["uid"]
+        assert (await w.call("GET", f"{INSTANCES}/web-1")).doc == made
+
+
+async def test_list_has_items_in_key_order_and_the_stores_revision() -> None:
+    async with world() as w:
+        for name in ("b", "a", "c"):
+            await w.make(INSTANCES, instance(name))
+        listed = (await w.call("GET", INSTANCES)).doc
+        assert listed["kind"] == "InstanceList"
+        assert listed["apiVersion"] == "nano/v1"
+        assert [one["metadata"]["name"] for one in listed["items"]] == ["a", "b", "c"]
+        assert listed["metadata"] == {"resourceVersion": str(w.store.committed)}
+        assert len((await w.call("GET", f"{NANO}/instances")).doc["items"]) == 3
+        assert (await w.call("GET", f"{NANO}/namespaces/team-a/instances")).doc["items"] == []
+
+
+async def test_put_replaces_the_spec_and_leaves_the_status() -> None:
+    async with world() as w:
+        made = await w.make(INSTANCES, instance(cpus=2))
+        await w.call("PATCH", f"{INSTANCES}/web-1/status", {"status": {"phase": "Running"}}, headers=MERGE)
+        made["spec"]["cpus"] = 3
+        made["metadata"].pop("resourceVersion")
+        made["status"] = {"phase": "Failed"}
+        put = await w.call("PUT", f"{INSTANCES}/web-1", made)
+        assert put.code == 200, put.raw
+        assert put.doc["spec"]["cpus"] == 3
+        assert put.doc["status"]["phase"] == "Running"
+        assert put.doc["metadata"]["generation"] == 2
+        assert put.doc["metadata"]["finalizers"] == ["nano/instance"]
+
+
+async def test_put_of_what_is_not_there_is_404_and_creates_nothing() -> None:
+    async with world() as w:
+        assert (await w.call("PUT", f"{INSTANCES}/web-1", instance())).code == 404
+        assert w.store.list("instances") == []
+
+
+async def test_status_write_ignores_the_spec_and_is_checked() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance(cpus=2))
+        change = {"spec": {"cpus": 9}, "status": {"phase": "Running", "host": "node-1"}}
+        patched = await w.call("PATCH", f"{INSTANCES}/web-1/status", change, headers=MERGE)
+        assert (patched.doc["spec"]["cpus"], patched.doc["status"]["host"]) == (2, "node-1")
+        assert patched.doc["metadata"]["generation"] == 1
+        bad = await w.call("PATCH", f"{INSTANCES}/web-1/status", {"status": {"phase": "Nice"}}, headers=MERGE)
+        assert bad.code == 422
+        assert bad.doc["details"]["causes"][0]["field"] == "status.phase"
+        assert (await w.call("GET", f"{INSTANCES}/web-1/status")).doc["status"]["phase"] == "Running"
+
+
+async def test_merge_patch_and_json_patch_change_one_field() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance(cpus=2))
+        merged = await w.call("PATCH", f"{INSTANCES}/web-1", {"metadata": {"labels": {"app": "web"}}}, headers=MERGE)
+        assert merged.doc["metadata"]["labels"] == {"app": "web", "nano/owner": "admin"}
+        ops = [{"op": "test", "path": "/spec/cpus", "value": 2}, {"op": "replace", "path": "/spec/cpus", "value": 4}]
+        patched = await w.call("PATCH", f"{INSTANCES}/web-1", ops, headers=JSON_PATCH)
+        assert patched.doc["spec"]["cpus"] == 4
+        assert (await w.call("PATCH", f"{INSTANCES}/web-1", ops, headers=JSON_PATCH)).code == 422
+
+
+@pytest.mark.parametrize("kind", ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "text/plain"])
+async def test_other_patches_are_415(kind: str) -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        refused = await w.call("PATCH", f"{INSTANCES}/web-1", {}, headers={"Content-Type": kind})
+        assert (refused.code, refused.doc["reason"]) == (415, "UnsupportedMediaType")
+
+
+async def test_write_that_changes_nothing_keeps_the_revision() -> None:
+    async with world() as w:
+        made = await w.make(INSTANCES, instance(cpus=2))
+        same = await w.call("PATCH", f"{INSTANCES}/web-1", {"spec": {"cpus": 2}}, headers=MERGE)
+        assert same.doc["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+async def test_stale_revision_is_a_conflict() -> None:
+    async with world() as w:
+        made = await w.make(INSTANCES, instance(cpus=2))
+        await w.call("PATCH", f"{INSTANCES}/web-1", {"spec": {"cpus": 3}}, headers=MERGE)
+        stale = await w.call("PUT", f"{INSTANCES}/web-1", made)
+        assert (stale.code, stale.doc["reason"]) == (409, "Conflict")
+        change = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+        assert (await w.call("PATCH", f"{INSTANCES}/web-1", change, headers=MERGE)).code == 409
+
+
+async def test_delete_waits_for_finalizers_and_answers_with_the_object() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        marked = await w.call("DELETE", f"{INSTANCES}/web-1", {"propagationPolicy": "Background"})
+        assert marked.doc["metadata"]["deletionTimestamp"]
+        assert (await w.call("PATCH", f"{INSTANCES}/web-1", {"metadata": {"finalizers": None}}, headers=MERGE)).code == 200
+        assert (await w.call("GET", f"{INSTANCES}/web-1")).code == 200, "the finalizers under nano/ are the server's"
+
+
+async def test_delete_without_finalizers_answers_success_with_the_uid() -> None:
+    async with world() as w:
+        made = await w.make(f"{NANO}/addresspools", pool())
+        gone = await w.call("DELETE", f"{NANO}/addresspools/lan")
+        assert (gone.code, gone.doc["status"]) == (200, "Success")
+        assert gone.doc["details"]["uid"] == made["metadata"]["uid"]
+        assert (await w.call("GET", f"{NANO}/addresspools/lan")).code == 404
+
+
+async def test_own_finalizers_can_be_given_and_taken() -> None:
+    async with world() as w:
+        doc = pool()
+        doc["metadata"]["finalizers"] = ["example/wait"]
+        await w.make(f"{NANO}/addresspools", doc)
+        assert (await w.call("DELETE", f"{NANO}/addresspools/lan")).doc["metadata"]["deletionTimestamp"]
+        change = {"metadata": {"finalizers": []}}
+        done = await w.call("PATCH", f"{NANO}/addresspools/lan", change, headers=MERGE)
+        assert (done.code, done.doc["status"]) == (200, "Success")
+
+
+async def test_delete_precondition_on_another_uid_is_a_conflict() -> None:
+    async with world() as w:
+        await w.make(f"{NANO}/addresspools", pool())
+        wrong = {"preconditions": {"uid": "11111111-1111-1111-1111-111111111111"}}
+        assert (await w.call("DELETE", f"{NANO}/addresspools/lan", wrong)).code == 409
+        assert (await w.call("GET", f"{NANO}/addresspools/lan")).code == 200
+
+
+async def test_collection_is_deleted_by_selector_all_or_nothing() -> None:
+    async with world() as w:
+        for name, app in (("a", "web"), ("b", "web"), ("c", "db")):
+            doc = instance(name, deletionProtection=name == "b")
+            doc["metadata"]["labels"] = {"app": app}
+            await w.make(INSTANCES, doc)
+        refused = await w.call("DELETE", f"{INSTANCES}?labelSelector=app%3Dweb")
+        assert refused.code == 409
+        assert not any(entry.deleting for _, entry in w.store.list("instances"))
+        await w.call("PATCH", f"{INSTANCES}/b", {"spec": {"deletionProtection": False}}, headers=MERGE)
+        assert (await w.call("DELETE", f"{INSTANCES}?labelSelector=app%3Dweb")).code == 200
+        assert [key.name for key, entry in w.store.list("instances") if entry.deleting] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("method", "doc"), [("POST", instance("new")), ("DELETE", None)])
+async def test_dry_run_answers_as_if_and_stores_nothing(method: str, doc: Any) -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        before = w.store.committed
+        path = INSTANCES if method == "POST" else f"{INSTANCES}/web-1"
+        said = await w.call(method, f"{path}?dryRun=All", doc)
+        assert said.code in (200, 201)
+        assert said.doc["metadata"]["uid"]
+        assert w.store.committed == before
+        assert [key.name for key, entry in w.store.list("instances") if not entry.deleting] == ["web-1"]
+
+
+async def test_dry_run_refuses_what_a_real_one_would() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        assert (await w.call("POST", f"{INSTANCES}?dryRun=All", instance())).code == 409
+        assert (await w.call("POST", f"{INSTANCES}?dryRun=Some", instance("x"))).code == 400
+        patched = await w.call("PATCH", f"{INSTANCES}/web-1?dryRun=All", {"spec": {"cpus": 7}}, headers=MERGE)
+        assert patched.doc["spec"]["cpus"] == 7
+        assert (await w.call("GET", f"{INSTANCES}/web-1")).doc["spec"]["cpus"] == 1
+
+
+async def test_generated_names_have_five_random_letters() -> None:
+    async with world() as w:
+        doc = instance()
+        doc["metadata"] = {"generateName": "web-"}
+        names = {(await w.make(INSTANCES, doc))["metadata"]["name"] for _ in range(3)}
+        assert len(names) == 3
+        assert {len(name) for name in names} == {9}
+
+
+async def test_unknown_field_is_refused_warned_of_or_ignored() -> None:
+    async with world() as w:
+        doc = instance("a", colour="red")
+        strict = await w.call("POST", INSTANCES, doc)
+        assert strict.code == 400
+        assert 'unknown field "spec.colour"' in strict.doc["message"]
+        warned = await w.call("POST", f"{INSTANCES}?fieldValidation=Warn", doc)
+        assert warned.code == 201
+        assert warned.warnings[0] == r'299 - "unknown field \"spec.colour\""'
+        assert "colour" not in warned.doc["spec"]
+        doc["metadata"]["name"] = "b"
+        ignored = await w.call("POST", f"{INSTANCES}?fieldValidation=Ignore", doc)
+        assert (ignored.code, [one for one in ignored.warnings if "colour" in one]) == (201, [])
+
+
+async def test_objects_travel_the_same_way_back() -> None:
+    async with world() as w:
+        made = await w.make(INSTANCES, instance(disks=[{"name": "system", "size": "20Gi"}]))
+        made["metadata"].pop("resourceVersion")
+        put = await w.call("PUT", f"{INSTANCES}/web-1", made)
+        assert put.doc["metadata"]["generation"] == 1
+        assert put.doc == (await w.call("GET", f"{INSTANCES}/web-1")).doc
