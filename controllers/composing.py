@@ -307,8 +307,8 @@ def _placement(
     )
 
 
-def followed(placement: PlacementSpec, instance: Instance) -> PlacementSpec:
-    """The Placement with all that may change while it lives, as the instance now wishes it."""
+def followed(placement: PlacementSpec, instance: Instance, world: World) -> PlacementSpec:
+    """The Placement with all that may change while it lives, as the instance and its address pools now wish it."""
     spec = instance.spec
     return placement.model_copy(
         update={
@@ -319,8 +319,17 @@ def followed(placement: PlacementSpec, instance: Instance) -> PlacementSpec:
             "hostname": hostname_of(instance),
             "cpu": spec.cpus,
             "memory": spec.memory,
+            "nics": tuple(_leased(nic, placement.instance_uid, world) for nic in placement.nics),
         }
     )
+
+
+def _leased(nic: PlacedNic, uid: str, world: World) -> PlacedNic:
+    """The card with the lease as its pool has it now; the address itself never changes."""
+    name = world.leases.pool_of(uid, nic.name)
+    pool = world.read(AddressPool, name) if name else None
+    lease = _lease(pool) if pool is not None else nic.lease
+    return nic if lease == nic.lease else nic.model_copy(update={"lease": lease})
 
 
 def hostname_of(instance: Instance) -> str:

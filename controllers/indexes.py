@@ -69,6 +69,7 @@ class Leases:
         self._held: dict[str, dict[int, str]] = defaultdict(dict)
         self._macs: dict[str, str] = {}
         self._by_uid: dict[str, set[Key]] = defaultdict(set)
+        self._cards: dict[tuple[str, str], str] = {}
         self._cursor: dict[str, int] = {}
 
     def apply(self, change: Change) -> None:
@@ -85,10 +86,12 @@ class Leases:
             self._held[row.address_pool][ip] = row.instance
             self._macs[row.mac] = row.instance
             self._by_uid[row.instance_uid].add(key)
+            self._cards[row.instance_uid, row.nic] = row.address_pool
             self._cursor[row.address_pool] = ip + 1
             return
         self._held[row.address_pool].pop(ip, None)
         self._macs.pop(row.mac, None)
+        self._cards.pop((row.instance_uid, row.nic), None)
         self._by_uid[row.instance_uid].discard(key)
         if not self._by_uid[row.instance_uid]:
             del self._by_uid[row.instance_uid]
@@ -104,6 +107,14 @@ class Leases:
     def mac_holder(self, mac: str) -> str | None:
         """NAMESPACE/NAME of the instance that has a MAC."""
         return self._macs.get(mac)
+
+    def pool_of(self, uid: str, nic: str) -> str:
+        """The pool that a card of an instance has its address from, or ""."""
+        return self._cards.get((uid, nic), "")
+
+    def holders(self, pool: str) -> set[str]:
+        """NAMESPACE/NAME of every instance with an address of the pool."""
+        return set(self._held.get(pool, {}).values())
 
     def of_instance(self, uid: str) -> list[Key]:
         """The Address objects of an instance."""

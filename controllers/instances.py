@@ -85,7 +85,7 @@ def _created(made: Composition) -> Iterator[Op]:
 
 def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
     ops: list[Op] = []
-    spec = followed(placement.spec, instance)
+    spec = followed(placement.spec, instance, world)
     if spec != placement.spec:
         placement = placement.model_copy(update={"spec": spec})
         ops.append(Update(placement.key, placement.to_json()))

@@ -15,6 +15,7 @@ from nanovirt.controllers.world import World
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import load
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.event import EVENT_SECONDS
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
@@ -24,7 +25,7 @@ from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
 
 WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
-SOON = 0.2
+SOON = 1.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
 
 
@@ -92,8 +93,9 @@ class Loops:
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
-        wakes_garbage = dict.fromkeys(every, self._orphaned)
-        yield Controller("garbage", of_any, frozenset(["events"]), frozenset(garbage.WRITES), wakes_garbage)
+        orphans = dict.fromkeys(every, self._orphaned) | {"events": _expires}
+        at_start = frozenset(["events", "placements", "volumes"])
+        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
 
     # --- what wakes whom ---
 
@@ -106,13 +108,16 @@ class Loops:
         return ()
 
     def _wakes_instances(self, change: Change) -> Iterator[Wake]:
-        """A Placement wakes its instance; a host whose silence begins or ends all of its own; freed room those that wait."""
+        """A Placement wakes its instance, a host whose silence begins or ends all of its own, room those that wait."""
         plural, entry = change.key.plural, change.after or change.before
         if plural == "placements" and entry is not None:
             yield Key("instances", change.key.namespace, entry.row.instance), 0.0
         if plural == "hosts" and _readiness(change.before) != _readiness(change.after):
             for key in self.world.loads.placements.get(change.key.name, ()):
                 yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
+        if plural == "addresspools" and _wish(change.before) != _wish(change.after):
+            for holder in self.world.leases.holders(change.key.name):
+                yield Key("instances", *holder.split("/")), 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):
             for key in tuple(self._waiting):
@@ -140,6 +145,11 @@ class Loops:
         if change.after is None and change.before is not None:
             for key in self.world.owners.dependents.get(change.before.uid, ()):
                 yield key, 0.0
+
+
+def _expires(change: Change) -> Iterator[Wake]:
+    if change.after is not None:
+        yield change.key, EVENT_SECONDS
 
 
 def _host_of(change: Change) -> Iterator[Wake]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
@@ -15,7 +15,7 @@ from nanovirt.controllers.queue import Queue
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreFailed
 from nanovirt.resources.kind import KINDS, Document, Key
-from nanovirt.resources.store import Change, Commit, Create, Delete, Expect, Half, Op, Store, Update
+from nanovirt.resources.store import Change, Commit, Create, Delete, Expect, Half, Op, Store, Ticket, Update
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,17 @@ class Controller:
     name: str
     plan: Callable[[Document | None, datetime], Iterator[Action]]
     kinds: frozenset[str]
+    """Plurals of the objects that it looks at whenever they change."""
     writes: frozenset[str]
     wakes: Mapping[str, Callable[[Change], Iterable[Wake]]]
     """By plural of what changed: the keys to look at, each after so many seconds."""
+    also: frozenset[str] = frozenset()
+    """Plurals of objects that it looks at once, when it starts."""
+
+    @property
+    def begins(self) -> frozenset[str]:
+        """Everything that is looked at when it starts."""
+        return self.kinds | self.also
 
 
 class Undeclared(Exception):
@@ -62,6 +70,7 @@ class Runtime:
         self._controller, self._store = controller, store
         self._queue: Queue[Key] = Queue()
         self._wake = asyncio.Event()
+        self._acting_on: Key | None = None
         self.planned = 0
         """How many plans were made: a settled world adds none."""
 
@@ -70,13 +79,18 @@ class Runtime:
         self._queue.add(key, time.monotonic(), delay)
         self._wake.set()
 
+    def _woken(self, key: Key, delay: float = 0.0) -> None:
+        """A plan says all that follows from what it saw, so its own writes do not wake it again."""
+        if key != self._acting_on:
+            self.add(key, delay)
+
     def _admitted(self, commit: Commit) -> None:
         for change in commit.changes:
             if change.key.plural in self._controller.kinds:
-                self.add(change.key)
+                self._woken(change.key)
             waker = self._controller.wakes.get(change.key.plural)
             for key, delay in waker(change) if waker else ():
-                self.add(key, delay)
+                self._woken(key, delay)
 
     @property
     def idle(self) -> bool:
@@ -88,7 +102,7 @@ class Runtime:
         """Look at every object once, then at what changes, for ever."""
         stop = self._store.subscribe(self._admitted, admitted=True)
         try:
-            for plural in self._controller.kinds:
+            for plural in self._controller.begins:
                 for key, _ in self._store.list(plural):
                     self.add(key)
             async with asyncio.TaskGroup() as workers:
@@ -131,6 +145,13 @@ class Runtime:
                 self._queue.add(key, time.monotonic(), after)
         self._wake.set()
 
+    def _staged(self, key: Key, ops: Sequence[Op]) -> Ticket:
+        self._acting_on = key
+        try:
+            return self._store.stage(ops, self._controller.name)
+        finally:
+            self._acting_on = None
+
     async def _reconcile(self, key: Key) -> float | None:
         """Plan and act once; the seconds after which to look again, if the plan says so."""
         entry = self._store.peek(key)
@@ -141,7 +162,7 @@ class Runtime:
             match action:
                 case Transact(ops):
                     check_writes(self._controller, ops)
-                    ticket = self._store.stage(ops, self._controller.name)
+                    ticket = self._staged(key, ops)
                     await ticket.durable()
                     log.info(
                         "committed",

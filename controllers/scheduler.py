@@ -35,7 +35,7 @@ class Refusal(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """A host as the scheduler sees it: made anew when the Host changes; `load` is counted on as placements are staged."""
+    """A host as the scheduler sees it, made anew when the Host changes; `load` goes on being counted."""
 
     name: str
     pool: str

@@ -26,7 +26,8 @@ class World:
         self.reports = reports
         self.loads, self.leases, self.owners = Loads(), Leases(), Owners()
         self._decoded: dict[Key, Document] = {}
-        self._slots: dict[str, list[Slot]] = {}
+        self._slots: dict[str, Slot] = {}
+        self._by_pool: dict[str, list[Slot]] = {}
         self._names: dict[str, dict[Key, None]] = {plural: {} for plural in KEPT}
         for plural in KINDS:
             for key, entry in store.list(plural):
@@ -43,7 +44,8 @@ class World:
         self.leases.apply(change)
         self.owners.apply(change)
         if change.key.plural == "hosts":
-            self._slots.clear()
+            self._slots.pop(change.key.name, None)
+            self._by_pool.clear()
         if change.key.plural in KEPT:
             known = self._names[change.key.plural]
             known.pop(change.key, None) if change.after is None else known.update({change.key: None})
@@ -71,11 +73,17 @@ class World:
 
     def slots(self, pool: str) -> list[Slot]:
         """The hosts of a compute pool as the scheduler sees them, in order of their names."""
-        if not self._slots:
-            for host in sorted(self.every(Host), key=lambda one: one.metadata.name):
-                one = slot(host, self.loads.of(host.metadata.name))
-                self._slots.setdefault(one.pool, []).append(one)
-        return self._slots.get(pool, [])
+        if not self._by_pool:
+            for key in sorted(self._names["hosts"]):
+                one = self._slots.get(key.name) or self._slot(key.name)
+                self._by_pool.setdefault(one.pool, []).append(one)
+        return self._by_pool.get(pool, [])
+
+    def _slot(self, name: str) -> Slot:
+        host = self.read(Host, name)
+        assert host is not None
+        made = self._slots[name] = slot(host, self.loads.of(name))
+        return made
 
     def there(self, key: Key, uid: str = "") -> bool:
         """Whether an object (with that uid) stands under the key."""

@@ -29,6 +29,7 @@ class AddressRow(NamedTuple):
     mac: str
     instance: str
     instance_uid: str
+    nic: str
 
 
 class Address(

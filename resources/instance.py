@@ -19,6 +19,13 @@ from nanovirt.resources.system_template import NicModel
 MIB = 2**20
 FINALIZER = "nano/instance"
 DEFAULT_NIC = "nic0"
+PLACED = {
+    "disks": "spec.disks",
+    "nics": "spec.nics",
+    "system_template": "spec.systemTemplate",
+    "scheduling": "spec.scheduling",
+}
+"""What cannot be changed yet once the instance has a host."""
 
 PowerState = Literal["Running", "Stopped", "Suspended"]
 RestartPolicy = Literal["OnFailure", "Always", "Never"]
@@ -203,6 +210,15 @@ class Instance(
             yield from _nic_problems(f"spec.nics[{index}]", nic)
         for index, disk in enumerate(spec.disks):
             yield from _disk_problems(f"spec.disks[{index}]", disk)
+
+    def changes_refused(self, before: Instance) -> Iterator[Cause]:
+        """A placed machine keeps its devices and its place until changing them is built."""
+        if not before.status.placement:
+            return
+        for field, alias in PLACED.items():
+            if getattr(self.spec, field) != getattr(before.spec, field):
+                params = {"what": f"changing {alias} of an instance that has a host"}
+                yield Cause(alias, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params)
 
 
 def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jsonpatch
 import jsonpointer
@@ -46,7 +46,7 @@ def operations(body: bytes) -> list[JSON]:
 
 
 def json_patch(doc: JSON, found: list[JSON]) -> JSON:
-    """`doc` after the operations, which it may be changed by; Invalid says which one does not fit, nothing is kept then."""
+    """`doc`, which is used up, after the operations. Invalid for the one that does not fit; TooLarge, Malformed."""
     result: Any = doc
     for index, one in enumerate(found):
         result = _operate(result, index, one)
@@ -61,16 +61,15 @@ def _operate(doc: Any, index: int, one: JSON) -> Any:
     if one.get("op") in ("add", "replace") and not str(one.get("path", "/")):
         raise Malformed(f"operation {index} replaces the whole object; use PUT for that")
     try:
-        return jsonpatch.JsonPatch([one]).apply(doc, in_place=True)
+        return jsonpatch.apply_patch(doc, cast(Any, [one]), in_place=True)
     except jsonpatch.JsonPatchTestFailed as error:
         raise Invalid(f"[{index}]", f"the test of {one.get('path')} failed: {_short(error)}") from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
         raise Invalid(f"[{index}]", f"cannot {one.get('op')} {one.get('path')}: {_short(error)}") from error
     except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
-        raise Invalid(f"[{index}]", f"{orjson.dumps(one)[:200].decode(errors='replace')} does not fit the object") from error
+        said = orjson.dumps(one)[:200].decode(errors="replace")
+        raise Invalid(f"[{index}]", f"{said} does not fit the object") from error
 
 
 def _short(error: Exception) -> str:
     return str(error)[:200]
-
-

@@ -132,10 +132,15 @@ class Universe:
     def _turn(self) -> int:
         count = 0
         for key in tuple(self.keys):
+            acted = False
             for action in self.planned(key):
                 if isinstance(action, Transact):
                     self.stage(*action.ops)
-                    count += 1
+                    acted = True
+            if acted:
+                again = [action for action in self.planned(key) if isinstance(action, Transact)]
+                assert not again, f"a plan says all that follows from what it saw, {key} had more to say: {again}"
+            count += acted
         return count
 
 
