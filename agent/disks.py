@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nanovirt.agent import qemu_img
-from nanovirt.agent.image_cache import ImageCache, cached, sync
+from nanovirt.agent.image_cache import FULL, ImageCache, cached, sync
 from nanovirt.agent.machine import NoRoom, SeenVolume
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacedVolume
@@ -128,7 +128,7 @@ def _seen(file: Path) -> SeenVolume | None:
 
 
 def _refused(file: Path, error: OSError) -> HypervisorError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in FULL:
         return NoRoom(str(file.parent))
     if error.errno == errno.ELOOP:
         return HypervisorError(f"{file} is a symbolic link, which is never followed")

@@ -107,19 +107,19 @@ def _legal(text: str) -> str:
     return text
 
 
-# --- the mark in the metadata ------------------------------------------------------------------------------------------
+# --- the mark in the metadata -----------------------------------------------------------------------------------------
 
 
-def mark_element(mark: Mark) -> Element:
+def mark_element(mark: Mark, tag: str = f"{{{NAMESPACE}}}placement") -> Element:
     """What stands in the metadata; `started` only when it is so."""
-    numbers = {"epoch": str(mark.epoch), "cpu": str(mark.cpu), "memory": str(mark.memory)}
+    numbers = {"epoch": str(mark.epoch), "cpu": str(mark.cpu), "memory": str(int(mark.memory))}
     once = {"started": "yes"} if mark.started else {}
-    return element(f"{{{NAMESPACE}}}placement", digest=mark.digest, **numbers, **once)
+    return element(tag, digest=mark.digest, **numbers, **once)
 
 
 def mark_text(mark: Mark) -> str:
-    """The element alone, as libvirt takes it to replace the one that is there."""
-    return tostring(mark_element(mark), encoding="unicode")
+    """The element alone, without the namespace, which libvirt adds when it puts it in the place of the one there."""
+    return tostring(mark_element(mark, "placement"), encoding="unicode")
 
 
 def read_mark(text: str) -> Mark:
@@ -138,7 +138,7 @@ def kept(definition: str, mark: Mark) -> Kept:
     return Kept("" if machine is None else machine.get("machine", ""), mark.started)
 
 
-# --- the machine -------------------------------------------------------------------------------------------------------
+# --- the machine ------------------------------------------------------------------------------------------------------
 
 
 def _system(domain: Domain, platform: Platform, kept: Kept) -> Element:
@@ -174,7 +174,7 @@ def _clock(domain: Domain) -> Element:
     return element("clock", *timers, offset="utc" if domain.clock == "Utc" else "localtime")
 
 
-# --- devices -----------------------------------------------------------------------------------------------------------
+# --- devices ----------------------------------------------------------------------------------------------------------
 
 
 def _devices(spec: PlacementSpec, platform: Platform) -> Iterator[Element]:

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
@@ -67,7 +67,7 @@ GONE: Final = (libvirt.libvirtError, RuntimeError)
 """What a connection says that has ended, and an event loop that has."""
 
 
-# --- threads and libvirt's own event loop ------------------------------------------------------------------------------
+# --- threads and libvirt's own event loop -----------------------------------------------------------------------------
 
 _events_lock = threading.Lock()
 _events_thread: list[threading.Thread] = []
@@ -119,7 +119,14 @@ def translated(error: libvirt.libvirtError) -> HypervisorError:
     return HypervisorError(f"libvirt: {error.get_error_message() or error}", error.get_error_code() or 0)
 
 
-# --- the connection ----------------------------------------------------------------------------------------------------
+class Qemu(NamedTuple):
+    """The QEMU that libvirt starts."""
+
+    version: str
+    kvm: bool
+
+
+# --- the connection ---------------------------------------------------------------------------------------------------
 
 
 class Hypervisor:
@@ -137,25 +144,29 @@ class Hypervisor:
         self._turns = asyncio.Semaphore(TURNS)
         self._connection: Any = None
         self._opening: asyncio.Future[Any] | None = None
+        self._qemu: asyncio.Future[Qemu] | None = None
         self._opened_at = self._retry_at = 0.0
         self._pause = RETRY_SECONDS[0]
         self._why = ""
 
     async def call(self, work: Callable[[Any], T], seconds: float = QUICK_SECONDS) -> T:
-        """Run `work(connection)` in a thread."""
+        """Run `work(connection)` in a thread when it is its turn."""
         async with self._turns:
-            connection = await self._connected()
-            try:
-                async with asyncio.timeout(seconds):
-                    return await _in_thread(lambda: work(connection))
-            except TimeoutError as error:
+            return await self._ask(work, seconds)
+
+    async def _ask(self, work: Callable[[Any], T], seconds: float) -> T:
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(seconds):
+                return await _in_thread(lambda: work(connection))
+        except TimeoutError as error:
+            self._drop(connection)
+            why = f"libvirt at {self.uri} did not answer within {seconds:g} s; is libvirtd stuck?"
+            raise HypervisorError(why) from error
+        except libvirt.libvirtError as error:
+            if not connection.isAlive():
                 self._drop(connection)
-                why = f"libvirt at {self.uri} did not answer within {seconds:g} s; is libvirtd stuck?"
-                raise HypervisorError(why) from error
-            except libvirt.libvirtError as error:
-                if not connection.isAlive():
-                    self._drop(connection)
-                raise translated(error) from error
+            raise translated(error) from error
 
     async def close(self) -> None:
         """End the connection; a call after this opens it again."""
@@ -191,7 +202,7 @@ class Hypervisor:
             return
         error = opening.exception()
         if error is None:
-            self._connection, self._pause = opening.result(), RETRY_SECONDS[0]
+            self._connection, self._qemu, self._pause = opening.result(), None, RETRY_SECONDS[0]
             self.heard("")
             return
         self._why = f"libvirt at {self.uri} cannot be reached: {error}"
@@ -220,13 +231,22 @@ class Hypervisor:
         """What would be started next, as XML, and its mark; ("", ...) if there is no such domain."""
         return await self.call(lambda connection: _definition(connection, uuid))
 
-    async def versions(self) -> tuple[str, str]:
-        """Of libvirt and of QEMU."""
-        return await self.call(_versions, LONG_SECONDS)
+    async def version(self) -> str:
+        """Of libvirt; answered at once, whatever else it is asked for at the moment."""
+        return await self._ask(lambda connection: dotted(connection.getLibVersion()), QUICK_SECONDS)
 
-    async def offers_kvm(self) -> bool:
-        """Whether libvirt's QEMU can use KVM."""
-        return await self.call(_offers_kvm, LONG_SECONDS)
+    async def qemu(self) -> Qemu:
+        """What libvirt knows of QEMU: seconds after an upgrade, since it examines it anew, else at once."""
+        connection = await self._connected()
+        if self._qemu is None or (self._qemu.done() and self._qemu.exception()):
+            self._qemu = _in_thread(lambda: _examined(connection))
+        try:
+            async with asyncio.timeout(LONG_SECONDS):
+                return await asyncio.shield(self._qemu)
+        except TimeoutError as error:
+            raise HypervisorError(f"libvirt at {self.uri} does not say what its QEMU can do") from error
+        except libvirt.libvirtError as error:
+            raise translated(error) from error
 
     # --- what can be done ---
 
@@ -266,7 +286,7 @@ def dotted(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-# --- in a thread, with a connection ------------------------------------------------------------------------------------
+# --- in a thread, with a connection -----------------------------------------------------------------------------------
 
 
 def _open(uri: str, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]) -> Any:
@@ -358,7 +378,7 @@ def _measured(domain: Any) -> tuple[int, int]:
 
 
 def _run(domain: Any, name: str, pids: Path) -> str:
-    """Which start this is: QEMU's process and when it began; if unreadable, a number that libvirtd may give out again."""
+    """Which start this is: QEMU's process and when it began; failing that, a number that may be given out again."""
     try:
         pid = int((pids / f"{name}.pid").read_text(encoding="ascii"))
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -374,18 +394,15 @@ def _definition(connection: Any, uuid: str) -> tuple[str, Mark]:
     return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
-def _versions(connection: Any) -> tuple[str, str]:
-    return dotted(connection.getLibVersion()), dotted(connection.getVersion())
-
-
-def _offers_kvm(connection: Any) -> bool:
+def _examined(connection: Any) -> Qemu:
+    version = dotted(connection.getVersion())
     try:
         connection.getDomainCapabilities(None, "x86_64", "q35", "kvm")
     except libvirt.libvirtError:
         if not connection.isAlive():
             raise
-        return False
-    return True
+        return Qemu(version, kvm=False)
+    return Qemu(version, kvm=True)
 
 
 def _define(connection: Any, xml: str) -> None:

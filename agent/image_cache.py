@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from nanovirt.agent import qemu_img
 from nanovirt.agent.machine import NoRoom
@@ -21,6 +22,8 @@ FOLDER_MODE = 0o711
 CONVERT_SECONDS = 60
 """Processor time of a conversion, besides one second for each PACE bytes."""
 PACE = 64 * 2**20
+FULL = {errno.ENOSPC, errno.EDQUOT}
+T = TypeVar("T")
 
 
 def cached(folder: Path, sha256: str) -> Path:
@@ -58,23 +61,21 @@ class ImageCache:
         return cached(self.folder, sha256).is_file()
 
     async def add(self, sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:
-        """Fetch, verify, inspect and convert, unless it is there. Raises HypervisorError, NoRoom, and what `fetch` raises."""
+        """Fetch, verify, inspect and convert, unless it is there. HypervisorError, NoRoom, and what `fetch` raises."""
         target = cached(self.folder, sha256)
         async with self._adding.setdefault(sha256, asyncio.Lock()):
             if self.has(sha256):
                 return
             fetched, made = target.with_suffix(".fetched"), target.with_suffix(".new")
             try:
-                await asyncio.to_thread(self._prepare)
-                await fetch(fetched)
-                await self._convert(fetched, sha256, made)
-                fetched.unlink()
-                await asyncio.to_thread(_settle, made, target)
-            except OSError as error:
-                raise self._refused(error) from error
+                await self._thread(self._prepare)
+                await self._fetch(fetch, fetched)
+                facts = await self._thread(lambda: _verified(fetched, sha256))
+                seconds = CONVERT_SECONDS + facts.virtual_size // PACE
+                await qemu_img.convert(fetched, facts.format, made, seconds)
+                await self._thread(lambda: _settle(made, target))
             finally:
-                for left in (fetched, made):
-                    left.unlink(missing_ok=True)
+                await asyncio.to_thread(_discard, fetched, made)
 
     def _prepare(self) -> None:
         make_folder(self.folder)
@@ -83,15 +84,22 @@ class ImageCache:
             for left in (*self.folder.glob("*.fetched"), *self.folder.glob("*.new")):
                 left.unlink()
 
-    async def _convert(self, fetched: Path, sha256: str, made: Path) -> None:
-        facts = await asyncio.to_thread(_verified, fetched, sha256)
-        seconds = CONVERT_SECONDS + facts.virtual_size // PACE
-        await qemu_img.convert(fetched, facts.format, made, seconds)
+    async def _fetch(self, fetch: Callable[[Path], Awaitable[None]], file: Path) -> None:
+        """What goes wrong while fetching is the fetcher's to say, but for a full disk."""
+        try:
+            await fetch(file)
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoRoom(str(self.folder)) from error
+            raise
 
-    def _refused(self, error: OSError) -> HypervisorError:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return NoRoom(str(self.folder))
-        return HypervisorError(f"the image cannot be kept in {self.folder}: {error.strerror}")
+    async def _thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoRoom(str(self.folder)) from error
+            raise HypervisorError(f"the image cannot be kept in {self.folder}: {error.strerror}") from error
 
 
 def _verified(file: Path, sha256: str) -> ImageFacts:
@@ -104,6 +112,11 @@ def _verified(file: Path, sha256: str) -> ImageFacts:
         return inspect(file)
     except Invalid as error:
         raise HypervisorError(f"the image {sha256} was refused: {error}") from error
+
+
+def _discard(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _settle(made: Path, target: Path) -> None:

@@ -15,20 +15,22 @@ from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.host import Versions
+from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
-from nanovirt.resources.report import HostFacts
+from nanovirt.resources.report import HostFacts, StorageFact
 
 Accelerator = Literal["kvm", "tcg"]
-FACTS_SECONDS = 5.0
-"""A storage path whose server is gone must not keep the report back for longer."""
+FACTS_SECONDS = 2.0
+"""What libvirt, and then the storage, may take from the report, which renews the host's lease."""
 
 
 class LibvirtMachine:
-    """A Machine of libvirt at `uri`; the image cache and the guests' serial logs are kept below `folder`.
+    """A Machine of libvirt at `uri`; the image cache and the guests' serial logs are kept in `folder`.
+
+    QEMU, which may run as another user, must be able to pass through to `folder`, which holds nothing else.
 
     `accelerator` "auto" takes KVM only where it really works. Volumes are accepted in the storage paths `storage` and
-    those that `facts` was ever asked about. `address` and `bridges` (all, if not given) are reported as they are.
+    those that `facts` was ever asked about. `address` is reported as it is; `network` shows the kernel's bridges.
     """
 
     def __init__(
@@ -37,53 +39,65 @@ class LibvirtMachine:
         uri: str = "qemu:///system",
         accelerator: Literal["auto", "kvm", "tcg"] = "auto",
         storage: Sequence[str] = (),
-        bridges: Sequence[str] | None = None,
         address: str = "",
+        network: Path = Path("/sys/class/net"),
     ) -> None:
         self.hypervisor = Hypervisor(uri)
         self.images = ImageCache(folder / "images")
         self.disks = Disks(self.images, storage)
         self.consoles = folder / "consoles"
-        self._wished = accelerator
-        self._bridges = bridges
         self._address = address
+        self._network = network
         self._accelerator: Accelerator | None = None if accelerator == "auto" else accelerator
-        self._versions: Versions | None = None
+        self._qemu = ""
 
     # --- what there is ---
 
     async def facts(self, paths: Sequence[str] = ()) -> HostFacts:
         """See Machine."""
         self.disks.admit(paths)
-        accelerator: Literal["", "kvm", "tcg"] = ""
-        versions, trouble = Versions(agent=host.agent_version(), kernel=os.uname().release), ""
-        try:
-            accelerator = await self.accelerator()
-            versions = await self._read_versions(versions)
-        except HypervisorError as error:
-            trouble = str(error)
-        storage = await asyncio.to_thread(host.storage, paths)
+        libvirt, trouble = await self._libvirt()
+        storage, capacity = await self._room(paths)
         return HostFacts(
             address=self._address,
-            accelerator=accelerator,
-            capacity=host.capacity(storage),
-            versions=versions,
+            accelerator=self._accelerator or "",
+            capacity=capacity,
+            versions=Versions(agent=host.agent_version(), libvirt=libvirt, qemu=self._qemu, kernel=os.uname().release),
             boot_id=host.boot_id(),
-            bridges=host.bridges() if self._bridges is None else tuple(self._bridges),
+            bridges=host.bridges(self._network),
             storage=storage,
             hypervisor_error=trouble,
         )
 
+    async def _libvirt(self) -> tuple[str, str]:
+        """Its version, and what is wrong with it. QEMU's version and the accelerator may be known only next time."""
+        version = ""
+        try:
+            async with asyncio.timeout(FACTS_SECONDS):
+                version = await self.hypervisor.version()
+                await self.accelerator()
+                self._qemu = (await self.hypervisor.qemu()).version
+        except TimeoutError:
+            return version, "" if version else f"libvirt did not answer within {FACTS_SECONDS:g} s; is libvirtd stuck?"
+        except HypervisorError as error:
+            return version, str(error)
+        return version, ""
+
+    async def _room(self, paths: Sequence[str]) -> tuple[tuple[StorageFact, ...], Amounts]:
+        try:
+            async with asyncio.timeout(FACTS_SECONDS):
+                storage = await asyncio.to_thread(host.storage, paths)
+                return storage, await asyncio.to_thread(host.capacity, storage)
+        except OSError as error:  # TimeoutError is one
+            why = error.strerror or f"one of the storage paths did not answer within {FACTS_SECONDS:g} s"
+            return tuple(StorageFact(path=path, error=why) for path in paths), host.capacity(())
+
     async def accelerator(self) -> Accelerator:
         """What machines run with. HypervisorError when libvirt has to be asked and does not answer."""
         if self._accelerator is None:
-            usable = host.kvm_usable() and await self.hypervisor.offers_kvm()
+            usable = await asyncio.to_thread(host.kvm_usable) and (await self.hypervisor.qemu()).kvm
             self._accelerator = "kvm" if usable else "tcg"
         return self._accelerator
-
-    async def _read_versions(self, known: Versions) -> Versions:
-        libvirt, qemu = await self.hypervisor.versions()
-        return known.model_copy(update={"libvirt": libvirt, "qemu": qemu})
 
     async def domains(self) -> Mapping[str, SeenDomain]:
         """See Machine."""
@@ -128,6 +142,7 @@ class LibvirtMachine:
 
     def _prepare(self) -> frozenset[Path]:
         try:
+            make_folder(self.consoles.parent)
             make_folder(self.consoles)
         except OSError as error:
             raise HypervisorError(f"{self.consoles} cannot be made: {error.strerror}") from error

@@ -25,13 +25,13 @@ FIREWALL_SECONDS = 30.0
 
 
 async def run_agent(host: str, machine: Machine, server: Server, folder: Path, bridges: tuple[str, ...] = ()) -> None:
-    """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent`.
+    """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent/machines`.
 
     `bridges` are served from the start; others as soon as a machine with a card there comes. Raises HypervisorError
     when its notes cannot be read.
     """
     leases = Bridges(bridges)
-    agent = Agent(host, machine, leases, FileMemories(folder / "agent"), server)
+    agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_guard())

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.fields import Time
-from nanovirt.resources.metadata import Model
 from nanovirt.resources.placement import Placement
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 Intent = Literal["Off", "Starting", "Started", "Held"]
 
 
-class Memory(Model):
+@dataclass(frozen=True, slots=True)
+class Memory:
     """One machine; written *before* the step that it is about.
 
     `intent` is what the agent was about to do, or did: Off (not started, or stopped by the agent: it starts whenever
@@ -34,7 +35,7 @@ class Memory(Model):
     intent: Intent = "Off"
     started: int = 0
     """How often the agent has started it."""
-    restart_at: Time | None = None
+    restart_at: datetime | None = None
     """The `at` of the newest restart that was carried out."""
     ended: str = ""
     detail: str = ""
@@ -48,6 +49,9 @@ class Memory(Model):
     """The files that it was started with: if one is missing, it is not made anew."""
     placement: Placement | None = None
     """The newest order, without its status: obeyed after a boot as long as the server is away."""
+
+
+_FORM = TypeAdapter(Memory)
 
 
 class Memories(Protocol):
@@ -97,7 +101,7 @@ class FileMemories:
 
     async def keep(self, uuid: str, memory: Memory) -> None:
         """See Memories."""
-        content = memory.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+        content = _FORM.dump_json(memory, by_alias=True, exclude_defaults=True)
         await asyncio.to_thread(self._write, uuid, content)
 
     async def forget(self, uuid: str) -> None:
@@ -140,7 +144,7 @@ class FileMemories:
 
 def _read(file: Path) -> Memory | None:
     try:
-        return Memory.model_validate_json(file.read_bytes())
+        return _FORM.validate_json(file.read_bytes())
     except ValidationError:
         file.replace(file.with_suffix(".unreadable"))
         log.exception("memory of a machine is unreadable; put aside", extra={"file": str(file)})

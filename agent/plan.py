@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nanovirt.agent import power
@@ -30,6 +30,7 @@ from nanovirt.agent.steps import (
 )
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
+UNTOLD = PlacementStatus()
 BRIDGE_SECONDS = 10.0
 """How often to look for a bridge that is missing."""
 
@@ -152,8 +153,8 @@ def accepted(wish: Wish, seen: Observed, memory: Memory) -> Memory:
     known = held is not None and _version(held) == _version(placement) and memory.epoch == placement.spec.epoch
     if known:
         return memory
-    kept = placement.model_copy(update={"status": PlacementStatus()})
-    return memory.model_copy(update={"epoch": placement.spec.epoch, "placement": kept})
+    kept = placement.model_copy(update={"status": UNTOLD})
+    return replace(memory, epoch=placement.spec.epoch, placement=kept)
 
 
 def _version(placement: Placement) -> tuple[str, int]:
@@ -161,9 +162,9 @@ def _version(placement: Placement) -> tuple[str, int]:
 
 
 def _recalled(memory: Memory, told: PlacementStatus) -> Memory:
+    memory = replace(memory, started=told.started, restart_at=told.restarted_at)
     shut_down = told.state == "Stopped" and told.reason == "GuestShutdown"
-    held = {"intent": "Held", "ended": "Shutdown"} if shut_down else {}
-    return memory.model_copy(update={"started": told.started, "restart_at": told.restarted_at, **held})
+    return replace(memory, intent="Held", ended="Shutdown") if shut_down else memory
 
 
 def _note(before: Memory, after: Memory) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nanovirt.agent.machine import SeenDomain
@@ -62,7 +62,7 @@ def due(restart: Restart | None, memory: Memory) -> bool:
 def _with(memory: Memory, **changes: Any) -> Memory:
     if all(getattr(memory, name) == value for name, value in changes.items()):
         return memory
-    return memory.model_copy(update=changes)
+    return replace(memory, **changes)
 
 
 def _files(spec: PlacementSpec) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ async def _run(argv: Argv, target: Path, seconds: float) -> None:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
         running = await asyncio.create_subprocess_exec(
-            *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment, umask=0o077
+            *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment
         )
     except OSError as error:
         raise HypervisorError(f"{argv[0]} cannot be run: {error.strerror}; install the package qemu-utils") from error

@@ -100,11 +100,15 @@ class Worker:
     def _look_again(self, after: float) -> None:
         """Wake at that time at the latest."""
         loop = asyncio.get_running_loop()
-        now, held = loop.time(), self._timer
-        if held is None or held.when() <= now or now + after < held.when():
+        at, held = loop.time() + after, self._timer
+        if held is None or at < held.when():
             if held is not None:
                 held.cancel()
-            self._timer = loop.call_at(now + after, self._wake.set)
+            self._timer = loop.call_at(at, self._alarm)
+
+    def _alarm(self) -> None:
+        self._timer = None
+        self._wake.set()
 
     # --- the loop ---
 

@@ -109,12 +109,13 @@ class Heart:
 
 
 async def _serve(options: Options) -> None:
-    """The server, with the agents that run in the same process."""
+    """The server, with the agents that run in the same process, until cancelled."""
     async with _control_plane(options) as heart, asyncio.TaskGroup() as group:
         if options.simulated_hosts:
             group.create_task(_simulated(heart, options.simulated_hosts))
         if options.agent:
             group.create_task(_agent_here(heart, options))
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -130,7 +131,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
 
     kinds()
     began = time.monotonic()
-    options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(options.data)
     pki = Pki(options.data, datetime.now(UTC))
     async with AsyncExitStack() as stack:
         sockets = [stack.enter_context(bind(port)) for port in (options.api_port, options.portal_port)]
@@ -185,6 +186,12 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
             api.close()
     finally:
         filing.cancel()
+
+
+def _make_folder(folder: Path) -> None:
+    """DIR can be passed through, so that QEMU's user reaches its volumes, but not read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
 
 
 async def _first_objects(store: Engine) -> None:
@@ -246,7 +253,7 @@ def _own_name() -> str:
 
 async def _agent_alone(options: Options) -> None:
     """The agent of this host, as its credentials file says."""
-    from nanovirt.agent.hypervisor import LibvirtMachine
+    from nanovirt.agent.libvirt_machine import LibvirtMachine
     from nanovirt.agent.main import run_agent
     from nanovirt.agent.server import ApiServer
     from nanovirt.resources.access import from_credentials_file
@@ -259,11 +266,30 @@ async def _agent_alone(options: Options) -> None:
     access = from_credentials_file(options.credentials)
     if options.server:
         access = replace(access, server=options.server.rstrip("/"))
-    machine = LibvirtMachine(options.libvirt_uri, options.accelerator, options.data.resolve() / "agent")
-    async with Client(access) as client, machine:
-        bridges = (options.bridge,) if options.bridge else ()
-        log.info("agent starts", extra={"host": host, "server": access.server, "libvirt": options.libvirt_uri})
-        await run_agent(host, machine, ApiServer(client, host), options.data.resolve(), bridges)
+    folder = options.data.resolve()
+    machine = LibvirtMachine(
+        folder / "agent", options.libvirt_uri, options.accelerator, address=_address_to(access.server)
+    )
+    bridges = (options.bridge,) if options.bridge else ()
+    log.info("agent starts", extra={"host": host, "server": access.server, "libvirt": options.libvirt_uri})
+    try:
+        async with Client(access) as client:
+            await run_agent(host, machine, ApiServer(client, host), folder, bridges)
+    finally:
+        await machine.close()
+
+
+def _address_to(server: str) -> str:
+    """The address of this machine by which it reaches the server (no packet is sent), or ""."""
+    from urllib.parse import urlsplit
+
+    url = urlsplit(server)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((url.hostname or "", url.port or 443))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from aiohttp import web
 from pydantic import ValidationError
 
+from nanovirt.portal.api.requests import body
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import dump, parse, path_text, trusted
 from nanovirt.resources.errors import Cause, Invalid
@@ -18,9 +19,6 @@ from nanovirt.resources.report import HeldPlacement, HostReport, ReportReply
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Commit, Entry, Store
-
-REPORT_MAX = 1024 * 1024
-"""Bytes of one report."""
 
 
 class Agents:
@@ -72,10 +70,7 @@ class Agents:
         """POST hosts/NAME/report: a HostReport in, a ReportReply out. Raises NotFound, Malformed, Invalid, TooLarge."""
         del subject  # whether it may report for this host has been decided at the door
         self._store.get(key)
-        body = await request.content.read(REPORT_MAX + 1) if request.can_read_body else b""
-        while len(body) <= REPORT_MAX and (more := await request.content.read(REPORT_MAX + 1 - len(body))):
-            body += more
-        report = read_report(body)
+        report = read_report(await body(request))
         self._reports.hear(key.name, report, self._clock())
         return web.Response(body=self.reply(key.name), content_type="application/json")
 
@@ -91,9 +86,9 @@ class Agents:
         return known
 
 
-def read_report(body: bytes) -> HostReport:
+def read_report(content: bytes) -> HostReport:
     """The report in a body; fields of a newer agent are ignored. Raises TooLarge, Malformed, Invalid."""
-    doc = parse(body, REPORT_MAX)
+    doc = parse(content)
     try:
         return HostReport.model_validate(doc)
     except ValidationError as error:

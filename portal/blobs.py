@@ -103,7 +103,7 @@ class Blobs:
         return [*self._blobs.iterdir(), *self.uploads.iterdir()]
 
     def unclaimed(self, files: Iterable[Path], hashes: Collection[str], uids: Collection[str]) -> list[Path]:
-        """Those that are blobs with none of the `hashes`, or arrived for none of the `uids`, or are unfinished copies."""
+        """Blobs with none of the `hashes`, what arrived for none of the `uids`, and copies that nobody finished."""
         return [path for path in files if not self._claimed(path, hashes, uids)]
 
     def _claimed(self, path: Path, hashes: Collection[str], uids: Collection[str]) -> bool:
@@ -168,7 +168,7 @@ def _seen(fd: int) -> Seen:
     if not stat.S_ISREG(found.st_mode):
         raise rejected("it is not an ordinary file; put the file itself there")
     if found.st_nlink > 1:
-        raise rejected("it has a second name (hard link) somewhere else; put a copy there")
+        raise rejected("the file has a second name (hard link) somewhere; put a copy there")
     return Seen(found.st_ino, found.st_size, found.st_mtime_ns)
 
 

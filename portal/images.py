@@ -43,7 +43,7 @@ class Library:
     def __init__(
         self, store: Store, reports: Reports, directory: Path, *, limit: int = LIMIT, reserve: int = RESERVE
     ) -> None:
-        """`directory` becomes the library's own; `limit`: bytes of one image; `reserve`: bytes left free on the disk."""
+        """`directory` becomes the library's own. `limit`: bytes of an image; `reserve`: bytes left free on the disk."""
         self._store, self._reports = store, reports
         self._blobs = Blobs(directory, limit=limit, reserve=reserve)
         self._changed = asyncio.Event()

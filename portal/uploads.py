@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -98,6 +98,7 @@ class Uploads:
                     f"bytes up to {asked.offset + (request.content_length or 0)} of {part.length} make no sense"
                 )
             await _go_on(request)
+            self._note(key, part)
             try:
                 await self._stream(request, part, key)
             finally:
@@ -155,27 +156,47 @@ class Uploads:
             return await asyncio.to_thread(self._begin, uid, total)
 
     async def _stream(self, request: web.BaseRequest, part: Part, key: Key) -> None:
-        at, came, told = part.offset, bytearray(), time.monotonic()
-        try:
-            while piece := await _next(request):
-                came += piece
-                if len(came) >= PIECE:
-                    full, came = bytes(came), bytearray()
-                    with _disk():
-                        await asyncio.to_thread(part.append, at, full)
-                    at += len(full)
+        at, told = part.offset, time.monotonic()
+        async with aclosing(_pieces(request)) as pieces:
+            async for piece in pieces:
+                with _disk():
+                    await _to_its_end(part.append, at, piece)
+                at += len(piece)
                 if time.monotonic() - told > NOTE_SECONDS:
                     told = time.monotonic()
                     self._note(key, part)
-        finally:
-            if came and at == part.offset:
-                with _disk():
-                    part.append(at, bytes(came))
 
     def _note(self, key: Key, part: Part) -> None:
         if self._store.peek(key) is not None:
             progress = ImageProgress(phase="Uploading", received=part.offset, total=part.length)
             self._reports.note_image(key, progress)
+
+
+async def _pieces(request: web.BaseRequest) -> AsyncGenerator[bytes, None]:
+    """The body in pieces that are worth a write; what came before the client went away comes before Unavailable."""
+    came = bytearray()
+    try:
+        while some := await _next(request):
+            came += some
+            if len(came) >= PIECE:
+                yield bytes(came)
+                came.clear()
+    except Unavailable:
+        if came:
+            yield bytes(came)
+        raise
+    if came:
+        yield bytes(came)
+
+
+async def _to_its_end(write: Callable[[int, bytes], None], at: int, piece: bytes) -> None:
+    """Run in a thread; a connection that breaks meanwhile lets the write end before anybody else may write."""
+    running = asyncio.get_running_loop().run_in_executor(None, write, at, piece)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 async def _next(request: web.BaseRequest) -> bytes:

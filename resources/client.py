@@ -267,8 +267,13 @@ class Client:
     async def _pieces(self, url: str) -> AsyncGenerator[tuple[bytes, int], None]:
         """Bytes as they come, each with the total that the server announced, or 0."""
         async with self._reply("GET", url, long=True) as reply:
-            async for piece in reply.content.iter_any():
-                yield piece, reply.content_length or 0
+            try:
+                async for piece in reply.content.iter_any():
+                    yield piece, reply.content_length or 0
+            finally:
+                # Whoever stops in the middle does not wait for the polite end of TLS with a peer that may be gone.
+                if reply.connection is not None and reply.connection.transport is not None:
+                    reply.connection.transport.abort()
 
     @asynccontextmanager
     async def _reply(

@@ -117,7 +117,7 @@ class InstanceSpec(Spec):
     boot_order: Annotated[tuple[str, ...], LATER] = ()
     qos: Annotated[dict[str, Any] | None, LATER] = None
     guest: Guest = Guest()
-    scheduling: Scheduling = Scheduling()
+    scheduling: Scheduling = Field(default_factory=Scheduling)
 
 
 class InstanceAddress(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -25,9 +26,12 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+_NOT_PLAIN = re.compile(r"[ ,()=!\n]")
+
+
 def _labels(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
-        if len(key) > 317 or len(text) > LABEL_VALUE_MAX or not key or any(c in text for c in " ,()=!\n"):
+        if len(key) > 317 or len(text) > LABEL_VALUE_MAX or not key or _NOT_PLAIN.search(text):
             raise ValueError(f"label {key[:60]!r}: a key of at most 317 and a value of at most 63 plain characters")
     return value
 

@@ -1,4 +1,4 @@
-"""What a write must respect beyond its own object: immutable fields, the system's kinds, references, addresses in use."""
+"""What a write must respect beyond its own object: immutable fields, system kinds, references, addresses in use."""
 
 from __future__ import annotations
 

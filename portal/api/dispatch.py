@@ -1,4 +1,4 @@
-"""The one entrance of the API: who asks, what the path means, and which verb answers; every refusal becomes a Status."""
+"""The one entrance of the API: who asks, what the path means, which verb answers; every refusal becomes a Status."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Api:
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store)
         self.reader = Reader(store, clock)
-        self.hub = Hub(store, clock, lambda: self.writer.active > 0)
+        self.hub = Hub(store, clock, lambda: self._writing > 0)
+        self._writing = 0
         self._watches = Watches(store, self.hub, clock)
         self._documents = Documents(version, hooks=self._hooks)
 
@@ -75,7 +76,7 @@ class Api:
         except NanoError as error:
             refused = refusal(error)
             if refused.status >= 500:
-                log.error("request failed", extra={"path": request.path, "why": str(error)})
+                log.exception("request failed", extra={"path": request.path}, exc_info=error)
             return refused
 
     async def _answer(self, request: web.BaseRequest) -> Reply:
@@ -87,7 +88,8 @@ class Api:
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
-            return await self._object(request, subject, paths.target(group_version, segments[2 if root == "api" else 3 :]))
+            target = paths.target(group_version, segments[2 if root == "api" else 3 :])
+            return await self._object(request, subject, target)
         page = self._pages.get((request.method, path))
         if page is not None:
             return await page(request)
@@ -115,6 +117,14 @@ class Api:
             raise Unknown
         if method == "GET":
             return await self._read(request, subject, target)
+        self._writing += 1
+        try:
+            return await self._write(request, subject, target)
+        finally:
+            self._writing -= 1
+
+    async def _write(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        method = request.method
         if target.key.name:
             return await self._change(request, subject, target)
         if method == "POST":
@@ -170,7 +180,7 @@ class Api:
         asked = options(request)
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
         found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
-        count = await self.writer.delete_all(subject, target, list(found), deletion)
+        count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
         return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
 
 

@@ -57,7 +57,8 @@ class Documents:
             case "openapi/v2":
                 return self._v2(request.headers.get("Accept", ""))
             case "":
-                return document({"paths": ["/api", "/api/v1", "/apis", f"/apis/{GROUP_VERSION}", "/openapi/v3", "/version"]})
+                known = ["/api", "/api/v1", "/apis", f"/apis/{GROUP_VERSION}", "/openapi/v2", "/openapi/v3", "/version"]
+                return document({"paths": known})
             case _:
                 return self._by_group(path)
 
@@ -94,7 +95,8 @@ class Documents:
                 return self._aggregated(path, version, kind)
         headers = {"Vary": "Accept"}
         if path == "api":
-            return reply(dump({"kind": "APIVersions", "versions": [CORE], "serverAddressByClientCIDRs": []}), headers=headers)
+            versions = {"kind": "APIVersions", "versions": [CORE], "serverAddressByClientCIDRs": []}
+            return reply(dump(versions), headers=headers)
         return reply(dump({"kind": "APIGroupList", "apiVersion": CORE, "groups": [_group()]}), headers=headers)
 
     def _aggregated(self, path: str, version: str, kind: str) -> web.Response:
@@ -104,7 +106,8 @@ class Documents:
             "metadata": {"name": GROUP} if path == "apis" else {},
             "versions": [{"version": V, "freshness": "Current", "resources": resources}],
         }
-        doc = {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": [item]}
+        doc: JSON = {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}}
+        doc["items"] = [item]
         return reply(dump(doc), headers={"Content-Type": kind, "Vary": "Accept"})
 
     def _discovered(self, facts: Facts) -> JSON:
@@ -156,7 +159,8 @@ class Documents:
 
     @cached_property
     def _v3(self) -> dict[str, bytes]:
-        return {one: dump(openapi.v3([cls.facts for cls in _kinds(one)], self._version)) for one in (CORE, GROUP_VERSION)}
+        facts = {one: [cls.facts for cls in _kinds(one)] for one in (CORE, GROUP_VERSION)}
+        return {one: dump(openapi.v3(kinds, self._version)) for one, kinds in facts.items()}
 
     @cached_property
     def _v3_index(self) -> JSON:

@@ -1,4 +1,4 @@
-"""The bytes of watch events: one JSON per line, encoded once for all watchers of the same shape, framed as an HTTP chunk."""
+"""The bytes of watch events: one JSON per line, encoded once for all watchers of a shape, framed as an HTTP chunk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shown(facts: Facts, entry: Entry, shape: Shape, now: datetime) -> bytes:
 
 
 def gone(before: Entry, rev: int) -> Entry:
-    """What a DELETED event shows: the last state, at the revision that took it away, so that a watch can resume there."""
+    """What a DELETED event shows: the last state, at the revision that removed it, so that a watch can resume there."""
     doc = load(before.raw)
     doc["metadata"]["resourceVersion"] = str(rev)
     return before._replace(raw=dump(doc), rev=rev)
@@ -47,7 +47,8 @@ def bookmark(facts: Facts, rev: int, shape: Shape, *, initial_end: bool = False)
         metadata["annotations"] = {INITIAL_END: "true"}
     if not shape.table:
         return line("BOOKMARK", dump({"kind": facts.kind, "apiVersion": facts.group_version, "metadata": metadata}))
-    doc: JSON = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": [], "rows": []}
+    doc: JSON = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    doc |= {"columnDefinitions": [], "rows": []}
     if initial_end:
         partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
         doc["rows"] = [{"cells": [], "object": partial}]

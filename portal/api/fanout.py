@@ -1,12 +1,12 @@
-"""Handing committed changes to watchers: grouped, encoded once, written to the transports in slices between other work."""
+"""Handing committed changes to watchers: grouped, encoded once, written to transports in slices between other work."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import islice
 from typing import NamedTuple
 
 from nanovirt.portal.api import events
@@ -21,8 +21,10 @@ from nanovirt.resources.store import Change, Commit, Entry, Store
 BUFFER_MAX = 4 * 1024 * 1024
 """Bytes that may wait for one watcher; a slower one is ended and has to list again."""
 CLOSE_SECONDS = 10
-SLICE, SLICE_BUSY = 100, 20
-"""Watchers served in one turn of the loop, and while somebody waits for a write."""
+SLICE_SECONDS, SLICE_BUSY_SECONDS = 0.001, 0.0001
+"""How long one turn of the loop may serve watchers (about 10 us each), and at least while somebody waits for a write."""
+BUSY_SHARE = 0.5
+"""Then a slice also gets so much of the time that all else took since the last one: a crowd of writers starves nobody."""
 TICK_SECONDS = 10.0
 BOOKMARK_TICKS, AGENT_BOOKMARK_TICKS = 3, 1
 
@@ -107,7 +109,7 @@ class Hub:
     """Follows the store and serves every open watch; needs the running loop, and no task of its own."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], busy: Callable[[], bool]) -> None:
-        """`busy`: whether a writer waits, so that slices should be small."""
+        """`busy`: whether somebody waits for a write, so that slices should be small."""
         self._clock, self._busy = clock, busy
         self._groups: dict[Interest, Group] = {}
         self._open: defaultdict[str, dict[Group, None]] = defaultdict(dict)
@@ -117,6 +119,7 @@ class Hub:
         self._sweep: Iterator[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._rested = 0.0
         self.told = store.committed
         self._unsubscribe = store.subscribe(self.hear)
 
@@ -203,7 +206,8 @@ class Hub:
         shape = group.interest.shape
         frame = encoded.get((word, shape))
         if frame is None:
-            frame = encoded[word, shape] = events.chunk(event_line(group.facts, change, word, rev, shape, self._clock()))
+            line = event_line(group.facts, change, word, rev, shape, self._clock())
+            frame = encoded[word, shape] = events.chunk(line)
         return frame
 
     def _put(self, group: Group, rev: int, frame: bytes) -> None:
@@ -220,12 +224,16 @@ class Hub:
     def _serve(self) -> None:
         """One slice: what comes up meanwhile (writers, readers) has its turn before the next."""
         assert self._sweep is not None
-        slice_ = SLICE_BUSY if self._busy() else SLICE
-        if sum(1 for _ in islice(self._sweep, slice_)) == slice_:
-            asyncio.get_running_loop().call_soon(self._serve)
-        else:
-            self._sweep = None
-            self._wake()
+        began = time.monotonic()
+        share = max(SLICE_BUSY_SECONDS, BUSY_SHARE * (began - self._rested)) if self._busy() else SLICE_SECONDS
+        until = began + min(share, SLICE_SECONDS)
+        for _ in self._sweep:
+            self._rested = time.monotonic()
+            if self._rested > until:
+                asyncio.get_running_loop().call_soon(self._serve)
+                return
+        self._sweep = None
+        self._wake()
 
     def _deliveries(self) -> Iterator[None]:
         while self._dirty:

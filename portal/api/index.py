@@ -1,4 +1,4 @@
-"""What admission must know about all objects at once, kept by following admitted commits: who refers to what, who holds what."""
+"""What admission must know of all objects at once, kept by following admitted commits: who refers to and holds what."""
 
 from __future__ import annotations
 
@@ -26,9 +26,18 @@ class Mention(NamedTuple):
 
 def mentions(facts: Facts, key: Key, doc: JSON) -> Iterator[Mention]:
     """Every reference of one object."""
-    for refers in facts.refers:
-        for field, written in _found(doc, _steps(refers.path), ""):
-            yield Mention(field, written, _target(refers, key, written))
+    spec = doc.get("spec") or {}
+    for refers, above, listed, below in _plan(facts.plural):
+        if not listed:
+            written = _at(spec, below)
+            if written:
+                yield Mention(refers.path, written, _target(refers, key, written))
+            continue
+        for at, item in enumerate(_at(spec, above) or ()):
+            written = _at(item, below)
+            if written:
+                field = f"{refers.path.partition('[]')[0]}[{at}].{'.'.join(below)}"
+                yield Mention(field, written, _target(refers, key, written))
 
 
 def _target(refers: Refers, key: Key, written: str) -> Key:
@@ -38,26 +47,19 @@ def _target(refers: Refers, key: Key, written: str) -> Key:
 
 
 @cache
-def _steps(path: str) -> tuple[tuple[str, bool], ...]:
-    """`spec.disks[].source` as (spec, no list), (disks, list), (source, no list)."""
-    return tuple((part.removesuffix("[]"), part.endswith("[]")) for part in path.split("."))
+def _plan(plural: str) -> tuple[tuple[Refers, tuple[str, ...], bool, tuple[str, ...]], ...]:
+    """Each reference with the path below spec to its list, whether there is one, and the path from there."""
+    steps = []
+    for refers in KINDS[plural].facts.refers:
+        above, listed, below = refers.path.removeprefix("spec.").rpartition("[].")
+        steps.append((refers, tuple(above.split(".")), bool(listed), tuple(below.split("."))))
+    return tuple(steps)
 
 
-def _found(node: Any, steps: tuple[tuple[str, bool], ...], field: str) -> Iterator[tuple[str, str]]:
-    if not steps:
-        if isinstance(node, str) and node:
-            yield field, node
-        return
-    (name, listed), rest = steps[0], steps[1:]
-    below = node.get(name) if isinstance(node, dict) else None
-    if below is None:
-        return
-    where = f"{field}.{name}" if field else name
-    if not listed:
-        yield from _found(below, rest, where)
-        return
-    for at, item in enumerate(below):
-        yield from _found(item, rest, f"{where}[{at}]")
+def _at(node: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        node = node.get(step) if node else None
+    return node
 
 
 def card_claims(doc: JSON) -> Iterator[tuple[str, str]]:
@@ -70,7 +72,7 @@ def card_claims(doc: JSON) -> Iterator[tuple[str, str]]:
 
 
 class Index:
-    """Counts and claims over the pending state; small, because names of users are looked up only when they are needed."""
+    """Counts and claims over the pending state; small, since names of users are looked up only when they are needed."""
 
     def __init__(self, store: Store) -> None:
         self.uses: Counter[Key] = Counter()
@@ -137,9 +139,11 @@ def _irrelevant(change: Change) -> bool:
 
 
 def _count(counter: Counter[Any], what: Any, sign: int) -> None:
-    counter[what] += sign
-    if not counter[what]:
-        del counter[what]
+    total = counter.get(what, 0) + sign
+    if total:
+        counter[what] = total
+    else:
+        counter.pop(what, None)
 
 
 def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int) -> None:

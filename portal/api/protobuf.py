@@ -86,7 +86,7 @@ def _map(entries: list[bytes]) -> dict[str, str]:
 
 
 def document(body: bytes) -> JSON:
-    """The document in an `application/vnd.kubernetes.protobuf` body. Raises UnsupportedMedia for kinds that need JSON."""
+    """The document in an `application/vnd.kubernetes.protobuf` body. UnsupportedMedia for kinds that need JSON."""
     if not body.startswith(MAGIC):
         raise Malformed("the body is no Kubernetes protobuf")
     unknown = _fields(body[len(MAGIC) :])

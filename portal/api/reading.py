@@ -1,4 +1,4 @@
-"""GET and LIST on the fast path: stored bytes are joined, labels and rows are asked, nothing is decoded for plain JSON."""
+"""GET and LIST on the fast path: stored bytes are joined, labels and rows are asked, plain JSON is never decoded."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from nanovirt.resources.codec import JSON, dump
 
 JSON_TYPE = "application/json"
 WARNING_MAX = 500
+UNPRINTABLE = re.compile(r"[^ -~]")
 SAFE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -39,8 +41,7 @@ def text(said: str, code: int = 200) -> web.Response:
 
 def warning_value(said: str) -> str:
     """The value of a Warning header (RFC 7234 section 5.5): quotes escaped, or clients drop it in silence."""
-    plain = "".join(one if " " <= one <= "~" else "?" for one in said[:WARNING_MAX])
-    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = UNPRINTABLE.sub("?", said[:WARNING_MAX]).replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{escaped}"'
 
 

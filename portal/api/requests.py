@@ -1,4 +1,4 @@
-"""Reading requests: bodies within limits, query parameters as real clients send them, and the shape that Accept asks for."""
+"""Reading requests: bodies within limits, query parameters as real clients send them, the shape that Accept wants."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def media_type(request: web.BaseRequest) -> str:
 
 
 async def body(request: web.BaseRequest, limit: int = BODY_MAX) -> bytes:
-    """The whole body. Raises UnsupportedMedia before reading what is encoded, TooLarge before reading what is too long."""
+    """The whole body. Raises UnsupportedMedia before reading what is encoded, TooLarge without reading to the end."""
     if "Content-Encoding" in request.headers:
         raise UnsupportedMedia("send the body as it is: Content-Encoding is not read here")
     if (request.content_length or 0) > limit:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.failures import failure
 from nanovirt.portal.api.replies import reply
 from nanovirt.resources.codec import dump
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KEEPALIVE_SECONDS = 75.0
 WORDS = {400: "BadRequest", 500: "InternalError", 504: "Timeout"}
 
@@ -30,7 +31,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Log as aiohttp does, and answer with a Status instead of its page; a bug tells its details to the log only."""
+        """Log as aiohttp does, and answer with a Status; a bug tells its details to the log only."""
         super().handle_error(request, status, exc, message)
         said = HTTPStatus(status).description or HTTPStatus(status).phrase
         response = reply(dump(failure(status, WORDS.get(status, "InternalError"), said, {})), status)
@@ -39,12 +40,16 @@ class Connection(RequestHandler):
 
 
 class ApiServer(web.Server):
-    """Makes a Connection per client; give it to `web.ServerRunner`."""
+    """Makes a Connection per client for `Api.handle` or what wraps it; give it to `web.ServerRunner`."""
 
-    def __init__(self, api: Api, **kwargs: Any) -> None:
+    def __init__(self, handle: Handler, **kwargs: Any) -> None:
         """Watches end with their client (handler_cancellation); bodies are never decompressed."""
-        settings: dict[str, Any] = {"auto_decompress": False, "access_log": None, "keepalive_timeout": KEEPALIVE_SECONDS}
-        super().__init__(api.handle, handler_cancellation=True, **(settings | kwargs))
+        settings: dict[str, Any] = {
+            "auto_decompress": False,
+            "access_log": None,
+            "keepalive_timeout": KEEPALIVE_SECONDS,
+        }
+        super().__init__(handle, handler_cancellation=True, **(settings | kwargs))
 
     def __call__(self) -> Connection:
         """A connection was accepted."""

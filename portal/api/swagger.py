@@ -1,4 +1,4 @@
-"""The OpenAPI 2.0 document in protobuf (gnostic `openapi.v2.Document`), the only form that kubectl before 1.27 reads."""
+"""The OpenAPI 2.0 document in protobuf (gnostic `openapi.v2.Document`), the only form kubectl before 1.27 reads."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _parameter(parameter: JSON) -> bytes:
     """A ParametersItem: in the body, in the query or in the path."""
     where, required = parameter["in"], bool(parameter.get("required"))
     if where == "body":
-        raw = piece(2, parameter["name"]) + piece(3, where) + piece(4, required) + piece(5, _schema(parameter["schema"]))
-        return piece(1, piece(1, raw))
+        schema = _schema(parameter["schema"])
+        return piece(1, piece(1, piece(2, parameter["name"]) + piece(3, where) + piece(4, required) + piece(5, schema)))
     raw = piece(1, required) + piece(2, where) + piece(3, parameter["description"]) + piece(4, parameter["name"])
     if where == "path":
         return piece(1, piece(2, piece(4, raw + piece(5, parameter["type"]))))
@@ -60,7 +60,8 @@ def _parameter(parameter: JSON) -> bytes:
 
 
 def _schema(schema: JSON) -> bytes:
-    parts = [piece(number, schema[word]) for number, word in ((1, "$ref"), (2, "format"), (4, "description")) if word in schema]
+    texts = ((1, "$ref"), (2, "format"), (4, "description"))
+    parts = [piece(number, schema[word]) for number, word in texts if word in schema]
     if "default" in schema:
         parts.append(piece(5, _any(schema["default"])))
     parts.append(_texts(19, schema.get("required", ())))

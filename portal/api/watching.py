@@ -78,7 +78,7 @@ class Watches:
         return True
 
     async def _catch_up(self, response: web.StreamResponse, group: Group, asked: Asked) -> int:
-        """Send what is there or was missed; returns, without having slept since, the revision that all of it reaches."""
+        """Send what is there or was missed; gives, without having slept since, the revision that all of it reaches."""
         revision = self._store.committed if asked.initial else asked.revision or 0
         if asked.initial:
             for piece in self._state(group):
@@ -91,13 +91,15 @@ class Watches:
             end = events.bookmark(group.facts, revision, group.interest.shape, initial_end=True)
             await response.write(end)
             if self._store.committed > revision:
-                return await self._catch_up(response, group, Asked(revision, initial=False, initial_end=False, seconds=0))
+                rest = Asked(revision, initial=False, initial_end=False, seconds=0)
+                return await self._catch_up(response, group, rest)
         return revision
 
     def _state(self, group: Group) -> Iterator[bytes]:
         """ADDED for all that is there now."""
         interest, now = group.interest, self._clock()
-        found = [entry for key, entry in self._store.list(interest.plural, interest.namespace) if group.wants(key, entry)]
+        listed = self._store.list(interest.plural, interest.namespace)
+        found = [entry for key, entry in listed if group.wants(key, entry)]
         return _pieces(events.line("ADDED", events.shown(group.facts, entry, interest.shape, now)) for entry in found)
 
     def _missed(self, group: Group, after: int, upto: int) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from nanovirt.portal.api import admission, strictness
@@ -48,8 +48,6 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.world = World(store, Index(store))
-        self.active = 0
-        """Writes between the end of staging and their reply."""
 
     async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
@@ -60,7 +58,6 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
-        _fits(stored)
         warnings += admission.admit(self.world, Wanted(key, made, stored))
         entries = await self._commit([Create(key, stored)], subject, options.dry)
         return Written(entries[0], None, warnings)
@@ -70,27 +67,27 @@ class Writer:
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
-        old = load(before.raw)
         doc = transform(before.raw)
         expect = _same_identity(target, doc, before)
         if target.subresource == "status":
-            return await self._change_status(subject, target, doc, before, old, expect, options)
+            return await self._change_status(subject, target, doc, before, expect, options)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
-        stored = made.to_json()
+        stored, old = made.to_json(), load(before.raw)
         admission.stamp_reserved(stored, old, subject.name)
-        _fits(stored)
+        if len(before.raw) > BODY_MAX // 2:
+            _fits(stored)
         warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))
         entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
         return Written(entries[0], before, warnings)
 
     async def _change_status(
-        self, subject: Subject, target: Target, doc: JSON, before: Entry, old: JSON, expect: int | None, options: Options
+        self, subject: Subject, target: Target, doc: JSON, before: Entry, expect: int | None, options: Options
     ) -> Written:
         if "status" not in target.cls.model_fields:
             raise NotAllowed(f"{target.facts.plural} have no status")
-        made = decode(target.cls, {**old, "status": doc.get("status") or {}})
+        made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
         stored = made.to_json()
         entries = await self._commit([Update(target.key, stored, Half.STATUS, expect)], subject, options.dry)
         return Written(entries[0], before, [])
@@ -106,13 +103,13 @@ class Writer:
         entries = await self._commit(ops, subject, deletion.dry)
         return Written(entries[-1], before, [])
 
-    async def delete_all(self, subject: Subject, target: Target, keys: list[tuple[Key, Entry]], deletion: Deletion) -> int:
-        """Delete all of `keys`, or none if one of them must stay. Gives how many."""
+    async def delete_all(self, subject: Subject, target: Target, found: Iterable[Key], deletion: Deletion) -> int:
+        """Delete all that was `found`, or nothing if one of them must stay. Gives how many."""
         authorize(subject, "deletecollection", target.key.plural, "", None)
         admission.refuse_system(target.cls)
         if target.key.plural == "namespaces":
             raise NotAllowed("namespaces are deleted one by one")
-        present = [key for key, _ in keys if self._store.peek(key) is not None]
+        present = [key for key in found if self._store.peek(key) is not None]
         for key in present:
             entry = self._store.peek(key)
             assert entry is not None
@@ -139,11 +136,7 @@ class Writer:
     async def _commit(self, ops: list[Op], subject: Subject, dry: bool) -> tuple[Entry | None, ...]:  # noqa: FBT001 - passed on
         ticket: Ticket = self._store.stage(ops, subject.name, dry=dry)
         if not dry:
-            self.active += 1
-            try:
-                await ticket.durable()
-            finally:
-                self.active -= 1
+            await ticket.durable()
         return ticket.outcome.entries
 
 

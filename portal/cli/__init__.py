@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +71,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
+            import difflib  # noqa: PLC0415 - commands that are right start sooner without it
+
             near = difflib.get_close_matches(args[0], known, 1)
             ctx.fail(f"there is no command {args[0]!r}" + (f"; do you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
 import orjson
+
+from nanovirt.portal.cli import tables
 
 JSON = dict[str, Any]
 
@@ -48,7 +51,9 @@ class Progress:
         if said == self._shown:
             return
         self._shown = said
-        click.echo(f"\r\x1b[K{said}" if self._live else said, err=True, nl=not self._live)
+        if self._live:
+            said = "\r\x1b[K" + tables.cut(said, shutil.get_terminal_size().columns - 1)
+        click.echo(said, err=True, nl=not self._live)
 
     def clear(self) -> None:
         """Leave the terminal as if nothing had been shown."""

@@ -12,7 +12,7 @@ from nanovirt.portal.cli import examples
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.portal.cli.waiting import Met, Seconds, until
+from nanovirt.portal.cli.waiting import Met, Seconds, condition, until
 
 JSON = dict[str, Any]
 Change = tuple[JSON | None, str]
@@ -124,13 +124,17 @@ def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
 
 
 def in_phase(phase: str) -> Met:
-    """Whether the machine has that phase, and its controller has seen the latest wish."""
+    """Whether the machine has that phase, since its controller saw the latest wish; a running one has to be Ready too.
+
+    Without Ready, one that is about to restart would count as running.
+    """
 
     def met(doc: JSON | None) -> bool:
-        if doc is None:
+        status = (doc or {}).get("status") or {}
+        if doc is None or status.get("phase") != phase:
             return False
-        status = doc.get("status") or {}
-        return status.get("phase") == phase and status.get("observedGeneration", 0) >= doc["metadata"]["generation"]
+        ready = phase != "Running" or condition(doc, "Ready").get("status") == "True"
+        return ready and int(status.get("observedGeneration", 0)) >= int(doc["metadata"]["generation"])
 
     return met
 

@@ -50,7 +50,7 @@ def _send(session: Session, target: Target, file: BinaryIO, total: int, advance:
     for start, piece in _pieces(file):
         digest.update(piece)
         end = start + len(piece)
-        if end > offset or not total:
+        if end > offset:
             rest = piece[max(0, offset - start) :]
             whole = digest.hexdigest() if end == total else ""
             asked = wire.query(offset=str(max(start, offset)), total=total, sha256=whole)

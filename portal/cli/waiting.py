@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import TimedOut, examples
+from nanovirt.portal.cli import TimedOut, examples, tables
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.output import Progress
@@ -19,6 +19,7 @@ from nanovirt.resources.errors import Expired, Malformed, NotFound, Rejected
 JSON = dict[str, Any]
 Met = Callable[[JSON | None], bool]
 STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(\d+|\*)\]|\[\?\(@\.(\w+)==[\"']([^\"']*)[\"']\)\]")
+TOLD_MAX = 160
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -193,10 +194,11 @@ def _waiting_for(waiting: dict[str, Target], last: dict[Target, JSON | None]) ->
 
 
 def _late(late: Sequence[Target], last: dict[Target, JSON | None], wish: str, timeout: float) -> str:
-    lines = [f"{target}: {explain(last.get(target))}" for target in late[:5]]
+    lines = [f"{target}: {tables.cut(explain(last.get(target)), TOLD_MAX)}" for target in late[:5]]
     more = [f"and {len(late) - 5} more"] if len(late) > 5 else []
     head = f"{wish} not reached after {timeout:g} s: "
-    return head + (lines[0] if len(late) == 1 else "\n  ".join([f"{len(late)} objects", *lines, *more]))
+    told = lines[0] if len(late) == 1 else "\n  ".join([f"{len(late)} objects", *lines, *more])
+    return f"{head}{told}\nMore: nanoctl why {late[0]}"
 
 
 def explain(doc: JSON | None) -> str:

@@ -70,26 +70,34 @@ def reasons(doc: JSON) -> Iterator[str]:
     conditions = (doc.get("status") or {}).get("conditions") or []
     yield click.style(summary(doc), bold=True)
     wrong = [one for one in conditions if _wrong(one)]
+    same: dict[tuple[str, str], list[JSON]] = {}
     for one in wrong:
-        refused = hosts_refused(one)
-        yield f"  {_lead(one)}{_said(one, listed=bool(refused))}"
-        yield from (f"    {line}" for line in refused)
-        if said := advice(one, doc):
-            yield f"    What to do: {said}."
+        same.setdefault((one.get("reason", ""), one.get("message", "")), []).append(one)
+    for alike in same.values():
+        yield from _told(alike, doc)
     if conditions and not wrong:
         yield "  Everything is as desired."
-    if not conditions:
-        yield "  No controller has looked at it yet; is the server's controller loop running?"
+    if not conditions and (doc.get("status") or {}).get("phase"):
+        yield "  No controller has looked at it yet."
+
+
+def _told(alike: list[JSON], doc: JSON) -> Iterator[str]:
+    """Conditions that say the same, in one paragraph."""
+    one = alike[0]
+    refused = hosts_refused(one)
+    since = age(one.get("lastTransitionTime", ""))
+    titles = " and ".join(condition["type"] for condition in alike)
+    yield f"  {titles}: {one['status']}" + (f" for {since}. " if since != "-" else ". ") + _said(one, listed=bool(refused))
+    yield from (f"    {line}" for line in refused)
+    if said := advice(one, doc):
+        yield f"    What to do: {said}."
 
 
 def _wrong(condition: JSON) -> bool:
+    if condition.get("reason") == "StoppedAsDesired":
+        return False
     bad_when_true = condition["type"] in ("RestartRequired", "Drifted", "Lost")
     return (condition["status"] == "True") is bad_when_true or condition["status"] == "Unknown"
-
-
-def _lead(condition: JSON) -> str:
-    since = age(condition.get("lastTransitionTime", ""))
-    return f"{condition['type']} is {condition['status']}" + (f" (for {since}): " if since != "-" else ": ")
 
 
 def summary(doc: JSON) -> str:
@@ -109,7 +117,7 @@ def summary(doc: JSON) -> str:
 def _said(condition: JSON, *, listed: bool) -> str:
     """The message; without its list of hosts when that follows as a table."""
     said = tables.printable(str(condition.get("message") or condition.get("reason")))
-    return said.replace(str(condition["params"]["hosts"]), "none of them", 1) if listed else said
+    return said.partition(": ")[0] + ":" if listed else said
 
 
 def hosts_refused(condition: JSON) -> list[str]:

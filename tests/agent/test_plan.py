@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from nanovirt.agent import power, telling
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
@@ -19,7 +20,6 @@ from nanovirt.agent.steps import (
     RemoveVolume,
     Resume,
     Serve,
-    ShutDown,
     Start,
     Undefine,
     Withhold,
@@ -302,7 +302,7 @@ def test_done_restart_is_told() -> None:
         ("Never", "Shutdown", False, ("Stopped", "GuestShutdown")),
     ],
 )
-def test_policy_says_what_follows_an_end(policy: str, how: str, starts: bool, expected: tuple[str, str]) -> None:  # noqa: FBT001 - a column of the table
+def test_policy_says_what_follows_an_end(policy: str, how: str, starts: bool, expected: tuple[str, str]) -> None:
     made = placement(restart_policy=policy)
     seen, memory = ended(how), knowing(made)
     assert ("Start" in names(decided(made, seen, memory))) is starts
@@ -545,7 +545,7 @@ def test_lease_is_told_until_the_next_start() -> None:
     assert fresh.nics[0].leased
     after_agent_restart = told(placement(), replace(ON, told=fresh), memory)
     assert after_agent_restart.nics[0].leased
-    restarted = memory.model_copy(update={"started": 2})
+    restarted = replace(memory, started=2)
     assert not told(placement(), replace(ON, told=fresh), restarted).nics[0].leased
 
 

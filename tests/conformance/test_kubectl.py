@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 
 from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.serving import ApiServer
-from nanovirt.portal.identity import ADMIN, Identities
+from nanovirt.portal.identity import ADMIN, Identities, Subject
 from nanovirt.portal.pki import Pki
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
@@ -85,16 +84,19 @@ async def cluster(directory: Path, version: str) -> AsyncIterator[Cluster]:
         committer = tasks.create_task(store.run())
         for name in ("default", "shared"):
             await transact(store, [Create(Key("namespaces", "", name), {"metadata": {"name": name}})], "start")
-        digests = {}
-        api = Api(store, lambda request: identities.identify(request))
-        runner = web.ServerRunner(ApiServer(api), shutdown_timeout=1)
+        known: list[Identities] = []  # the token is made when the port is known
+
+        def identify(request: web.BaseRequest) -> Subject:
+            return known[0].identify(request)
+
+        api = Api(store, identify)
+        runner = web.ServerRunner(ApiServer(api.handle), shutdown_timeout=1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=pki.tls_context(["127.0.0.1"]))
         await site.start()
         try:
             port = runner.addresses[0][1]
-            digests[pki.admin_access(f"https://127.0.0.1:{port}")] = ADMIN
-            identities = Identities(store, digests)
+            known.append(Identities(store, {pki.admin_access(f"https://127.0.0.1:{port}"): ADMIN}))
             yield Cluster(store, Kubectl(kubectl(version), directory / "admin.kubeconfig"))
         finally:
             api.close()
@@ -120,7 +122,9 @@ async def test_create_get_describe_delete(tmp_path: Path, version: str) -> None:
     async with cluster(tmp_path, version) as c:
         await c.run("create", "-f", "-", text=POOL)
         assert "instance.nano/web-1 created" in await c.run("create", "-f", "-", text=INSTANCE)
-        await c.status("web-1", phase="Running", host="node-1", addresses=[{"nic": "lan", "ip": "10.20.0.50", "mac": "x"}])
+        await c.status(
+            "web-1", phase="Running", host="node-1", addresses=[{"nic": "lan", "ip": "10.20.0.50", "mac": "x"}]
+        )
         head, row = lines(await c.run("get", "vm"))
         assert head == ["NAME", "PHASE", "HOST", "IP", "CPUS", "MEMORY", "AGE"]
         assert row[:6] == ["web-1", "Running", "node-1", "10.20.0.50", "2", "2Gi"]
@@ -129,14 +133,23 @@ async def test_create_get_describe_delete(tmp_path: Path, version: str) -> None:
         assert "team" not in await c.run("get", "inst", "-A")
         assert "web-1" in await c.run("get", "nano", "-A")
         assert "web-1" in await c.run("get", "inst", "-l", "app=web", "--show-labels")
-        assert "web-1" in await c.run("get", "inst", "-l", "app in (web,db)", "--field-selector", "status.phase=Running")
+        assert "web-1" in await c.run(
+            "get", "inst", "-l", "app in (web,db)", "--field-selector", "status.phase=Running"
+        )
         assert "web-1" not in await c.run("get", "inst", "--field-selector", "status.phase!=Running")
         assert await c.run("get", "inst", "-o", "jsonpath={.items[*].spec.cpus}") == "2"
         assert "status.nope" in await c.fails("get", "inst", "--field-selector", "status.nope=1")
         involved = {"kind": "Instance", "namespace": "default", "name": "web-1"}
         uid = (await c.object("inst", "web-1"))["metadata"]["uid"]
-        event = {"metadata": {"name": "e1", "namespace": "default"}, "type": "Normal", "reason": "Scheduled", "count": 1,
-                 "message": "Placed on node-1.", "involvedObject": {**involved, "uid": uid}, "lastTimestamp": "2026-11-22T06:00:00Z"}  # fmt: skip
+        event = {
+            "metadata": {"name": "e1", "namespace": "default"},
+            "involvedObject": {**involved, "uid": uid},
+            "type": "Normal",
+            "reason": "Scheduled",
+            "message": "Placed on node-1.",
+            "lastTimestamp": "2026-11-22T06:00:00Z",
+            "count": 1,
+        }
         await transact(c.store, [Create(Key("events", "default", "e1"), event)], "system:controllers")
         described = await c.run("describe", "instance", "web-1")
         assert "Placed on node-1." in described
@@ -155,7 +168,9 @@ async def test_apply_edit_and_patch(tmp_path: Path, version: str) -> None:
         changed = INSTANCE.replace("cpus: 2", "cpus: 3")
         assert "cpus: 3" in (await asyncio.to_thread(c.client.run, "diff", "-f", "-", input=changed, check=False))
         assert "configured" in await c.run("apply", "-f", "-", text=changed)
-        assert "configured" in await c.run("apply", "--dry-run=server", "-f", "-", text=changed.replace("cpus: 3", "cpus: 5"))
+        assert "configured" in await c.run(
+            "apply", "--dry-run=server", "-f", "-", text=changed.replace("cpus: 3", "cpus: 5")
+        )
         found = await c.object("inst", "web-1")
         assert (found["spec"]["cpus"], found["metadata"]["generation"]) == (3, 2)
         assert "patched" in await c.run("patch", "inst", "web-1", "--type=merge", "-p", '{"spec":{"cpus":4}}')
@@ -233,7 +248,10 @@ async def test_namespaces_and_rights(tmp_path: Path, version: str) -> None:
 async def test_long_lists_come_in_pages(tmp_path: Path, version: str) -> None:
     async with cluster(tmp_path, version) as c:
         for number in range(30):
-            spec = {"metadata": {"name": f"p-{number:02}", "namespace": "default"}, "spec": {"cpus": 1, "memory": "1Gi"}}
+            spec = {
+                "metadata": {"name": f"p-{number:02}", "namespace": "default"},
+                "spec": {"cpus": 1, "memory": "1Gi"},
+            }
             await transact(c.store, [Create(Key("instances", "default", f"p-{number:02}"), spec)], "test")
         rows = lines(await c.run("get", "inst", "--chunk-size=7"))
         assert [row[0] for row in rows[1:]] == [f"p-{number:02}" for number in range(30)]

@@ -73,6 +73,13 @@ class Guest:
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def wait_until_ready(self, *, starts: int = 1, seconds: float = 60) -> None:
+        """Returns when all its drivers are there, the power button's too, after so many starts."""
+        deadline = time.monotonic() + seconds
+        while self.console.read_text().count("nano-guest: ready") < starts:
+            assert time.monotonic() < deadline, f"{self.name} is not ready"
+            time.sleep(0.1)
+
     def wait_until_gone(self, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
         while self.virsh("list", "--name"):
@@ -137,10 +144,7 @@ def test_guest_obeys_its_agent_and_its_power_button(two_hosts: Bed, mini_guest: 
     give_addresses(two_hosts, guest)
     guest.start()
     first = wait_for_answer(two_hosts.client, guest.ip)
-    deadline = time.monotonic() + 30
-    while not guest.virsh("qemu-agent-command", guest.name, '{"execute": "guest-ping"}', check=False):
-        assert time.monotonic() < deadline, "no agent"
-        time.sleep(0.2)
+    guest.wait_until_ready()
     assert "Nano mini guest" in guest.virsh("qemu-agent-command", guest.name, '{"execute": "guest-get-osinfo"}')
 
     guest.virsh("set-user-password", guest.name, "root", "secret")
@@ -151,7 +155,7 @@ def test_guest_obeys_its_agent_and_its_power_button(two_hosts: Bed, mini_guest: 
         time.sleep(0.5)
     assert again.hostname == guest.name
 
-    time.sleep(3)  # the button's driver comes after the network
+    guest.wait_until_ready(starts=2)
     guest.virsh("shutdown", guest.name, "--mode", "acpi")
     guest.wait_until_gone()
 

@@ -36,10 +36,11 @@ def instance(name: str = "web-1", **spec: Any) -> JSON:
     return {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": name}, "spec": spec}
 
 
-def pool(name: str = "lan", subnet: str = "10.20.0.0/24", first: str = "10.20.0.50", last: str = "10.20.0.99") -> JSON:
-    """An AddressPool manifest."""
-    ranges = [{"name": "low", "first": first, "last": last}]
-    spec = {"subnet": subnet, "gateway": "10.20.0.1", "ranges": ranges, "reserved": ["10.20.0.60"]}
+def pool(name: str = "lan", subnet: str = "10.20.0.0/24", first: str = "", last: str = "") -> JSON:
+    """An AddressPool manifest; addresses .50 to .99 of the subnet, .60 reserved."""
+    net = subnet.partition("/")[0].rpartition(".")[0]
+    ranges = [{"name": "low", "first": first or f"{net}.50", "last": last or f"{net}.99"}]
+    spec = {"subnet": subnet, "gateway": f"{net}.1", "ranges": ranges, "reserved": [f"{net}.60"]}
     return {"apiVersion": "nano/v1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec}
 
 

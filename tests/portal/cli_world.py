@@ -121,7 +121,8 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
             socket_ = socket.create_server(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
             api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks)
-            runner = web.ServerRunner(web.Server(api.handle, access_log=None), shutdown_timeout=0.1)
+            server = web.Server(api.handle, access_log=None)
+            runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()
             try:
                 site = web.SockSite(runner, socket_, ssl_context=pki.tls_context())
@@ -130,6 +131,10 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
                 await stopping.wait()
             finally:
                 api.close()
+                for connection in server.connections:
+                    if connection.transport is not None:
+                        connection.transport.abort()
+                await asyncio.sleep(0.05)
                 await runner.cleanup()
             committer.cancel()
 

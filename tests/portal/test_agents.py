@@ -12,8 +12,9 @@ import orjson
 import pytest
 from aiohttp import ClientSession, web
 
-from nanovirt.portal.agents import REPORT_MAX, Agents, read_report
+from nanovirt.portal.agents import Agents, read_report
 from nanovirt.portal.identity import ADMIN
+from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Invalid, Malformed, NotFound, TooLarge
 from nanovirt.resources.kind import Key
@@ -63,7 +64,7 @@ async def test_report_is_heard_and_answered_over_http(channel: Channel) -> None:
             reply = ReportReply.model_validate_json(await response.read())
         async with client.post(f"http://127.0.0.1:{port}/h9", json=REPORT.to_json()) as response:
             assert await response.text() == "NotFound"
-        async with client.post(f"http://127.0.0.1:{port}/h1", data=io.BytesIO(b" " * (REPORT_MAX + 1))) as response:
+        async with client.post(f"http://127.0.0.1:{port}/h1", data=io.BytesIO(b" " * (BODY_MAX + 1))) as response:
             assert await response.text() == "RequestEntityTooLarge"
         async with client.post(f"http://127.0.0.1:{port}/h1") as response:
             assert await response.text() == "BadRequest"
@@ -131,7 +132,7 @@ async def test_deleted_host_is_forgotten(channel: Channel) -> None:
         (b'{"facts":{"capacity":{"cpus":1e999}}}', Malformed),
         (b'{"unclaimed":[{}]}', Invalid),
         (orjson.dumps({"unclaimed": [{"uuid": "u", "name": "n"}] * 10_001}), Invalid),
-        (b'{"sequence":1}' + b" " * REPORT_MAX, TooLarge),
+        (b'{"sequence":1}' + b" " * BODY_MAX, TooLarge),
     ],
 )
 def test_bad_report_is_refused(body: bytes, error: type[Exception]) -> None:

@@ -1,4 +1,4 @@
-"""Admission keeps the whole consistent: references, addresses in use, namespaces, and what the system alone may write."""
+"""Admission keeps the whole consistent: references, addresses in use, namespaces, what the system alone may write."""
 
 from typing import Any
 
@@ -205,7 +205,8 @@ def test_mentions_name_the_field_and_the_target() -> None:
 
 
 def test_claims_are_what_is_asked_for_by_name() -> None:
-    nics = [{"name": "a", "addressPool": "lan", "ip": "10.0.0.1"}, {"name": "b", "mac": "52:54:00:00:00:09"}, {"name": "c"}]
+    one = {"name": "a", "addressPool": "lan", "ip": "10.0.0.1"}
+    nics = [one, {"name": "b", "mac": "52:54:00:00:00:09"}, {"name": "c"}]
     assert list(card_claims({"spec": {"nics": nics}})) == [("ip", "lan.10.0.0.1"), ("mac", "52:54:00:00:00:09")]
 
 

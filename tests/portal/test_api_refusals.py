@@ -8,6 +8,7 @@ import pytest
 from tests.portal.api_world import INSTANCES, MERGE, NANO, instance, pool, world
 
 POOLS = f"{NANO}/addresspools"
+MULTICAST = "01:00:5e:00:00:01"
 DEEP = b'{"spec":' + b'{"a":' * 40 + b"1" + b"}" * 40 + b"}"
 
 BAD: list[tuple[str, str, Any, int, str]] = [
@@ -22,19 +23,25 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("wrong kind", INSTANCES, {**instance(), "kind": "Host"}, 400, ""),
     ("wrong apiVersion", INSTANCES, {**instance(), "apiVersion": "nano/v2"}, 400, ""),
     ("another namespace", INSTANCES, {"metadata": {"name": "a", "namespace": "team-a"}}, 400, ""),
-    ("namespace of a cluster-scoped kind", POOLS, {**pool(), "metadata": {"name": "lan", "namespace": "default"}}, 400, ""),
+    ("namespace of a cluster-scoped kind", POOLS, {"metadata": {"name": "lan", "namespace": "default"}}, 400, ""),
     ("metadata that is a text", INSTANCES, {"metadata": "x"}, 400, ""),
     ("no namespace in the path", f"{NANO}/instances", instance(), 405, ""),
     ("namespace that is not there", f"{NANO}/namespaces/gone/instances", instance(), 404, ""),
     ("unknown field", INSTANCES, instance(colour="red"), 400, "spec.colour"),
-    ("unknown field in a list", INSTANCES, instance(disks=[{"name": "a", "size": "1Gi", "x": 1}]), 400, "spec.disks[0].x"),
+    ("unknown field in a list", INSTANCES, instance(disks=[{"name": "a", "x": 1}]), 400, "spec.disks[0].x"),
     ("negative cpus", INSTANCES, instance(cpus=-1), 422, "spec.cpus"),
     ("wrong unit", INSTANCES, instance(memory="4Gigs"), 422, "spec.memory"),
     ("negative size", INSTANCES, instance(disks=[{"name": "a", "size": "-1Gi"}]), 422, "spec.disks[0].size"),
     ("unknown enum", INSTANCES, instance(powerState="Sleeping"), 422, "spec.powerState"),
     ("not built yet", INSTANCES, instance(powerState="Suspended"), 422, "spec.powerState"),
     ("disk named twice", INSTANCES, instance(disks=[{"name": "a", "size": "1Gi"}] * 2), 422, "spec.disks[1].name"),
-    ("multicast MAC", INSTANCES, instance(nics=[{"name": "a", "network": "x", "mac": "01:00:5e:00:00:01"}]), 422, "spec.nics[0].mac"),
+    (
+        "multicast MAC",
+        INSTANCES,
+        instance(nics=[{"name": "a", "network": "x", "mac": MULTICAST}]),
+        422,
+        "spec.nics[0].mac",
+    ),
     ("label with a blank", INSTANCES, {"metadata": {"name": "a", "labels": {"a": "b c"}}}, 422, "metadata.labels"),
     ("range outside the subnet", POOLS, pool(last="10.21.0.9"), 422, "spec.ranges[0].last"),
     ("range reversed", POOLS, pool(first="10.20.0.90", last="10.20.0.80"), 422, "spec.ranges[0]"),

@@ -77,7 +77,9 @@ async def test_merge_patch_and_json_patch_change_one_field() -> None:
         assert (await w.call("PATCH", f"{INSTANCES}/web-1", ops, headers=JSON_PATCH)).code == 422
 
 
-@pytest.mark.parametrize("kind", ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "text/plain"])
+@pytest.mark.parametrize(
+    "kind", ["application/strategic-merge-patch+json", "application/apply-patch+yaml", "text/plain"]
+)
 async def test_other_patches_are_415(kind: str) -> None:
     async with world() as w:
         await w.make(INSTANCES, instance())
@@ -107,7 +109,8 @@ async def test_delete_waits_for_finalizers_and_answers_with_the_object() -> None
         await w.make(INSTANCES, instance())
         marked = await w.call("DELETE", f"{INSTANCES}/web-1", {"propagationPolicy": "Background"})
         assert marked.doc["metadata"]["deletionTimestamp"]
-        assert (await w.call("PATCH", f"{INSTANCES}/web-1", {"metadata": {"finalizers": None}}, headers=MERGE)).code == 200
+        change = {"metadata": {"finalizers": None}}
+        assert (await w.call("PATCH", f"{INSTANCES}/web-1", change, headers=MERGE)).code == 200
         assert (await w.call("GET", f"{INSTANCES}/web-1")).code == 200, "the finalizers under nano/ are the server's"
 
 
@@ -126,7 +129,7 @@ async def test_own_finalizers_can_be_given_and_taken() -> None:
         doc["metadata"]["finalizers"] = ["example/wait"]
         await w.make(f"{NANO}/addresspools", doc)
         assert (await w.call("DELETE", f"{NANO}/addresspools/lan")).doc["metadata"]["deletionTimestamp"]
-        change = {"metadata": {"finalizers": []}}
+        change: Any = {"metadata": {"finalizers": []}}
         done = await w.call("PATCH", f"{NANO}/addresspools/lan", change, headers=MERGE)
         assert (done.code, done.doc["status"]) == (200, "Success")
 

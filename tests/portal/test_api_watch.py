@@ -79,12 +79,11 @@ async def test_field_selectors_are_decided_by_row_and_by_name() -> None:
 
 
 async def test_other_namespaces_and_kinds_are_not_told() -> None:
-    async with world() as w:
-        async with w.watch(INSTANCES) as watch:
-            await w.make(f"{NANO}/namespaces/team-a/instances", instance("far"))
-            await w.make(f"{NANO}/addresspools", pool())
-            await w.make(INSTANCES, instance("near"))
-            assert await watch.take(1) == [("ADDED", "near")]
+    async with world() as w, w.watch(INSTANCES) as watch:
+        await w.make(f"{NANO}/namespaces/team-a/instances", instance("far"))
+        await w.make(f"{NANO}/addresspools", pool())
+        await w.make(INSTANCES, instance("near"))
+        assert await watch.take(1) == [("ADDED", "near")]
 
 
 async def test_history_that_is_gone_is_a_410_event() -> None:
@@ -182,15 +181,14 @@ async def test_table_events_are_tables_of_one_row() -> None:
 
 
 async def test_commits_of_one_revision_arrive_together_and_in_order() -> None:
-    async with world() as w:
-        async with w.watch(INSTANCES) as watch:
-            async with asyncio.TaskGroup() as tasks:
-                for number in range(50):
-                    tasks.create_task(w.make(INSTANCES, instance(f"web-{number}")))
-            events = [await watch.next() for _ in range(50)]
-            revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
-            assert revisions == sorted(revisions)
-            assert len(set(revisions)) == 50
+    async with world() as w, w.watch(INSTANCES) as watch:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(50):
+                tasks.create_task(w.make(INSTANCES, instance(f"web-{number}")))
+        events = [await watch.next() for _ in range(50)]
+        revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
+        assert revisions == sorted(revisions)
+        assert len(set(revisions)) == 50
 
 
 async def test_watch_opened_amid_writes_misses_and_repeats_nothing() -> None:

@@ -39,7 +39,7 @@ from tests.portal.cli_world import Cluster, cluster
 
 JSON = dict[str, Any]
 BYTES = bytes(range(256)) * 20_000
-QUICK = Patience(connect=2, request=5, silence=2)
+QUICK = Patience(connect=2, request=5, silence=8)
 
 
 async def _image(request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
@@ -76,17 +76,22 @@ def node(name: str, **labels: str) -> JSON:
 
 
 async def test_an_object_is_created_read_changed_and_deleted(client: Client) -> None:
-    made = await client.create(instance("life"))
-    assert made["metadata"]["namespace"] == "default"
-    assert (await client.get(key("life")))["metadata"]["uid"] == made["metadata"]["uid"]
-    patched = await client.patch(key("life"), {"spec": {"cpus": 3}})
-    assert patched["spec"]["cpus"] == 3
-    patched = await client.patch(key("life"), [{"op": "replace", "path": "/spec/cpus", "value": 4}], kind="json")
-    replaced = await client.replace(patched | {"spec": patched["spec"] | {"cpus": 5}})
+    life = Key("hosts", "", "life")
+    made = await client.create(node("life"))
+    assert (await client.get(life))["metadata"]["uid"] == made["metadata"]["uid"]
+    patched = await client.patch(life, {"spec": {"enabled": False}})
+    assert patched["spec"]["enabled"] is False
+    patched = await client.patch(life, [{"op": "replace", "path": "/spec/enabled", "value": True}], kind="json")
+    replaced = await client.replace(patched | {"spec": patched["spec"] | {"description": "the last one"}})
     assert replaced["metadata"]["generation"] == 4
-    await client.delete(key("life"))
-    with pytest.raises(NotFound, match=r'instances\.nano "life" not found'):
-        await client.get(key("life"))
+    assert (await client.delete(life))["kind"] == "Status"
+    with pytest.raises(NotFound, match=r'hosts\.nano "life" not found'):
+        await client.get(life)
+
+
+async def test_a_deletion_that_must_wait_returns_the_object(client: Client) -> None:
+    await client.create(instance("slow"))
+    assert (await client.delete(key("slow")))["metadata"]["deletionTimestamp"]
 
 
 async def test_the_status_half_is_written_by_itself(client: Client) -> None:
@@ -152,15 +157,22 @@ async def test_no_server_is_unreachable_and_not_a_surprise() -> None:
 
 
 async def test_a_server_that_says_nothing_is_given_up() -> None:
+    left = asyncio.Event()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        while await reader.read(4096):
+            pass
         writer.close()
+        await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, Client(Credentials(f"http://127.0.0.1:{port}"), Patience(1, 0.2, 1)) as client:
-        with pytest.raises(StoreUnreachable, match="in time"):
-            await client.get(key("any"))
+    async with server:
+        async with Client(Credentials(f"http://127.0.0.1:{port}"), Patience(1, 0.2, 1)) as client:
+            with pytest.raises(StoreUnreachable, match="in time"):
+                await client.get(key("any"))
+        await left.wait()
 
 
 async def test_bytes_are_streamed_and_hashed(client: Client) -> None:
@@ -240,7 +252,9 @@ class Wire:
             yield self
         finally:
             server.close()
-            self.cut()
+            while self.open:
+                self.cut()
+                await asyncio.sleep(0.01)
 
     def cut(self) -> None:
         for writer in self.open:
@@ -248,14 +262,18 @@ class Wire:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = urlsplit(self.to)
-        back, forth = await asyncio.open_connection(there.hostname, there.port)
-        self.open |= {writer, forth}
+        self.open.add(writer)
         try:
+            back, forth = await asyncio.open_connection(there.hostname, there.port)
+            self.open.add(forth)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._copy(reader, forth))
                 both.create_task(self._copy(back, writer))
+            self.open.discard(forth)
+        except OSError:
+            writer.transport.abort()
         finally:
-            self.open -= {writer, forth}
+            self.open.discard(writer)
 
     async def _copy(self, source: asyncio.StreamReader, goal: asyncio.StreamWriter) -> None:
         try:

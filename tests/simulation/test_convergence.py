@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.plan import digest
 from nanovirt.resources.placement import Placement
@@ -85,7 +87,7 @@ def started_from(before: list[Change]) -> World:
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("deaf", [False, True])
-def test_kill_between_any_two_steps_changes_nothing(name: str, deaf: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_kill_between_any_two_steps_changes_nothing(name: str, deaf: bool) -> None:
     before, changes, starts = CHANGES[name]
     for kill_after in range(40):
         world = started_from(before)
@@ -160,13 +162,13 @@ EVENTS = st.one_of(
 )
 
 
-def ordered(fields: dict[str, Any], generation: int, **more: Any) -> Placement:
-    asked = fields["restart"]
-    return placement(generation=generation, **{**fields, "restart": asked and {"at": at(asked[0]), "mode": asked[1]}, **more})
+def ordered(fields: dict[str, Any], generation: int) -> Placement:
+    order = fields["restart"] and {"at": at(fields["restart"][0]), "mode": fields["restart"][1]}
+    return placement(generation=generation, **{**fields, "restart": order})
 
 
 class Story:
-    """A world to which things happen; counts how often the machine ended, since every start but the first needs an end."""
+    """A world to which things happen; it counts ends of the machine, since each start but the first needs one."""
 
     def __init__(self) -> None:
         self.world = World(UUID)
@@ -206,14 +208,14 @@ class Story:
                     return
                 world.host.memories.kept.clear()
                 world.kill()
+            case _:
+                raise AssertionError(event)
 
     def counted(self, work: Callable[[], object]) -> None:
         """The agent ends it itself when it stops or restarts it: each such run ends once."""
         before, was_on = self.world.starts, self.world.on
-        try:
+        with contextlib.suppress(Killed):
             work()
-        except Killed:
-            pass
         started = self.world.starts - before
         self.ends += was_on + started - self.world.on
 

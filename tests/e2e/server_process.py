@@ -1,0 +1,279 @@
+"""A server in a process of its own, with its own folder and ports, that tests start, kill and restart as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from nanovirt.resources import access, kubeconfig
+from nanovirt.resources.client import Client, Patience
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.kind import Key
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = ROOT / "manifests"
+NANOCTL = [sys.executable, "-m", "nanovirt.portal"]
+PATIENT = 120.0
+"""Seconds: what takes longer on a busy machine has failed."""
+TAIL = 80
+"""Lines of the log that a failure shows."""
+
+
+class ServerProcess:
+    """`nanoctl server` with `options`: dead until `start`, and again after `kill` or `stop`; the folder stays."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.log = folder.with_name(f"{folder.name}.log")
+        self.api_port, self.portal_port = free_port(), free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._shown = 0
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return f"https://127.0.0.1:{self.api_port}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Of the administrator; there as soon as the server is ready."""
+        return self.folder / "admin.kubeconfig"
+
+    @property
+    def pid(self) -> int:
+        """The process; AssertionError when there is none."""
+        assert self._process is not None
+        return self._process.pid
+
+    # --- life and death ---
+
+    def begin(self) -> None:
+        """Start the process; call it from the main thread, with which it ends at the latest."""
+        assert self._process is None
+        ports = ["--api-port", str(self.api_port), "--portal-port", str(self.portal_port)]
+        dies_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
+        command = [*dies_with_us, *NANOCTL, "server", "--data", str(self.folder), *ports, *self._options]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
+
+    def wait_ready(self) -> None:
+        """Block until /readyz answers ok; AssertionError when it ends, or takes too long."""
+        until = time.monotonic() + PATIENT
+        while not self._is_ready():
+            assert self.alive, f"the server ended with {self._process and self._process.returncode}"
+            assert time.monotonic() < until, "the server does not become ready"
+            time.sleep(0.05)
+
+    def start(self) -> None:
+        """Begin, and block until it is ready."""
+        self.begin()
+        self.wait_ready()
+
+    async def restart(self) -> None:
+        """Begin again after a death, while agents in this process go on."""
+        self.begin()
+        await asyncio.to_thread(self.wait_ready)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self) -> int:
+        """Block until the process has ended; its exit code, negative for a signal."""
+        assert self._process is not None
+        code = self._process.wait(PATIENT)
+        self._process = None
+        return code
+
+    def kill(self) -> None:
+        """End it as a power cut does (kill -9); nothing happens when it has ended already."""
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
+
+    def stop(self) -> int:
+        """Ask it to end, as an init system does (SIGTERM); its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    # --- asking it ---
+
+    def client(self) -> Client:
+        """A client with all rights; to be closed by whoever asks for it."""
+        return Client(kubeconfig.from_kubeconfig(self.kubeconfig), Patience(request=PATIENT))
+
+    def nanoctl(self, *arguments: str | Path) -> str:
+        """What a command of the administrator prints; AssertionError, with what it complains of, when it fails."""
+        env = {**os.environ, "NANO_KUBECONFIG": str(self.kubeconfig)}
+        command = [*NANOCTL, *map(str, arguments)]
+        done = subprocess.run(
+            command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=PATIENT, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, f"{' '.join(command[2:])}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def host_credentials(self, name: str) -> Path:
+        """Of the agent of that host, which is made if there is none."""
+        file = self.folder.with_name(f"{self.folder.name}-{name}.json")
+        if not file.exists():
+            self.nanoctl("host", "add", name, "--data", self.folder, "--bridge", "default=nano0", "-o", file)
+        return file
+
+    def put_image(self, name: str) -> None:
+        """Lay a small qcow2 image of that name into the image folder, as if it had been there for a while."""
+        incoming = self.folder / "images" / "incoming"
+        new = self.folder.with_name(name)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", new, "64M"], check=True, timeout=PATIENT)
+        os.utime(new, (0, 0))
+        until = time.monotonic() + PATIENT
+        while not incoming.is_dir():
+            assert time.monotonic() < until, f"there is no {incoming}"
+            time.sleep(0.05)
+        new.replace(incoming / name)
+
+    def make_image(self) -> None:
+        """The image of the demonstration, ready to be used."""
+        self.nanoctl("apply", "-f", MANIFESTS / "demo/2-image.yaml")
+        self.put_image("mini.qcow2")
+        self.nanoctl("wait", "image/mini", "-n", "shared", "--for=status.phase=Ready")
+
+    def open_files(self) -> int:
+        """How many file descriptors the process has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        """How many threads the process has."""
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def said(self) -> str:
+        """The end of what it has logged since this was asked before."""
+        content = self.log.read_bytes() if self.log.exists() else b""
+        new, self._shown = content[self._shown :], len(content)
+        return "\n".join(new.decode(errors="replace").splitlines()[-TAIL:])
+
+    def _is_ready(self) -> bool:
+        if not self.kubeconfig.exists():
+            return False
+        tls = access.tls(kubeconfig.from_kubeconfig(self.kubeconfig))
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5, context=tls) as reply:  # noqa: S310 - our https
+                return bool(reply.read() == b"ok")
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, outside of those that the system gives to clients: a restart finds it free."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        try:
+            with socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True):
+                return port
+        except OSError:
+            continue
+
+
+@contextmanager
+def running_server(folder: Path, *options: str) -> Iterator[ServerProcess]:
+    """A server that is ready; it is dead after the block, and says what it logged when the block failed."""
+    server = ServerProcess(folder, *options)
+    try:
+        server.start()
+        yield server
+    except BaseException:
+        print(server.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with the failure
+        raise
+    finally:
+        server.kill()
+
+
+# --- what tests wait for ----------------------------------------------------------------------------------
+
+
+async def until(client: Client, key: Key, wanted: str, seconds: float = PATIENT) -> JSON:
+    """The object once its phase is `wanted`; AssertionError with its status otherwise."""
+    deadline = time.monotonic() + seconds
+    while True:
+        doc = await client.get(key)
+        if doc["status"].get("phase") == wanted:
+            return doc
+        assert time.monotonic() < deadline, f"{key} is not {wanted}: {json.dumps(doc['status'], indent=1)}"
+        await asyncio.sleep(0.05)
+
+
+async def until_all(client: Client, names: Sequence[str], wanted: str, seconds: float = PATIENT) -> dict[str, JSON]:
+    """The instances of `default` by those names, once each of them has that phase."""
+    deadline = time.monotonic() + seconds
+    while True:
+        items, _ = await client.list("instances", "default")
+        found = {item["metadata"]["name"]: item for item in items if item["metadata"]["name"] in names}
+        others = {name: phase(found.get(name)) for name in names if phase(found.get(name)) != wanted}
+        if not others:
+            return found
+        assert time.monotonic() < deadline, f"not {wanted}: {others}"
+        await asyncio.sleep(0.2)
+
+
+async def until_gone(client: Client, plural: str, seconds: float = PATIENT) -> None:
+    """Return once there is no object of that kind; AssertionError naming those that are there too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        items, _ = await client.list(plural)
+        if not items:
+            return
+        assert time.monotonic() < deadline, f"{plural} left: {[item['metadata']['name'] for item in items]}"
+        await asyncio.sleep(0.05)
+
+
+async def quiet(client: Client, seconds: float = 1.0) -> str:
+    """The revision at which the store has been standing still for so long."""
+    before, since = "", time.monotonic()
+    while True:
+        _, revision = await client.list("namespaces", limit=1)
+        if revision != before:
+            before, since = revision, time.monotonic()
+        elif time.monotonic() - since >= seconds:
+            return revision
+        await asyncio.sleep(0.05)
+
+
+def phase(instance: JSON | None) -> str:
+    """The phase, "" for an instance that is not there."""
+    return str(instance["status"].get("phase", "")) if instance else ""
+
+
+def condition(doc: JSON, kind: str = "Ready") -> JSON:
+    """The condition of that type, {} when there is none."""
+    return next((dict(one) for one in doc["status"].get("conditions", ()) if one["type"] == kind), {})
+
+
+def instance(name: str, **spec: Any) -> JSON:
+    """A small instance with one disk of the demonstration image."""
+    disks = [{"name": "system", "source": {"image": "shared/mini"}}]
+    return {
+        "apiVersion": "nano/v1",
+        "kind": "Instance",
+        "metadata": {"name": name},
+        "spec": {"memory": "256Mi", "disks": disks, **spec},
+    }
+
+
+def instance_key(name: str) -> Key:
+    """Where an instance of the namespace `default` stands."""
+    return Key("instances", "default", name)

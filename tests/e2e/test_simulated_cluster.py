@@ -1,0 +1,450 @@
+"""The whole loop over TLS on hosts without metal: manifests in, running machines out, and what survives which death."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nanovirt.agent.simulation import Traits
+from nanovirt.resources.client import Client, key_of
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
+from nanovirt.resources.kind import Key
+from nanovirt.resources.report import lost_after
+from tests.e2e.server_process import (
+    MANIFESTS,
+    PATIENT,
+    ServerProcess,
+    condition,
+    instance,
+    instance_key,
+    phase,
+    quiet,
+    running_server,
+    until,
+    until_all,
+    until_gone,
+)
+from tests.e2e.simulated_agent import SimulatedAgent, leftovers, simulated_agents, starts
+
+pytestmark = pytest.mark.timeout(300)
+
+EXAMPLES = sorted(path.name for path in (MANIFESTS / "examples").iterdir())
+BEFORE = {"instance.yaml": ["namespace.yaml"]}
+"""What must be there for an example to be accepted: everything else may follow later."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with three simulated hosts in its own process, and the image of the demonstration."""
+    with running_server(tmp_path_factory.mktemp("cluster") / "data", "--simulated-hosts", "3") as server:
+        server.make_image()
+        yield server
+
+
+@pytest.fixture
+async def client(cluster: ServerProcess) -> AsyncIterator[Client]:
+    """A client of that cluster, which each test leaves without instances; what the server says shows with a failure."""
+    async with cluster.client() as client:
+        yield client
+        for item in (await client.list("instances"))[0]:
+            await delete(client, key_of(item))
+        await until_gone(client, "instances")
+    print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
+
+
+@asynccontextmanager
+async def with_agents(
+    folder: Path, *hosts: str, traits: Traits = Traits()
+) -> AsyncIterator[tuple[ServerProcess, dict[str, SimulatedAgent], Client]]:
+    """A server whose hosts' agents live in this process, so that either side can die alone."""
+    with running_server(folder / "data") as server:
+        await asyncio.to_thread(server.make_image)
+        async with server.client() as client, simulated_agents(server, *hosts, traits=traits) as agents:
+            for host in hosts:
+                await until_ready(client, Key("hosts", "", host))
+            yield server, agents, client
+
+
+async def until_ready(client: Client, key: Key, wanted: str = "True", seconds: float = PATIENT) -> JSON:
+    """The object once its condition Ready has that status."""
+    deadline = time.monotonic() + seconds
+    while True:
+        doc = await client.get(key)
+        if condition(doc).get("status") == wanted:
+            return doc
+        assert time.monotonic() < deadline, f"{key}: {condition(doc)}"
+        await asyncio.sleep(0.05)
+
+
+async def until_reason(client: Client, key: Key, reason: str) -> JSON:
+    """The condition Ready of the object, once it has that reason."""
+    deadline = time.monotonic() + PATIENT
+    while True:
+        ready = condition(await client.get(key))
+        if ready.get("reason") == reason:
+            return ready
+        assert time.monotonic() < deadline, f"{key}: {ready}"
+        await asyncio.sleep(0.05)
+
+
+async def delete(client: Client, key: Key) -> None:
+    """Ask for a deletion of what may be gone already."""
+    try:
+        await client.delete(key)
+    except NotFound:
+        pass
+
+
+async def run(client: Client, name: str, **spec: Any) -> JSON:
+    """A new instance, once it runs."""
+    await client.create(instance(name, **spec))
+    return await until(client, instance_key(name), "Running")
+
+
+async def placement_of(client: Client, name: str) -> JSON:
+    """The Placement of an instance."""
+    doc = await client.get(instance_key(name))
+    return await client.get(Key("placements", "default", doc["status"]["placement"]))
+
+
+def addresses(docs: dict[str, JSON]) -> list[str]:
+    """Every address of these instances."""
+    return [one["ip"] for doc in docs.values() for one in doc["status"]["addresses"]]
+
+
+# --- manifests --------------------------------------------------------------------------------------------
+
+
+async def test_demonstration_runs_and_applying_it_again_changes_nothing(cluster: ServerProcess, client: Client) -> None:
+    cluster.nanoctl("apply", "-f", MANIFESTS / "demo")
+    hello = await until(client, instance_key("hello"), "Running")
+    assert hello["status"]["host"].startswith("sim-")
+    [address] = hello["status"]["addresses"]
+    assert IPv4Address("10.87.1.0") <= IPv4Address(address["ip"]) <= IPv4Address("10.87.31.250")
+    assert condition(hello)["reason"] == "AsDesired"
+    revision = await quiet(client)
+    again = cluster.nanoctl("apply", "-f", MANIFESTS / "demo")
+    assert all(line.endswith("unchanged") for line in again.splitlines()), again
+    assert await quiet(client) == revision
+
+
+@pytest.mark.parametrize("file", EXAMPLES)
+async def test_example_is_accepted_and_can_be_taken_back(file: str, cluster: ServerProcess, client: Client) -> None:
+    path, needed = MANIFESTS / "examples" / file, [MANIFESTS / "examples" / one for one in BEFORE.get(file, ())]
+    for one in needed:
+        cluster.nanoctl("apply", "-f", one)
+    docs = [doc for doc in yaml.safe_load_all(path.read_text()) if doc]
+    assert cluster.nanoctl("apply", "-f", path).count(" created") == len(docs)
+    for doc in docs:
+        stored = await client.get(key_of(doc))
+        assert said_in(doc.get("spec", {}), stored.get("spec", {})) == []
+    again = cluster.nanoctl("apply", "-f", path)
+    assert again.count(" unchanged") == len(docs), again
+    for one in (path, *needed):
+        cluster.nanoctl("delete", "-f", one)
+    for doc in docs:
+        with pytest.raises(NotFound):
+            await client.get(key_of(doc))
+
+
+def said_in(wanted: Any, stored: Any, path: str = "spec") -> list[str]:
+    """Where `stored` does not say what a manifest says."""
+    if isinstance(wanted, dict):
+        return [bad for name in wanted for bad in said_in(wanted[name], stored.get(name), f"{path}.{name}")]
+    if isinstance(wanted, list):
+        pairs = zip(wanted, stored or [], strict=True)
+        return [bad for at, (one, other) in enumerate(pairs) for bad in said_in(one, other, f"{path}[{at}]")]
+    return [] if wanted == stored else [f"{path}: {wanted!r} became {stored!r}"]
+
+
+async def test_field_that_leaves_the_manifest_goes_back_to_its_default(
+    cluster: ServerProcess, client: Client, tmp_path: Path
+) -> None:
+    small = MANIFESTS / "examples/instance-small.yaml"
+    grown = yaml.safe_load(small.read_text())
+    grown["spec"] |= {"cpus": 4, "displayName": "Grown"}
+    changed = tmp_path / "grown.yaml"
+    changed.write_text(yaml.safe_dump(grown))
+    before = (cluster.nanoctl("apply", "-f", small), await client.get(instance_key("small")))[1]
+    cluster.nanoctl("apply", "-f", changed)
+    assert (await client.get(instance_key("small")))["spec"]["cpus"] == 4
+    cluster.nanoctl("apply", "-f", small)
+    assert (await client.get(instance_key("small")))["spec"] == before["spec"]
+
+
+# --- one instance's life ----------------------------------------------------------------------------------
+
+
+async def test_power_follows_the_wish(client: Client) -> None:
+    before = await run(client, "web")
+    await client.patch(instance_key("web"), {"spec": {"powerState": "Stopped"}})
+    stopped = await until(client, instance_key("web"), "Stopped")
+    assert condition(stopped)["reason"] == "StoppedAsDesired"
+    assert stopped["status"]["addresses"] == before["status"]["addresses"]
+    await client.patch(instance_key("web"), {"spec": {"powerState": "Running"}})
+    again = await until(client, instance_key("web"), "Running")
+    assert again["status"]["addresses"] == before["status"]["addresses"]
+    assert (await placement_of(client, "web"))["status"]["started"] == 2
+
+
+async def test_deleted_instance_leaves_nothing_but_a_few_events(client: Client) -> None:
+    await run(client, "web")
+    uid = (await client.get(instance_key("web")))["metadata"]["uid"]
+    await client.delete(instance_key("web"))
+    for plural in ("instances", "placements", "volumes", "addresses"):
+        await until_gone(client, plural)
+    revision = await quiet(client, 3.0)
+    told, _ = await client.list("events", field_selector=f"involvedObject.uid={uid}")
+    assert [one["reason"] for one in told] == ["Scheduled"]
+    assert await quiet(client) == revision
+    pool = await client.get(Key("addresspools", "", "lan"))
+    assert pool["status"]["used"] == 0
+
+
+async def test_settled_cluster_writes_nothing(client: Client) -> None:
+    await run(client, "web")
+    revision = await quiet(client)
+    await asyncio.sleep(5)
+    assert await quiet(client) == revision
+
+
+# --- no room ----------------------------------------------------------------------------------------------
+
+
+async def test_disabled_host_takes_nothing_new_and_keeps_what_it_has(client: Client) -> None:
+    hosts = {f"sim-{number}" for number in (1, 2, 3)}
+    before = (await run(client, "old", scheduling={"host": "sim-1"}))["status"]
+    await client.patch(Key("hosts", "", "sim-1"), {"spec": {"enabled": False}})
+    try:
+        names = [f"new-{number}" for number in range(6)]
+        for name in names:
+            await client.create(instance(name))
+        found = await until_all(client, names, "Running")
+        assert {doc["status"]["host"] for doc in found.values()} == hosts - {"sim-1"}
+        await client.create(instance("pinned", scheduling={"host": "sim-1"}))
+        ready = await until_reason(client, instance_key("pinned"), "NoHostFits")
+        assert "sim-1: disabled" in ready["params"]["hosts"]
+        assert (await client.get(instance_key("old")))["status"] == before
+    finally:
+        await client.patch(Key("hosts", "", "sim-1"), {"spec": {"enabled": True}})
+    assert (await until(client, instance_key("pinned"), "Running"))["status"]["host"] == "sim-1"
+
+
+async def test_full_pool_says_of_each_host_why(client: Client) -> None:
+    await run(client, "holder", cpus=100, scheduling={"host": "sim-2"})
+    await client.create(instance("huge", cpus=40, memory="200Gi"))
+    ready = await until_reason(client, instance_key("huge"), "NoHostFits")
+    said = dict(part.split(": ", 1) for part in ready["params"]["hosts"].split("; "))
+    assert said == {
+        "sim-1": "128Gi of the asked 200Gi memory is free",
+        "sim-2": "28 of the asked 40 cpus are free",
+        "sim-3": "128Gi of the asked 200Gi memory is free",
+    }
+    told, _ = await client.list("events", field_selector="involvedObject.name=huge")
+    assert [(one["type"], one["reason"], one["count"]) for one in told] == [("Warning", "NoHostFits", 1)]
+    for plural in ("placements", "addresses", "volumes"):
+        assert not [one for one in (await client.list(plural))[0] if "huge" in one["metadata"]["name"]]
+    await client.patch(instance_key("huge"), {"spec": {"memory": "1Gi"}})
+    await until(client, instance_key("huge"), "Running")
+
+
+async def test_last_address_goes_to_one_and_then_to_the_next(client: Client) -> None:
+    only = {"name": "only", "first": "10.88.0.10", "last": "10.88.0.10"}
+    spec = {"network": "default", "subnet": "10.88.0.0/24", "ranges": [only]}
+    pool = {"apiVersion": "nano/v1", "kind": "AddressPool", "metadata": {"name": "tiny"}, "spec": spec}
+    await client.create(pool)
+    nics = [{"name": "lan", "addressPool": "tiny"}]
+    for name in ("first", "second"):
+        await client.create(instance(name, nics=nics))
+    await until(client, instance_key("first"), "Running")
+    ready = await until_reason(client, instance_key("second"), "AddressPoolFull")
+    assert ready["params"] == {"pool": "tiny", "total": 1}
+    await client.delete(instance_key("first"))
+    second = await until(client, instance_key("second"), "Running")
+    assert [one["ip"] for one in second["status"]["addresses"]] == ["10.88.0.10"]
+    await client.delete(instance_key("second"))
+    await until_gone(client, "instances")
+    await client.delete(Key("addresspools", "", "tiny"))
+
+
+# --- hosts and servers that vanish ------------------------------------------------------------------------
+
+
+async def test_order_to_restart_is_carried_out_once(tmp_path: Path) -> None:
+    async with with_agents(tmp_path, "node-1") as (server, agents, client):
+        uid = (await run(client, "web"))["metadata"]["uid"]
+        at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        await client.patch(instance_key("web"), {"spec": {"restart": {"at": at, "mode": "Hard"}}})
+        await until_ready(client, instance_key("web"), "False")
+        await until_ready(client, instance_key("web"))
+        assert starts(agents)[uid] == 2
+        server.kill()
+        await agents["node-1"].end()
+        await server.restart()
+        agents["node-1"].begin()
+        await client.patch(instance_key("web"), {"spec": {"displayName": "Web"}})
+        await quiet(client, 3.0)
+        assert phase(await client.get(instance_key("web"))) == "Running"
+        assert starts(agents)[uid] == 2
+
+
+async def test_unreachable_host_makes_unknown_frees_nothing_and_comes_back(tmp_path: Path) -> None:
+    async with with_agents(tmp_path, "node-1", "node-2") as (_, agents, client):
+        first = await run(client, "one", scheduling={"host": "node-1"})
+        await run(client, "two", scheduling={"host": "node-2"})
+        kinds = ("placements", "addresses", "volumes")
+        before = {kind: {one["metadata"]["uid"] for one in (await client.list(kind))[0]} for kind in kinds}
+        await agents["node-1"].end()
+        await until(client, instance_key("one"), "Unknown")
+        ready = condition(await client.get(instance_key("one")))
+        assert (ready["status"], ready["reason"], ready["params"]) == ("Unknown", "HostUnreachable", {"host": "node-1"})
+        assert condition(await client.get(Key("hosts", "", "node-1")))["reason"] == "LeaseExpired"
+        assert phase(await client.get(instance_key("two"))) == "Running"
+        assert (await run(client, "three"))["status"]["host"] == "node-2"
+        await client.delete(instance_key("three"))
+        await until_gone_named(client, "three")
+        assert {kind: {one["metadata"]["uid"] for one in (await client.list(kind))[0]} for kind in kinds} == before
+        agents["node-1"].begin()
+        again = await until(client, instance_key("one"), "Running")
+        assert again["status"]["addresses"] == first["status"]["addresses"]
+        assert set(starts(agents).values()) == {1}
+
+
+async def until_gone_named(client: Client, name: str) -> None:
+    """Return once that instance is gone."""
+    deadline = time.monotonic() + PATIENT
+    while any(item["metadata"]["name"] == name for item in (await client.list("instances"))[0]):
+        assert time.monotonic() < deadline, f"{name} is still there"
+        await asyncio.sleep(0.05)
+
+
+async def test_host_that_vanishes_during_a_deletion_frees_nothing_until_it_is_back(tmp_path: Path) -> None:
+    async with with_agents(tmp_path, "node-1", "node-2") as (_, agents, client):
+        await run(client, "web", scheduling={"host": "node-1"})
+        node = agents["node-1"]
+        node.machine.faults.refuse["remove_volume"] = 1_000_000
+        await client.delete(instance_key("web"))
+        await until(client, instance_key("web"), "Deleting")
+        while node.machine.faults.refuse["remove_volume"] == 1_000_000:
+            await asyncio.sleep(0.02)
+        await node.end()
+        await until_ready(client, Key("hosts", "", "node-1"), "Unknown")
+        await asyncio.sleep(1)
+        ready = condition(await client.get(instance_key("web")))
+        assert (ready["status"], ready["reason"]) == ("Unknown", "HostUnreachable")
+        for plural in ("instances", "placements", "volumes", "addresses"):
+            assert len((await client.list(plural))[0]) == 1, plural
+        node.machine.faults.refuse.clear()
+        node.begin()
+        for plural in ("instances", "placements", "volumes", "addresses"):
+            await until_gone(client, plural)
+        assert await leftovers(agents) == []
+
+
+async def test_host_that_vanished_before_the_deletion_carries_it_out_when_it_is_back(tmp_path: Path) -> None:
+    async with with_agents(tmp_path, "node-1") as (server, agents, client):
+        await run(client, "web")
+        await agents["node-1"].end()
+        await client.delete(instance_key("web"))
+        server.kill()
+        await server.restart()
+        await quiet(client)
+        assert phase(await client.get(instance_key("web"))) == "Deleting"
+        assert await agents["node-1"].domains() == ["default.web"]
+        agents["node-1"].begin()
+        await until_gone(client, "instances")
+        assert await leftovers(agents) == []
+
+
+async def test_server_that_is_away_stops_nothing(tmp_path: Path) -> None:
+    async with with_agents(tmp_path, "node-1") as (server, agents, client):
+        await run(client, "web")
+        server.kill()
+        await asyncio.sleep(2)
+        await agents["node-1"].end()
+        agents["node-1"].begin()
+        await asyncio.sleep(lost_after())
+        await server.restart()
+        await until_ready(client, Key("hosts", "", "node-1"))
+        await until(client, instance_key("web"), "Running")
+        assert set(starts(agents).values()) == {1}
+
+
+async def test_batch_survives_kill_9_of_the_server_in_its_middle(tmp_path: Path) -> None:
+    names = [f"b-{number}" for number in range(100)]
+    traits = Traits(start_seconds=0.2, boot_seconds=(0.1, 2.0))
+    async with with_agents(tmp_path, "node-1", "node-2", "node-3", "node-4", traits=traits) as (server, agents, client):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(post(client, names))
+            for wanted in (20, 60):
+                await until_count(client, wanted)
+                server.kill()
+                await server.restart()
+        found = await until_all(client, names, "Running")
+        assert len(set(addresses(found))) == 100
+        assert sorted(starts(agents)) == sorted(doc["metadata"]["uid"] for doc in found.values())
+        assert set(starts(agents).values()) == {1}
+        held, _ = await client.list("addresses")
+        assert sorted(one["spec"]["ip"] for one in held) == sorted(addresses(found))
+        await check_nothing_is_left(client, agents, names)
+
+
+async def post(client: Client, names: list[str]) -> None:
+    """Create all of them, whatever happens to the server meanwhile."""
+    for name in names:
+        while True:
+            try:
+                await client.create(instance(name))
+                break
+            except AlreadyExists:
+                break
+            except StoreUnreachable:
+                await asyncio.sleep(0.2)
+
+
+async def until_count(client: Client, wanted: int) -> None:
+    """Return once so many instances have an address."""
+    deadline = time.monotonic() + PATIENT
+    while len((await client.list("addresses"))[0]) < wanted:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def check_nothing_is_left(client: Client, agents: dict[str, SimulatedAgent], names: list[str]) -> None:
+    """Delete all of them; then neither the store nor a host has anything of them."""
+    for name in names:
+        await client.delete(instance_key(name))
+    for plural in ("instances", "placements", "volumes", "addresses"):
+        await until_gone(client, plural)
+    assert await leftovers(agents) == []
+
+
+async def test_simulated_hosts_of_the_server_go_on_after_kill_9(cluster: ServerProcess, client: Client) -> None:
+    names = [f"s-{number}" for number in range(20)]
+    for name in names:
+        await client.create(instance(name))
+    before = addresses(await until_all(client, names, "Running"))
+    cluster.kill()
+    await cluster.restart()
+    found = await until_all(client, names, "Running")
+    assert addresses(found) == before
+    assert len(set(before)) == 20
+
+
+def test_told_to_end_it_ends_cleanly_and_starts_again(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", "--simulated-hosts", "1") as server:
+        assert server.stop() == 0
+        server.start()
+        assert server.stop() == 0
+        assert "Traceback" not in server.said()

@@ -1,0 +1,72 @@
+"""The OpenAPI documents hold what clients look for, for every kind, in the dialect they read."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nanovirt.resources import openapi, registry
+from nanovirt.resources.kind import CORE, GROUP_VERSION, Facts
+
+ALL = [cls.facts for cls in registry.kinds().values()]
+NANO = [facts for facts in ALL if facts.group_version == GROUP_VERSION]
+
+
+def nodes(doc: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(doc, dict):
+        yield doc
+    for below in doc.values() if isinstance(doc, dict) else doc if isinstance(doc, list) else ():
+        yield from nodes(below)
+
+
+@pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.kind)
+def test_every_kind_is_found_by_group_version_and_kind(facts: Facts) -> None:
+    made = openapi.v3([facts], "1")
+    wanted = openapi.gvk(facts)
+    schemas = made["components"]["schemas"].values()
+    assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [wanted]]
+    operations = [one for item in made["paths"].values() for word, one in item.items() if word != "parameters"]
+    assert all(one["x-kubernetes-group-version-kind"] == wanted for one in operations)
+    assert {one["x-kubernetes-action"] for one in operations} >= {"list", "get", "post", "put", "patch", "delete"}
+
+
+def test_writes_name_the_parameters_that_kubectl_decides_by() -> None:
+    paths = openapi.v3(NANO, "1")["paths"]
+    for item in paths.values():
+        for method in ("post", "put", "patch"):
+            if method in item:
+                names = {one["name"] for one in item[method]["parameters"]}
+                assert {"dryRun", "fieldManager", "fieldValidation"} <= names
+    single = paths["/apis/nano/v1/namespaces/{namespace}/instances/{name}"]
+    assert "application/strategic-merge-patch+json" not in single["patch"]["requestBody"]["content"]
+    assert "application/merge-patch+json" in single["patch"]["requestBody"]["content"]
+
+
+def test_nothing_stands_beside_a_reference_and_all_references_lead_somewhere() -> None:
+    made = openapi.v3(NANO, "1")
+    for node in nodes(made):
+        if "$ref" in node and isinstance(node["$ref"], str):
+            assert list(node) == ["$ref"]
+            assert node["$ref"].removeprefix(openapi.REF) in made["components"]["schemas"]
+
+
+def test_dialect_has_no_words_of_newer_drafts() -> None:
+    for node in nodes(openapi.v3(ALL, "1")["components"]):
+        assert not {"anyOf", "const", "$defs", "prefixItems", "exclusiveMinimum"} & node.keys()
+        assert node.get("type") != "null"
+
+
+def test_older_version_says_the_same_without_newer_words() -> None:
+    made = openapi.v2(ALL, "1")
+    assert made["swagger"] == "2.0"
+    assert made["definitions"].keys() == openapi.v3(ALL, "1")["components"]["schemas"].keys()
+    for node in nodes(made["definitions"]):
+        assert not {"nullable", "allOf", "anyOf"} & node.keys()
+        if isinstance(node.get("$ref"), str):
+            assert node["$ref"].removeprefix(openapi.REF_2) in made["definitions"]
+
+
+def test_core_kinds_stand_below_api() -> None:
+    paths = openapi.v3([facts for facts in ALL if facts.group_version == CORE], "1")["paths"]
+    assert "/api/v1/namespaces/{name}" in paths
+    assert "/api/v1/namespaces/{namespace}/events" in paths
