@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from nanovirt.portal.api.serving import ApiServer
 from nanovirt.resources.errors import Unavailable
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -44,12 +45,12 @@ def port_of(listening: socket.socket) -> int:
 @asynccontextmanager
 async def listening(handle: Handler, sockets: Iterable[socket.socket], tls: ssl.SSLContext) -> AsyncIterator[None]:
     """Serve requests on all `sockets` within the block."""
-    server = web.Server(handle, handler_cancellation=True, max_field_size=HEADER_MAX, access_log=None)
+    server = ApiServer(handle, max_field_size=HEADER_MAX)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         for one in sockets:
-            await web.SockSite(runner, one, ssl_context=tls, shutdown_timeout=SHUTDOWN_SECONDS).start()
+            await web.SockSite(runner, one, ssl_context=tls).start()
         yield
     finally:
         await runner.cleanup()

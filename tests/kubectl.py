@@ -63,7 +63,7 @@ class Kubectl:
         A command that fails raises KubectlError; with `check=False` it returns its output followed by its error output.
         One that takes longer than RUN_SECONDS is killed and raises subprocess.TimeoutExpired.
         """
-        done = subprocess.run(  # noqa: S603 - the tests' own binary and arguments
+        done = subprocess.run(
             [self.binary, *args],
             env=self._environment(),
             input=input or "",
@@ -164,7 +164,7 @@ def _unwrapped(wheel: Path, folder: Path) -> Path:
 
 def _command(folder: Path, *argv: str, advice: str) -> None:
     try:
-        subprocess.run(  # noqa: S603 - constant commands
+        subprocess.run(
             argv,
             cwd=folder,
             stdin=subprocess.DEVNULL,

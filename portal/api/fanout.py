@@ -22,9 +22,9 @@ BUFFER_MAX = 4 * 1024 * 1024
 """Bytes that may wait for one watcher; a slower one is ended and has to list again."""
 CLOSE_SECONDS = 10
 SLICE_SECONDS, SLICE_BUSY_SECONDS = 0.001, 0.0001
-"""How long one turn of the loop may serve watchers (about 10 us each), and at least while somebody waits for a write."""
+"""How long one turn of the loop serves watchers (10 us each), and at least when somebody waits for a write."""
 BUSY_SHARE = 0.5
-"""Then a slice also gets so much of the time that all else took since the last one: a crowd of writers starves nobody."""
+"""Then a slice also gets so much of the time that all else took since the last: many writers starve nobody."""
 TICK_SECONDS = 10.0
 BOOKMARK_TICKS, AGENT_BOOKMARK_TICKS = 3, 1
 

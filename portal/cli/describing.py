@@ -115,7 +115,7 @@ def _counted(event: JSON) -> str:
 def _indented(headings: list[str], rows: list[list[str]]) -> Iterator[str]:
     room = tables.columns_of_terminal()
     made = tables.Grid(headings, [[tables.text(cell) for cell in row] for row in rows])
-    yield from (f"  {line}" for line in tables.render(made, room=max(0, room - 2)))
+    yield from (f"  {line}" for line in tables.render(tables.wrapped(made, max(0, room - 2)), room=room))
 
 
 def events_of(session: Session, doc: JSON) -> list[JSON]:

@@ -112,6 +112,8 @@ class Printer:
             for page in pages
         ]
         made = tables.Grid(grids[0].headings, [row for one in grids for row in one.rows])
+        if kind.kind == "Event" and not self._wide:
+            made = _nameless(made)
         self._widths = tables.measure(made)
         return made
 
@@ -138,5 +140,14 @@ class Printer:
         self._columns = table.get("columnDefinitions") or self._columns
         namespaces = self._everywhere and target.kind.namespaced and not target.name
         made = tables.grid(table, wide=self._wide, namespaces=namespaces, columns=self._columns)
+        if target.kind.kind == "Event" and not self._wide:
+            made = _nameless(made)
         self._widths = tables.measure(made, self._widths) if len(self._widths) == len(made.headings) else ()
         lines(tables.render(made, headings=False, widths=self._widths))
+
+
+def _nameless(made: tables.Grid) -> tables.Grid:
+    """Without the names, which nobody gave to Events and nobody asks for."""
+    at = made.headings.index("NAME")
+    headings, *rows = (cells[:at] + cells[at + 1 :] for cells in (made.headings, *made.rows))
+    return tables.Grid(headings, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ from typing import Any, NamedTuple
 import click
 
 JSON = dict[str, Any]
-GAP = "   "
-LEAST = 8
-"""Columns are not squeezed below this width."""
+GAP, GAP_NARROW = 3, 2
+"""Spaces between columns, and where they would not fit otherwise."""
+LEAST = 24
+"""Columns are not squeezed below this width: half an address or half a name is worth nothing."""
 CONTROL = {"Cc", "Cf"}
 COLOURS = {
     "Running": "green", "Ready": "green", "True": "green", "Active": "green", "Succeeded": "green", "Normal": None,
@@ -84,9 +86,11 @@ def columns_of_terminal() -> int:
 def render(made: Grid, *, headings: bool = True, room: int | None = None, widths: Sequence[int] = ()) -> list[str]:
     """The lines of a grid within `room` columns (0: as wide as need be, no colours); `widths` are at least kept."""
     room = columns_of_terminal() if room is None else room
-    sizes = fit(measure(made, widths), room)
-    lines = [_line(cells, sizes, colours=bool(room)) for cells in made.rows]
-    return [_line(made.headings, sizes, colours=False), *lines] if headings else lines
+    needed = measure(made, widths)
+    gap = GAP if not room or sum(needed) + GAP * (len(needed) - 1) <= room else GAP_NARROW
+    sizes = fit(needed, room, gap)
+    lines = [_line(cells, sizes, gap, colours=bool(room)) for cells in made.rows]
+    return [_line(made.headings, sizes, gap, colours=False), *lines] if headings else lines
 
 
 def measure(made: Grid, widths: Sequence[int] = ()) -> list[int]:
@@ -95,10 +99,10 @@ def measure(made: Grid, widths: Sequence[int] = ()) -> list[int]:
     return [max(pair) for pair in zip(needed, widths or needed, strict=True)]
 
 
-def fit(sizes: list[int], room: int) -> list[int]:
-    """Narrow the widest columns but the first until all fit into `room`; the name is never cut."""
+def fit(sizes: list[int], room: int, gap: int) -> list[int]:
+    """Narrow the widest columns but the first until all fit into `room`, as far as LEAST allows; no name is cut."""
     sizes = list(sizes)
-    over = sum(sizes) + len(GAP) * (len(sizes) - 1) - room
+    over = sum(sizes) + gap * (len(sizes) - 1) - room
     while room and over > 0 and len(sizes) > 1:
         widest = max(range(1, len(sizes)), key=lambda index: sizes[index])
         if sizes[widest] <= LEAST:
@@ -108,8 +112,20 @@ def fit(sizes: list[int], room: int) -> list[int]:
     return sizes
 
 
-def _line(cells: Sequence[str], sizes: Sequence[int], *, colours: bool) -> str:
-    return GAP.join(_padded(cell, size, colours=colours) for cell, size in zip(cells, sizes, strict=True)).rstrip()
+def wrapped(made: Grid, room: int) -> Grid:
+    """The grid with its last column broken into lines of words, so that all of it can be read within `room` columns."""
+    left = room - sum(size + GAP for size in measure(made)[:-1])
+    if not room or left < LEAST:
+        return made
+    rows: list[list[str]] = []
+    for cells in made.rows:
+        first, *others = textwrap.wrap(cells[-1], left) or [""]
+        rows += [[*cells[:-1], first], *([*[""] * (len(cells) - 1), other] for other in others)]
+    return Grid(made.headings, rows)
+
+
+def _line(cells: Sequence[str], sizes: Sequence[int], gap: int, *, colours: bool) -> str:
+    return (" " * gap).join(_padded(cell, size, colours=colours) for cell, size in zip(cells, sizes, strict=True)).rstrip()
 
 
 def _padded(cell: str, size: int, *, colours: bool) -> str:

@@ -87,10 +87,19 @@ def _told(alike: list[JSON], doc: JSON) -> Iterator[str]:
     refused = hosts_refused(one)
     since = age(one.get("lastTransitionTime", ""))
     titles = " and ".join(condition["type"] for condition in alike)
-    yield f"  {titles}: {one['status']}" + (f" for {since}. " if since != "-" else ". ") + _said(one, listed=bool(refused))
+    lead = f"{titles}: {one['status']}" + (f" for {since}. " if since != "-" else ". ")
+    yield from paragraph(lead + _said(one, listed=bool(refused)), "  ")
     yield from (f"    {line}" for line in refused)
     if said := advice(one, doc):
-        yield f"    What to do: {said}."
+        yield from paragraph(f"What to do: {said}.", "    ")
+
+
+def paragraph(said: str, indent: str) -> list[str]:
+    """A text on as many lines as the terminal needs; on one line for a pipe."""
+    room = tables.columns_of_terminal()
+    if not room:
+        return [indent + said]
+    return click.wrap_text(said, room, indent, indent + "  ").splitlines()
 
 
 def _wrong(condition: JSON) -> bool:
