@@ -119,10 +119,11 @@ def _seen(file: Path) -> SeenVolume | None:
     except OSError as error:
         raise _refused(file, error) from error
     try:
-        found, head = os.fstat(opened), os.pread(opened, _SIZE_AT + _SIZE.size, 0)
+        found = os.fstat(opened)
+        head = os.pread(opened, _SIZE_AT + _SIZE.size, 0) if stat.S_ISREG(found.st_mode) else b""
     finally:
         os.close(opened)
-    if not stat.S_ISREG(found.st_mode) or not head.startswith(MAGIC) or len(head) < _SIZE_AT + _SIZE.size:
+    if not head.startswith(MAGIC) or len(head) < _SIZE_AT + _SIZE.size:
         raise HypervisorError(f"{file} is not a qcow2 file, so it is no volume of ours; it is left alone")
     return SeenVolume(str(file), _SIZE.unpack_from(head, _SIZE_AT)[0], found.st_blocks * 512)
 

@@ -68,7 +68,7 @@ class ImageCache:
                 return
             fetched, made = target.with_suffix(".fetched"), target.with_suffix(".new")
             try:
-                await self._thread(self._prepare)
+                await self._thread(lambda: self._prepare(fetched))
                 await self._fetch(fetch, fetched)
                 facts = await self._thread(lambda: _verified(fetched, sha256))
                 seconds = CONVERT_SECONDS + facts.virtual_size // PACE
@@ -77,12 +77,12 @@ class ImageCache:
             finally:
                 await asyncio.to_thread(_discard, fetched, made)
 
-    def _prepare(self) -> None:
+    def _prepare(self, fetched: Path) -> None:
         make_folder(self.folder)
         if not self._swept:
             self._swept = True
-            for left in (*self.folder.glob("*.fetched"), *self.folder.glob("*.new")):
-                left.unlink()
+            _discard(*self.folder.glob("*.fetched"), *self.folder.glob("*.new"))
+        fetched.touch(0o600, exist_ok=False)
 
     async def _fetch(self, fetch: Callable[[Path], Awaitable[None]], file: Path) -> None:
         """What goes wrong while fetching is the fetcher's to say, but for a full disk."""

@@ -19,18 +19,32 @@ from nanovirt.resources.store import Change, Commit, Half, Store, Update
 
 
 class LocalServers:
-    """One subscription of the store for all hosts of this process: a commit is looked at once, by rows alone."""
+    """One subscription of the store for all hosts of this process: a commit is looked at once, by rows alone.
 
-    def __init__(self, store: Store, reports: Reports, clock: Callable[[], float] = time.monotonic) -> None:
+    `reply` gives what the server answers to a report of the host so named; `clock` is the one `reports` began with.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        reports: Reports,
+        clock: Callable[[], float] = time.monotonic,
+        reply: Callable[[str], ReportReply] = lambda _host: ReportReply(),
+    ) -> None:
         self._store = store
         self._reports = reports
         self._clock = clock
+        self._reply = reply
         self._feeds: dict[str, Feed] = {}
         self._end = store.subscribe(self._take)
 
     def of(self, host: str) -> LocalServer:
         """The server as that host sees it."""
-        return LocalServer(host, self._store, self._reports, self._clock, self._feeds)
+        return LocalServer(host, self._store, self._feeds, lambda report: self._heard(host, report))
+
+    def _heard(self, host: str, report: HostReport) -> ReportReply:
+        self._reports.hear(host, report, self._clock())
+        return self._reply(host)
 
     def close(self) -> None:
         """Hear of no more commits."""
@@ -81,13 +95,12 @@ class LocalServer:
     """A Server that is the store itself."""
 
     def __init__(
-        self, host: str, store: Store, reports: Reports, clock: Callable[[], float], feeds: dict[str, Feed]
+        self, host: str, store: Store, feeds: dict[str, Feed], hear: Callable[[HostReport], ReportReply]
     ) -> None:
         self._host = host
         self._store = store
-        self._reports = reports
-        self._clock = clock
         self._feeds = feeds
+        self._hear = hear
 
     async def placements(self) -> AsyncGenerator[News, None]:
         """See Server."""
@@ -119,8 +132,7 @@ class LocalServer:
 
     async def report(self, report: HostReport) -> ReportReply:
         """See Server."""
-        self._reports.hear(self._host, report, self._clock())
-        return ReportReply()
+        return self._hear(report)
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
         """See Server: simulated hosts know images by their hash and need no bytes."""

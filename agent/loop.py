@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
@@ -76,6 +77,7 @@ class Agent:
     async def run(self) -> None:
         """Work until cancelled. HypervisorError if the memories cannot be read: it does not act without them."""
         memories = await self._around.memories.load()
+        self._paths = _folders(memories.values())
         await self._look()
         async with self._group as group:
             self._around.machine.on_change(self._changed)
@@ -197,7 +199,10 @@ class Agent:
             log.info("server answers again", extra={"host": self._around.host})
         self._heard = True
         self.lease_until = sent + (reply.lease_seconds or LEASE_SECONDS)
-        self._paths = reply.storage_paths
+        if self._paths != reply.storage_paths:
+            self._paths = reply.storage_paths
+            await self._look()
+            self._wake_all()
 
     def _not_heard(self, error: NanoError) -> None:
         if self._heard:
@@ -230,3 +235,9 @@ class Agent:
             for uuid, domain in sorted(domains.items())
             if uuid not in claimed
         )
+
+
+def _folders(memories: Iterable[Memory]) -> tuple[str, ...]:
+    """Where remembered machines have their disks: counts until the server says which storage paths there are."""
+    placements = [memory.placement for memory in memories if memory.placement is not None]
+    return tuple(sorted({str(PurePosixPath(one.file).parent) for made in placements for one in made.spec.volumes}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nanovirt.agent import firewall
@@ -16,6 +16,7 @@ from nanovirt.agent.memory import FileMemories, KeptMemories
 from nanovirt.agent.server import Server
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
 from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.report import ReportReply
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Store
 
@@ -72,9 +73,17 @@ class SimulatedHost:
             self.machine.leases.forget_all()
 
 
-async def run_simulated_hosts(hosts: Iterable[SimulatedHost], store: Store, reports: Reports) -> None:
-    """The agents of simulated hosts, over the store itself, until cancelled. Host objects are made by whoever calls."""
-    servers = LocalServers(store, reports)
+async def run_simulated_hosts(
+    hosts: Iterable[SimulatedHost],
+    store: Store,
+    reports: Reports,
+    reply: Callable[[str], ReportReply] = lambda _host: ReportReply(),
+) -> None:
+    """The agents of simulated hosts, over the store itself, until cancelled. Host objects are made by whoever calls.
+
+    `reply`: what the report of a host is answered with, for its storage paths.
+    """
+    servers = LocalServers(store, reports, reply=reply)
     try:
         async with asyncio.TaskGroup() as group:
             for host in hosts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +53,7 @@ class Memory:
 
 
 _FORM = TypeAdapter(Memory)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Memories(Protocol):
@@ -112,7 +114,8 @@ class FileMemories:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self.folder.glob("*.new"):
             left.unlink()
-        found = ((file.stem, _read(file)) for file in sorted(self.folder.glob("*.json")))
+        ours = [file for file in sorted(self.folder.glob("*.json")) if _UUID.fullmatch(file.stem)]
+        found = ((file.stem, _read(file)) for file in ours)
         return {uuid: memory for uuid, memory in found if memory is not None}
 
     def _write(self, uuid: str, content: bytes) -> None:

@@ -103,11 +103,6 @@ class Decision:
         """After these steps something has to happen by itself."""
         return not self.steps or isinstance(self.steps[-1], LookAgain)
 
-    @property
-    def slow(self) -> bool:
-        """It may take so long that people want to know of it meanwhile."""
-        return any(isinstance(step, FetchImage) for step in self.steps)
-
 
 def digest(spec: PlacementSpec) -> str:
     """What the definition depends on, and nothing else: power, size of disks and leases are not of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
@@ -38,12 +39,26 @@ def _operand(path: Path) -> str:
 
 async def create(file: Path, size: int, backing: Path | None = None) -> None:
     """Make the file. NoRoom or HypervisorError when it cannot be made; the caller removes what is left of it."""
-    await _run(create_argv(file, size, backing), file, CREATE_SECONDS)
+    argv = create_argv(file, size, backing)
+    await asyncio.to_thread(_reserve, file)
+    await _run(argv, file, CREATE_SECONDS)
 
 
 async def convert(source: Path, form: str, target: Path, seconds: int) -> None:
     """Convert, reading at most `seconds` of processor time. NoRoom, or HypervisorError with what qemu-img said."""
-    await _run(convert_argv(source, form, target, seconds), target, 4.0 * seconds + 60.0)
+    argv = convert_argv(source, form, target, seconds)
+    await asyncio.to_thread(_reserve, target)
+    await _run(argv, target, 4.0 * seconds + 60.0)
+
+
+def _reserve(file: Path) -> None:
+    """Make the file that qemu-img fills, for its owner only, whatever the umask; nothing must have its name."""
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoRoom(str(file.parent)) from error
+        raise HypervisorError(f"{file} cannot be made: {error.strerror}") from error
 
 
 async def _run(argv: Argv, target: Path, seconds: float) -> None:

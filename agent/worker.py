@@ -163,10 +163,7 @@ class Worker:
             decision = decide(order.wish, seen, self.memory, self._around.clock())
             if decision.waits:
                 await self._tell(order, seen, decision)
-            if decision.slow:
-                await self._act_slowly(order, seen, decision)
-            else:
-                await self._act(decision.steps, order)
+            await self._act_and_say(order, seen, decision)
             if decision.waits or self.orders.get(order.wish.placement.key) is not order:
                 return
         log.warning("machine does not settle; left alone for a while", extra=self._named())
@@ -225,17 +222,20 @@ class Worker:
                 self._trouble = None
             log.info("step done", extra=self._named(step=type(step).__name__))
 
-    async def _act_slowly(self, order: Order, seen: Observed, decision: Decision) -> None:
-        """Carry out what may take long; if it does, tell meanwhile."""
-
-        async def tell() -> None:
-            await asyncio.sleep(SLOW_SECONDS)
-            await self._tell(order, seen, decision)
-
+    async def _act_and_say(self, order: Order, seen: Observed, decision: Decision) -> None:
+        """Carry the steps out; if that takes long, tell meanwhile what is being done."""
+        if not decision.steps:
+            return
         async with asyncio.TaskGroup() as group:
-            saying = group.create_task(tell())
-            await self._act(decision.steps, order)
-            saying.cancel()
+
+            def say() -> None:
+                group.create_task(self._tell(order, seen, decision))
+
+            slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, say)
+            try:
+                await self._act(decision.steps, order)
+            finally:
+                slow.cancel()
 
     def _hands(self, order: Order | None) -> Hands:
         around = self._around

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from nanovirt.resources.codec import load
+from nanovirt.resources.conditions import Condition, condition, settle
 from nanovirt.resources.event import Event, EventSource, InvolvedObject
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.store import Create, Half, Op, Update
+from nanovirt.resources.store import Create, Entry, Half, Op, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,19 @@ Action = Transact | LookAgain
 def set_status(thing: Document) -> Update:
     """Write the status half of an object."""
     return Update(thing.key, thing.to_json(), Half.STATUS)
+
+
+def confess(key: Key, entry: Entry, error: Exception, now: datetime) -> Update | None:
+    """Say on the object itself that a bug keeps it from being looked after; None where that is said already."""
+    doc = load(entry.raw)
+    status = doc.get("status", {})
+    before = tuple(Condition.model_validate(one) for one in status.get("conditions", ()))
+    ready = condition("Ready", "False", Reason.InternalError, detail=f"{type(error).__name__}: {error}"[:300])
+    after = settle(now, before, (ready, *(one for one in before if one.type != "Ready")))
+    if after == before:
+        return None
+    told = {**status, "conditions": [one.to_json() for one in after]}
+    return Update(key, {**doc, "status": told}, Half.STATUS)
 
 
 def tell(

@@ -18,6 +18,8 @@ NAME = "hosts"
 READS = ("hosts", "placements", "volumes", "reports")
 WRITES = ("hosts/status",)
 
+UNCLAIMED_SHOWN = 100
+
 
 def plan(host: Host | None, world: World, now: datetime, monotonic: float) -> Iterator[Action]:
     """Host.status from the latest report; a host that is silent for a full lease with its margin is Unknown.
@@ -59,6 +61,7 @@ def _status(host: Host, heard: Heard | None, world: World, *, silent: bool, seco
         "capacity": facts.capacity,
         "versions": facts.versions,
         "boot_id": facts.boot_id,
+        "unclaimed": tuple(sorted(one.name for one in heard.report.unclaimed))[:UNCLAIMED_SHOWN],
         "conditions": (
             ready,
             condition("Joined", "True", Reason.Joined, host.metadata.generation),

@@ -35,7 +35,7 @@ class Loops:
     def __init__(self, store: Store, reports: Reports) -> None:
         self.world = World(store, reports)
         self._waiting: set[Key] = set()
-        for key, entry in store.list("instances"):
+        for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
         reports.subscribe(self._heard)

@@ -86,7 +86,7 @@ def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: b
     generation, status = instance.metadata.generation, placement.status
     if not reachable:
         return condition("Ready", "Unknown", Reason.HostUnreachable, generation, host=placement.spec.host)
-    if status.reason in Reason.__members__:
+    if status.reason in Reason.__members__ and status.reason != Reason.StoppedAsDesired.name:
         return condition("Ready", "False", Reason[status.reason], generation, **status.params)
     if instance.deleting:
         return condition("Ready", "False", Reason.Deleting, generation)

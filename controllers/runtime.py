@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
-from nanovirt.controllers.actions import Action, LookAgain, Transact
+from nanovirt.controllers.actions import Action, LookAgain, Transact, confess
 from nanovirt.controllers.queue import Queue
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreFailed
@@ -103,7 +103,7 @@ class Runtime:
         stop = self._store.subscribe(self._admitted, admitted=True)
         try:
             for plural in self._controller.begins:
-                for key, _ in self._store.list(plural):
+                for key, _ in self._store.peek_all(plural):
                     self.add(key)
             async with asyncio.TaskGroup() as workers:
                 await self._dispatch(workers)
@@ -134,8 +134,9 @@ class Runtime:
             )
         except StoreFailed:
             raise
-        except Exception:
+        except Exception as bug:
             pause = self._queue.failed(key, time.monotonic())
+            self._confess(key, bug)
             log.exception(
                 "reconcile failed", extra={"controller": self._controller.name, "key": str(key), "pause": pause}
             )
@@ -144,6 +145,15 @@ class Runtime:
             if after is not None:
                 self._queue.add(key, time.monotonic(), after)
         self._wake.set()
+
+    def _confess(self, key: Key, bug: Exception) -> None:
+        """A bug shows on the object, where its owner looks, and not only in the log."""
+        entry = self._store.peek(key)
+        if entry is None or f"{key.plural}/status" not in self._controller.writes:
+            return
+        told = confess(key, entry, bug, datetime.now(UTC))
+        if told is not None:
+            self._staged(key, [told])
 
     def _staged(self, key: Key, ops: Sequence[Op]) -> Ticket:
         self._acting_on = key

@@ -30,7 +30,7 @@ class World:
         self._by_pool: dict[str, list[Slot]] = {}
         self._names: dict[str, dict[Key, None]] = {plural: {} for plural in KEPT}
         for plural in KINDS:
-            for key, entry in store.list(plural):
+            for key, entry in store.peek_all(plural):
                 self._index(Change(key, None, entry))
         store.subscribe(self._admitted, admitted=True)
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from os import SEEK_END
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import orjson
 from nanovirt.resources import access, kubeconfig, wire
 from nanovirt.resources.access import Credentials
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.errors import Expired, NotFound, StoreUnreachable, Unavailable
+from nanovirt.resources.errors import Conflict, Expired, NotFound, StoreUnreachable, Unavailable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.wire import Event, Sync
@@ -26,6 +27,7 @@ from nanovirt.resources.wire import Event, Sync
 PAGE = 500
 CHUNK = 8 << 20
 """Bytes of one piece of an upload."""
+Body = bytes | BytesIO
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 
@@ -237,14 +239,18 @@ class Client:
         total = await asyncio.to_thread(file.seek, 0, SEEK_END)
         await asyncio.to_thread(file.seek, 0)
         async with self._reply("HEAD", path) as reply:
-            there = int(reply.headers.get("Upload-Offset", 0))
+            there, length = (int(reply.headers.get(name, 0)) for name in ("Upload-Offset", "Upload-Length"))
+        if length and there == length:
+            raise Conflict(key.plural, key.name, "it has all its bytes already; make another Image for others")
+        there = there if length == total else 0
         while piece := await asyncio.to_thread(file.read, CHUNK):
             digest.update(piece)
-            start, sent = max(sent, min(there, total)), sent + len(piece)
+            start, sent = max(sent, there), sent + len(piece)
             if sent > there:
                 whole = digest.hexdigest() if sent == total else ""
                 url = path + wire.query(offset=str(start), total=total, sha256=whole)
-                async with self._reply("PUT", url, piece[len(piece) - (sent - start) :], BYTES_TYPE, long=True):
+                rest = BytesIO(piece[len(piece) - (sent - start) :])
+                async with self._reply("PUT", url, rest, BYTES_TYPE, long=True):
                     pass
             if progress:
                 progress(sent, total)
@@ -277,7 +283,7 @@ class Client:
 
     @asynccontextmanager
     async def _reply(
-        self, method: str, url: str, body: bytes | None = None, content_type: str = "", *, long: bool = False
+        self, method: str, url: str, body: Body | None = None, content_type: str = "", *, long: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request; leaves only when the reply is a success. Here, and only here, aiohttp's errors become ours."""
         named = {"Content-Type": content_type} if body is not None else {}

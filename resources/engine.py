@@ -9,6 +9,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 
 from nanovirt.resources import stamping
 from nanovirt.resources.codec import JSON, dump, load
@@ -127,6 +128,12 @@ class Engine:
         """See Store."""
         held = self._pending.get(key)
         return held[1] if held is not None else self._objects[key.plural].get(key[1:])
+
+    def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]:
+        """See Store."""
+        found: dict[Key, Entry | None] = {Key(plural, *key): entry for key, entry in self._objects[plural].items()}
+        found.update((key, entry) for key, (_, entry) in self._pending.items() if key.plural == plural)
+        return [(key, entry) for key, entry in sorted(found.items(), key=itemgetter(0)) if entry is not None]
 
     def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
         """See Store."""

@@ -70,6 +70,8 @@ class HostStatus(Status):
     instances: int = 0
     versions: Versions = Versions()
     boot_id: str = ""
+    unclaimed: tuple[str, ...] = ()
+    """Names of domains that no Placement asks for, the first hundred: they are left alone."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -117,6 +117,9 @@ class Store(Protocol):
     def peek(self, key: Key) -> Entry | None:
         """The object as the pending state has it: for admission and for planners, never for readers."""
 
+    def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]:
+        """All objects of a kind as the pending state has them: what an admitted subscription goes on from."""
+
     def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
         """All durable objects of a kind, in key order; `namespace` "" means everywhere."""
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from nanovirt.portal.api import events
@@ -21,10 +22,10 @@ from nanovirt.resources.store import Change, Commit, Entry, Store
 BUFFER_MAX = 4 * 1024 * 1024
 """Bytes that may wait for one watcher; a slower one is ended and has to list again."""
 CLOSE_SECONDS = 10
-SLICE_SECONDS, SLICE_BUSY_SECONDS = 0.001, 0.0001
-"""How long one turn of the loop serves watchers (10 us each), and at least when somebody waits for a write."""
-BUSY_SHARE = 0.5
-"""Then a slice also gets so much of the time that all else took since the last: many writers starve nobody."""
+SLICE, SLICE_BUSY = 30, 8
+"""Watchers served in one turn of the loop, and at least when somebody waits for a write; a send costs about 10 us."""
+SECONDS_PER_WATCHER = 50e-6
+"""Then one more for so much time since the last slice, so that a crowd of writers starves no watcher."""
 TICK_SECONDS = 10.0
 BOOKMARK_TICKS, AGENT_BOOKMARK_TICKS = 3, 1
 
@@ -224,14 +225,14 @@ class Hub:
     def _serve(self) -> None:
         """One slice: what comes up meanwhile (writers, readers) has its turn before the next."""
         assert self._sweep is not None
-        began = time.monotonic()
-        share = max(SLICE_BUSY_SECONDS, BUSY_SHARE * (began - self._rested)) if self._busy() else SLICE_SECONDS
-        until = began + min(share, SLICE_SECONDS)
-        for _ in self._sweep:
-            self._rested = time.monotonic()
-            if self._rested > until:
-                asyncio.get_running_loop().call_soon(self._serve)
-                return
+        now = time.monotonic()
+        count = SLICE
+        if self._busy():
+            count = min(SLICE, max(SLICE_BUSY, int((now - self._rested) / SECONDS_PER_WATCHER)))
+        self._rested = now
+        if sum(1 for _ in islice(self._sweep, count)) == count:
+            asyncio.get_running_loop().call_soon(self._serve)
+            return
         self._sweep = None
         self._wake()
 

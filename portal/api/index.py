@@ -88,7 +88,7 @@ class Index:
         self.ips: dict[str, tuple[str, ...]] = {}
         """POOL.IP -> the instances that ask for it by name; whoever has it stands in the Address of that name."""
         for plural in KINDS:
-            for key, entry in store.list(plural):
+            for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
         store.subscribe(self._follow, admitted=True)
 

@@ -82,10 +82,11 @@ def _section(title: str, content: Any) -> Iterator[str]:
 
 
 def lean(value: Any) -> Any:
-    """A document without its empty texts, lists and mappings, which say nothing to a reader."""
+    """A document without its empty texts, lists and mappings, which say nothing; `source: {upload: {}}` does."""
     if isinstance(value, dict):
         kept = {name: lean(below) for name, below in value.items()}
-        return {name: below for name, below in kept.items() if below not in (None, "", [], {})}
+        kept = {name: below for name, below in kept.items() if below not in (None, "", [], {})}
+        return value if not kept and list(value.values()) == [{}] else kept
     return [lean(one) for one in value] if isinstance(value, list) else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -57,7 +58,8 @@ def get(
     shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
     shown.print(targets, parameters)
     if watch:
-        shown.follow(targets[0], parameters)
+        with until_interrupted():
+            shown.follow(targets[0], parameters)
 
 
 def _print_documents(
@@ -75,6 +77,15 @@ def _print_documents(
 
 def _whole(kind: Kind, item: JSON) -> JSON:
     return item if "kind" in item else {"apiVersion": kind.group_version, "kind": kind.kind, **item}
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C is how one ends what has no other end: no error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(err=True)
 
 
 class Printer:

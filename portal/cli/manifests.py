@@ -15,7 +15,9 @@ from nanovirt.resources.errors import Malformed
 JSON = dict[str, Any]
 SUFFIXES = (".yaml", ".yml", ".json")
 SIZE_MAX = 64 << 20
-DOCUMENTS_MAX = 100_000
+DEPTH_MAX = 50
+NODES_MAX = 1_000_000
+"""Values that one document may have."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -105,9 +107,10 @@ def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
 def _documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]]:
     """Each document, or what is wrong with it."""
     try:
+        _check_depth(content)
         nodes = [node for node in yaml.compose_all(content, Loader=LOADER) if not _empty(node)]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        yield None, f"{file}:{_line(error)} {_told(error)}"
+    except (yaml.YAMLError, ValueError) as error:
+        yield None, f"{file}:{_line(error) or 1} {_told(error)}"
         return
     for number, node in enumerate(nodes, 1):
         try:
@@ -118,6 +121,15 @@ def _documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str
         yield from _items(Manifest(file, number, doc, node)) if isinstance(doc, dict) else [
             (None, f"{file}:{node.start_mark.line + 1} (document {number}) is a {type(doc).__name__}, not a mapping")
         ]
+
+
+def _check_depth(content: bytes) -> None:
+    """Refuse what nests deeper than any object may: libyaml's composer would end the whole process."""
+    depth = 0
+    for event in yaml.parse(content, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH_MAX:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEPTH_MAX} levels", problem_mark=event.start_mark)
 
 
 def _items(manifest: Manifest) -> Iterator[tuple[Manifest | None, str]]:
@@ -161,12 +173,9 @@ def _empty(node: yaml.Node | None) -> bool:
 
 
 def _constructed(node: yaml.Node) -> Any:
-    """The value of a node. Keys that stand twice are refused, where YAML lets the last one win in silence."""
-    for below, keys in _mappings(node):
-        twice = {key for key in keys if keys.count(key) > 1}
-        if twice:
-            names = ", ".join(sorted(twice))
-            raise ValueError(f"{names} stands twice in the mapping at line {below.start_mark.line + 1}")
+    """The value of a node, which has been looked at first: PyYAML itself lets a few documents fill all memory."""
+    if _size(node, {}) > NODES_MAX:
+        raise ValueError(f"its aliases make more than {NODES_MAX} values of it")
     loader = Plain("")
     try:
         return loader.construct_document(node)
@@ -174,14 +183,26 @@ def _constructed(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _mappings(node: yaml.Node) -> Iterator[tuple[yaml.Node, list[str]]]:
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out. ValueError for loops, and for keys that stand twice.
+
+    YAML lets the last of several equal keys win in silence.
+    """
+    if id(node) in known:
+        if not known[id(node)]:
+            raise ValueError(f"the alias at line {node.start_mark.line + 1} refers to itself")
+        return known[id(node)]
+    known[id(node)] = 0
+    below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
-        yield node, [str(key.value) for key, _ in node.value]
-        for _, value in node.value:
-            yield from _mappings(value)
+        keys = [str(key.value) for key, _ in node.value]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice in the mapping at line {node.start_mark.line + 1}")
+        below = [value for _, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
+        below = node.value
+    known[id(node)] = 1 + sum(_size(one, known) for one in below)
+    return known[id(node)]
 
 
 class Plain(yaml.SafeLoader):

@@ -125,7 +125,8 @@ def wrapped(made: Grid, room: int) -> Grid:
 
 
 def _line(cells: Sequence[str], sizes: Sequence[int], gap: int, *, colours: bool) -> str:
-    return (" " * gap).join(_padded(cell, size, colours=colours) for cell, size in zip(cells, sizes, strict=True)).rstrip()
+    parts = [_padded(cell, size, colours=colours) for cell, size in zip(cells, sizes, strict=True)]
+    return (" " * gap).join(parts).rstrip()
 
 
 def _padded(cell: str, size: int, *, colours: bool) -> str:

@@ -13,8 +13,9 @@ import click
 from nanovirt.portal.cli import examples
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.session import Session, connected
+from nanovirt.portal.cli.waiting import Seconds, until
 from nanovirt.resources import wire
-from nanovirt.resources.errors import Malformed
+from nanovirt.resources.errors import Malformed, Rejected
 
 JSON = dict[str, Any]
 PIECE = 8 << 20
@@ -28,24 +29,46 @@ PIECE = 8 << 20
 )
 @click.argument("what", metavar="image/NAME")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--timeout", type=Seconds(), default=600, show_default="10m", metavar="TIME", help="For its inspection.")
 @connected
-def upload(session: Session, *, what: str, file: Path) -> None:
-    """Send the bytes of an image whose source is `upload`."""
+def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
+    """Send the bytes of an image whose source is `upload`, and wait until the server has inspected them."""
     (target,) = session.targets((what if "/" in what else f"image/{what}",))
     if target.kind.kind != "Image":
         raise Malformed(f"only images are uploaded, not {target.kind.plural}")
     session.get(target)
     total = file.stat().st_size
+    if not total:
+        raise Malformed(f"{file} is empty")
     # Standard error, since the result belongs on standard output.
     with file.open("rb") as opened, click.progressbar(length=total, label=str(target), file=sys.stderr) as bar:
         digest = _send(session, target, opened, total, bar.update)
     click.echo(f"{target} uploaded ({total} bytes, sha256 {digest})")
+    until(
+        session, [target], _ready, "Ready", timeout, say=lambda one: click.echo(f"{one} is Ready"), hopeless=_failed
+    )
+
+
+def _ready(doc: JSON | None) -> bool:
+    return _phase(doc) == "Ready"
+
+
+def _failed(doc: JSON | None) -> bool:
+    return _phase(doc) == "Failed"
+
+
+def _phase(doc: JSON | None) -> str:
+    return str(((doc or {}).get("status") or {}).get("phase", ""))
 
 
 def _send(session: Session, target: Target, file: BinaryIO, total: int, advance: Callable[[int], None]) -> str:
     path = target.kind.path(session.namespace, target.name, "upload")
     headers, _ = session.connection.raw("HEAD", path)
-    offset = min(int(headers.get("Upload-Offset") or 0), total)
+    offset, length = (int(headers.get(name) or 0) for name in ("Upload-Offset", "Upload-Length"))
+    if length and offset == length:
+        raise Rejected(f"{target} has all its bytes already; make another Image for others")
+    if length != total:
+        offset = 0  # what has begun there is another file
     digest = hashlib.sha256()
     for start, piece in _pieces(file):
         digest.update(piece)

@@ -32,4 +32,6 @@ def version(*, client: bool, kubeconfig: str | None, context: str | None) -> Non
     except NanoError as error:
         click.echo(f"server   unknown: {error}", err=True)
         return
-    click.echo(f"server   {found.get('nano') or found.get('gitVersion', 'unknown')} at {connection.credentials.server}")
+    # The part before `+nano.` is the Kubernetes version whose API this is, for clients that look for one.
+    said = str(found.get("gitVersion", "unknown")).rpartition("+nano.")[2]
+    click.echo(f"server   {said} at {connection.credentials.server}")

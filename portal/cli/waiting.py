@@ -81,13 +81,13 @@ def met_by(wish: str) -> Met:
         return lambda doc: doc is None
     if wish == "create":
         return lambda doc: doc is not None
-    if wish.startswith("condition=") and wish.removeprefix("condition="):
+    if re.match(r"condition=\w", wish):
         kind, _, truth = wish.removeprefix("condition=").partition("=")
         asked = (truth or "True").lower()
         return lambda doc: doc is not None and condition(doc, kind).get("status", "").lower() == asked
     left, equals, right = wish.removeprefix("jsonpath=").rpartition("=")
     steps = _steps(left.strip().strip("'\"").removeprefix("{").removesuffix("}"))
-    if not equals or steps is None:
+    if not equals or steps is None or wish.startswith("condition="):
         raise Malformed(f"--for={wish}: write condition=Ready, delete, create or a path such as status.phase=Running")
     return lambda doc: doc is not None and right.strip("'\"") in (_text(one) for one in _values(doc, steps))
 

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.catalogue import Kind
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
-from nanovirt.portal.cli.getting import Printer
+from nanovirt.portal.cli.getting import Printer, until_interrupted
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Expired, Malformed
 
@@ -50,11 +51,14 @@ def watch(
     if targets[0].name:
         parameters["fieldSelector"] = f"metadata.name={targets[0].name}"
     if sys.stdout.isatty():
-        Board(session, targets[0].kind, everywhere=all_namespaces, wide=output == "wide").run(parameters)
+        board = Board(session, targets[0].kind, everywhere=all_namespaces, wide=output == "wide")
+        with until_interrupted():
+            board.run(parameters)
         return
     shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=True)
     shown.print(targets, parameters)
-    shown.follow(targets[0], parameters)
+    with until_interrupted():
+        shown.follow(targets[0], parameters)
 
 
 class Board:
@@ -105,10 +109,16 @@ class Board:
 
     def lines(self) -> list[str]:
         """What stands in the terminal: the count, the table, and how many rows do not fit."""
-        rows = [self._rows[key] for key in sorted(self._rows)]
+        rows = [self._aged(self._rows[key]) for key in sorted(self._rows)]
         room, height = shutil.get_terminal_size()
         table = {"columnDefinitions": list(self._columns), "rows": rows[: max(1, height - 4)]}
         namespaces = self._everywhere and self._kind.namespaced
         made = tables.render(tables.grid(table, wide=self._wide, namespaces=namespaces), room=room) if rows else []
         hidden = [f"... and {len(rows) - height + 4} more"] if len(rows) > height - 4 else []
         return [f"{len(rows)} {self._kind.plural} (Ctrl-C ends)", *made, *hidden]
+
+    def _aged(self, row: JSON) -> JSON:
+        """The row with its age as of now, since the server told it when something changed last."""
+        made = (row.get("object") or {}).get("metadata", {}).get("creationTimestamp", "")
+        named = zip(self._columns, row["cells"], strict=True)
+        return row | {"cells": [age(made) if column["name"] == "Age" else cell for column, cell in named]}

@@ -39,6 +39,7 @@ ADVICE = {
     "NeverReported": "start its agent: nanoctl agent --server URL --credentials FILE",
     "LeaseExpired": "see whether the host runs and its agent reaches the server",
     "HypervisorDown": "see to libvirt on that host: systemctl status libvirtd",
+    "RestartNeeded": "restart it when that suits: nanoctl restart {name}",
     "DeletionProtected": "set spec.deletionProtection to false first",
 }
 

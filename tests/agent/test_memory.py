@@ -13,7 +13,7 @@ import pytest
 
 from nanovirt.agent.memory import FileMemories, KeptMemories, Memories, Memory
 from nanovirt.resources.errors import HypervisorError
-from tests.agent.placements import UUID, at, placement, restart
+from tests.agent.placements import UUID, at, placement, restart, uuid
 
 FULL = Memory(
     epoch=3,
@@ -76,9 +76,11 @@ async def test_unreadable_file_is_put_aside_and_the_others_count(tmp_path: Path)
     memories = FileMemories(tmp_path)
     await memories.load()
     await memories.keep(UUID, FULL)
-    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / f"{uuid(2)}.json").write_text("{")
+    (tmp_path / "notes.json").write_text("{")
     assert await memories.load() == {UUID: FULL}
-    assert (tmp_path / "broken.unreadable").exists()
+    assert (tmp_path / f"{uuid(2)}.unreadable").exists()
+    assert (tmp_path / "notes.json").exists()
 
 
 async def test_disk_that_refuses_is_said(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ KEEPING = """
         memories = FileMemories(Path(sys.argv[1]))
         await memories.load()
         for epoch in range(1, 100000):
-            await memories.keep("one", Memory(epoch=epoch, detail="x" * 5000))
+            await memories.keep(sys.argv[2], Memory(epoch=epoch, detail="x" * 5000))
             print(epoch, flush=True)
 
     asyncio.run(main())
@@ -110,12 +112,12 @@ KEEPING = """
 
 def test_kill_leaves_the_last_that_was_promised_or_a_newer_one(tmp_path: Path) -> None:
     for moment in range(3):
-        command = [sys.executable, "-c", textwrap.dedent(KEEPING), str(tmp_path)]
+        command = [sys.executable, "-c", textwrap.dedent(KEEPING), str(tmp_path), UUID]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as writing:
             assert writing.stdout is not None
             promised = [writing.stdout.readline() for _ in range(5 + moment * 7)][-1]
             writing.kill()
             promised = (writing.stdout.readlines() or [promised])[-1]
-        found = asyncio.run(FileMemories(tmp_path).load())["one"]
+        found = asyncio.run(FileMemories(tmp_path).load())[UUID]
         assert found.epoch >= int(promised)
         assert len(found.detail) == 5000

@@ -432,6 +432,12 @@ def test_disks_without_an_operation_stay() -> None:
     assert told(made, replace(NOTHING, volumes=THERE), knowing(made)).released
 
 
+def test_running_machine_is_not_released() -> None:
+    for made in (placement(deleting=True), placement(role="Revoked")):
+        status = told(made, ON, knowing(made))
+        assert (status.state, status.reason, status.released) == ("Stopping", "Deleting", False)
+
+
 def test_operation_that_names_no_disk_of_the_placement_fails() -> None:
     made = placement(deleting=True, operations=[REMOVE.model_copy(update={"volume": "/etc/passwd"})])
     assert "RemoveVolume" not in names(decided(made, ON, knowing(made)))

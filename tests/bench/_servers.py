@@ -56,6 +56,7 @@ async def _serve(directory: Path, port: int) -> None:
 
 
 def _main(directory: Path, port: int) -> None:
+
     uvloop.run(_serve(directory, port))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -13,15 +12,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nanovirt.resources import access, kubeconfig
 from nanovirt.resources.client import Client, Patience
-from nanovirt.resources.codec import JSON
-from nanovirt.resources.kind import Key
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -155,11 +151,11 @@ class ServerProcess:
 
     def open_files(self) -> int:
         """How many file descriptors the process has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def threads(self) -> int:
         """How many threads the process has."""
-        return len(os.listdir(f"/proc/{self.pid}/task"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
 
     def said(self) -> str:
         """The end of what it has logged since this was asked before."""
@@ -201,79 +197,3 @@ def running_server(folder: Path, *options: str) -> Iterator[ServerProcess]:
         raise
     finally:
         server.kill()
-
-
-# --- what tests wait for ----------------------------------------------------------------------------------
-
-
-async def until(client: Client, key: Key, wanted: str, seconds: float = PATIENT) -> JSON:
-    """The object once its phase is `wanted`; AssertionError with its status otherwise."""
-    deadline = time.monotonic() + seconds
-    while True:
-        doc = await client.get(key)
-        if doc["status"].get("phase") == wanted:
-            return doc
-        assert time.monotonic() < deadline, f"{key} is not {wanted}: {json.dumps(doc['status'], indent=1)}"
-        await asyncio.sleep(0.05)
-
-
-async def until_all(client: Client, names: Sequence[str], wanted: str, seconds: float = PATIENT) -> dict[str, JSON]:
-    """The instances of `default` by those names, once each of them has that phase."""
-    deadline = time.monotonic() + seconds
-    while True:
-        items, _ = await client.list("instances", "default")
-        found = {item["metadata"]["name"]: item for item in items if item["metadata"]["name"] in names}
-        others = {name: phase(found.get(name)) for name in names if phase(found.get(name)) != wanted}
-        if not others:
-            return found
-        assert time.monotonic() < deadline, f"not {wanted}: {others}"
-        await asyncio.sleep(0.2)
-
-
-async def until_gone(client: Client, plural: str, seconds: float = PATIENT) -> None:
-    """Return once there is no object of that kind; AssertionError naming those that are there too long."""
-    deadline = time.monotonic() + seconds
-    while True:
-        items, _ = await client.list(plural)
-        if not items:
-            return
-        assert time.monotonic() < deadline, f"{plural} left: {[item['metadata']['name'] for item in items]}"
-        await asyncio.sleep(0.05)
-
-
-async def quiet(client: Client, seconds: float = 1.0) -> str:
-    """The revision at which the store has been standing still for so long."""
-    before, since = "", time.monotonic()
-    while True:
-        _, revision = await client.list("namespaces", limit=1)
-        if revision != before:
-            before, since = revision, time.monotonic()
-        elif time.monotonic() - since >= seconds:
-            return revision
-        await asyncio.sleep(0.05)
-
-
-def phase(instance: JSON | None) -> str:
-    """The phase, "" for an instance that is not there."""
-    return str(instance["status"].get("phase", "")) if instance else ""
-
-
-def condition(doc: JSON, kind: str = "Ready") -> JSON:
-    """The condition of that type, {} when there is none."""
-    return next((dict(one) for one in doc["status"].get("conditions", ()) if one["type"] == kind), {})
-
-
-def instance(name: str, **spec: Any) -> JSON:
-    """A small instance with one disk of the demonstration image."""
-    disks = [{"name": "system", "source": {"image": "shared/mini"}}]
-    return {
-        "apiVersion": "nano/v1",
-        "kind": "Instance",
-        "metadata": {"name": name},
-        "spec": {"memory": "256Mi", "disks": disks, **spec},
-    }
-
-
-def instance_key(name: str) -> Key:
-    """Where an instance of the namespace `default` stands."""
-    return Key("instances", "default", name)

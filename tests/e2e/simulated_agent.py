@@ -12,7 +12,9 @@ from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.server import ApiServer
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
 from nanovirt.resources.client import Client
-from tests.e2e.server_process import ServerProcess
+from nanovirt.resources.kind import Key
+from tests.e2e.server_process import ServerProcess, running_server
+from tests.e2e.waiting import until_ready
 
 
 class SimulatedAgent:
@@ -66,6 +68,19 @@ async def simulated_agents(
         finally:
             for one in agents.values():
                 await one.end()
+
+
+@asynccontextmanager
+async def with_agents(
+    folder: Path, *hosts: str, traits: Traits = QUICK
+) -> AsyncIterator[tuple[ServerProcess, dict[str, SimulatedAgent], Client]]:
+    """A server whose hosts' agents live in this process, so that either side can die alone."""
+    with running_server(folder / "data") as server:
+        await asyncio.to_thread(server.make_image)
+        async with server.client() as client, simulated_agents(server, *hosts, traits=traits) as agents:
+            for host in hosts:
+                await until_ready(client, Key("hosts", "", host))
+            yield server, agents, client
 
 
 def starts(agents: dict[str, SimulatedAgent]) -> Counter[str]:

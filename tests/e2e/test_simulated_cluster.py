@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -21,21 +21,21 @@ from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
-from tests.e2e.server_process import (
-    MANIFESTS,
-    PATIENT,
-    ServerProcess,
+from tests.e2e.server_process import MANIFESTS, PATIENT, ServerProcess, running_server
+from tests.e2e.simulated_agent import SimulatedAgent, leftovers, starts, with_agents
+from tests.e2e.waiting import (
     condition,
     instance,
     instance_key,
     phase,
     quiet,
-    running_server,
     until,
     until_all,
     until_gone,
+    until_gone_named,
+    until_ready,
+    until_reason,
 )
-from tests.e2e.simulated_agent import SimulatedAgent, leftovers, simulated_agents, starts
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -63,47 +63,10 @@ async def client(cluster: ServerProcess) -> AsyncIterator[Client]:
     print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
 
 
-@asynccontextmanager
-async def with_agents(
-    folder: Path, *hosts: str, traits: Traits = Traits()
-) -> AsyncIterator[tuple[ServerProcess, dict[str, SimulatedAgent], Client]]:
-    """A server whose hosts' agents live in this process, so that either side can die alone."""
-    with running_server(folder / "data") as server:
-        await asyncio.to_thread(server.make_image)
-        async with server.client() as client, simulated_agents(server, *hosts, traits=traits) as agents:
-            for host in hosts:
-                await until_ready(client, Key("hosts", "", host))
-            yield server, agents, client
-
-
-async def until_ready(client: Client, key: Key, wanted: str = "True", seconds: float = PATIENT) -> JSON:
-    """The object once its condition Ready has that status."""
-    deadline = time.monotonic() + seconds
-    while True:
-        doc = await client.get(key)
-        if condition(doc).get("status") == wanted:
-            return doc
-        assert time.monotonic() < deadline, f"{key}: {condition(doc)}"
-        await asyncio.sleep(0.05)
-
-
-async def until_reason(client: Client, key: Key, reason: str) -> JSON:
-    """The condition Ready of the object, once it has that reason."""
-    deadline = time.monotonic() + PATIENT
-    while True:
-        ready = condition(await client.get(key))
-        if ready.get("reason") == reason:
-            return ready
-        assert time.monotonic() < deadline, f"{key}: {ready}"
-        await asyncio.sleep(0.05)
-
-
 async def delete(client: Client, key: Key) -> None:
     """Ask for a deletion of what may be gone already."""
-    try:
+    with suppress(NotFound):
         await client.delete(key)
-    except NotFound:
-        pass
 
 
 async def run(client: Client, name: str, **spec: Any) -> JSON:
@@ -190,7 +153,7 @@ async def test_power_follows_the_wish(client: Client) -> None:
     before = await run(client, "web")
     await client.patch(instance_key("web"), {"spec": {"powerState": "Stopped"}})
     stopped = await until(client, instance_key("web"), "Stopped")
-    assert condition(stopped)["reason"] == "StoppedAsDesired"
+    assert (condition(stopped)["status"], condition(stopped)["reason"]) == ("True", "StoppedAsDesired")
     assert stopped["status"]["addresses"] == before["status"]["addresses"]
     await client.patch(instance_key("web"), {"spec": {"powerState": "Running"}})
     again = await until(client, instance_key("web"), "Running")
@@ -321,14 +284,6 @@ async def test_unreachable_host_makes_unknown_frees_nothing_and_comes_back(tmp_p
         assert set(starts(agents).values()) == {1}
 
 
-async def until_gone_named(client: Client, name: str) -> None:
-    """Return once that instance is gone."""
-    deadline = time.monotonic() + PATIENT
-    while any(item["metadata"]["name"] == name for item in (await client.list("instances"))[0]):
-        assert time.monotonic() < deadline, f"{name} is still there"
-        await asyncio.sleep(0.05)
-
-
 async def test_host_that_vanishes_during_a_deletion_frees_nothing_until_it_is_back(tmp_path: Path) -> None:
     async with with_agents(tmp_path, "node-1", "node-2") as (_, agents, client):
         await run(client, "web", scheduling={"host": "node-1"})
@@ -367,6 +322,7 @@ async def test_host_that_vanished_before_the_deletion_carries_it_out_when_it_is_
         assert await leftovers(agents) == []
 
 
+@pytest.mark.long
 async def test_server_that_is_away_stops_nothing(tmp_path: Path) -> None:
     async with with_agents(tmp_path, "node-1") as (server, agents, client):
         await run(client, "web")

@@ -16,9 +16,10 @@ What there is:
 - `bed.fabric` holds the switch `sw0` and answers on 10.77.0.1; `bed.server` is 10.77.0.2, `bed.client` 10.77.0.3 and
   host N (`h1`, `h2`, ...) 10.77.1.N, all in 10.77.0.0/16 (`SUBNET`). Guests may have 10.77.2.0 and up.
 - A host has a bridge `br0` (`host.bridge`) with `up0`, its cable to the switch, and its own network, mount and UTS
-  namespace. `/run`, `/etc/libvirt`, `/var/{lib,log,cache}/libvirt` and its CPU and block cgroups are its own; all other
-  files are this machine's. `host.dir` is its own folder, under the same path inside and outside, and `bed.dir` is
-  there for all of them: for disks, states, sockets and logs. `host.dir / "log"` has its logs.
+  namespace. `/run`, `/etc/libvirt`, `/var/{lib,log,cache}/libvirt`, its CPU and block cgroups and the kernel's boot id,
+  new with every boot, are its own; all other files are this machine's. `host.dir` is its own folder, under the same
+  path inside and outside, and `bed.dir` is there for all of them: for disks, states, sockets and logs. Its logs are in
+  `host.dir / "log"`.
 - No process, mount or network device outlives the bed: `Bed.__exit__` ends what is in its namespaces, a watcher
   process (`undertaker`) does it when the test process is killed, and the next bed clears what is left if that
   was killed too. `leftovers()` lists what should not be there; assert it empty after a bed.

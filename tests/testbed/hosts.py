@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 from tests.testbed.libvirtd import PRIVATE, Libvirtd
 from tests.testbed.nodes import Node
@@ -9,6 +10,7 @@ from tests.testbed.sweep import CGROUPS
 from tests.testbed.wires import Fabric
 
 BRIDGE = "br0"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CONTROLLERS = ("cpu", "cpuacct", "blkio", "unified")  # of cgroup v1 and of the mixed layout
 
 
@@ -34,6 +36,9 @@ class Host(Node):
     def launch(self) -> None:
         """Powers the host on with its network and starts libvirtd without waiting for it."""
         self.power_on()
+        file = self.dir / "boot_id"
+        file.write_text(f"{uuid4()}\n")
+        self.run(["mount", "--bind", file, BOOT_ID])
         self._fabric.bridge(self, BRIDGE, self._mac)
         self.libvirtd.launch()
 

@@ -1,0 +1,397 @@
+"""`nanoctl apply`, `run`, `start`, `stop`, `restart`, `delete`, `wait` and what they say, against the real API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nanovirt.portal.cli.applying import LAST_APPLIED, difference
+from nanovirt.portal.cli.manifests import BadManifests, read_all
+from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
+from nanovirt.portal.cli.waiting import met_by
+from nanovirt.resources.errors import Malformed
+from tests.portal.cli_world import Cluster, cluster
+
+JSON = dict[str, Any]
+NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{at}: &a{at} [*a{at - 1}, *a{at - 1}]\n" for at in range(1, 60))
+POOL = """
+apiVersion: nano/v1
+kind: AddressPool
+metadata: {name: NAME, labels: {a: "1"}}
+spec:
+  network: NAME
+  subnet: 10.30.0.0/24
+  dns: [10.30.0.1]
+  ranges: [{name: low, first: 10.30.0.50, last: 10.30.0.99}]
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cli")) as made:
+        yield made
+
+
+def pool(name: str, **spec: Any) -> str:
+    doc = yaml.safe_load(POOL.replace("NAME", name))
+    return json.dumps(doc | {"spec": doc["spec"] | spec})
+
+
+# --- apply ----------------------------------------------------------------------------------------------
+
+
+def test_apply_creates_configures_and_leaves_alone(running: Cluster) -> None:
+    assert running.says("apply", "-f", "-", stdin=pool("life")) == "addresspool/life created\n"
+    assert running.says("apply", "-f", "-", stdin=pool("life")) == "addresspool/life unchanged\n"
+    assert running.says("apply", "-f", "-", stdin=pool("life", domain="lab.example")) == "addresspool/life configured\n"
+    assert running.object("addresspools", "life")["spec"]["domain"] == "lab.example"
+
+
+def test_a_field_that_left_the_manifest_is_removed_and_what_others_set_stays(running: Cluster) -> None:
+    running.says("apply", "-f", "-", stdin=pool("merge", domain="lab.example"))
+    live = json.loads(running.says("get", "apool/merge", "-o", "json"))
+    assert json.loads(live["metadata"]["annotations"][LAST_APPLIED])["spec"]["domain"] == "lab.example"
+    running.says("apply", "-f", "-", stdin=json.dumps(live | {"spec": live["spec"] | {"leaseSeconds": 60}}))
+    running.says("apply", "-f", "-", stdin=pool("merge"))
+    spec = running.object("addresspools", "merge")["spec"]
+    assert (spec.get("domain", ""), spec["dns"]) == ("", ["10.30.0.1"])
+
+
+def test_a_set_is_sent_in_the_order_of_its_references(running: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "{apiVersion: nano/v1, kind: Instance, metadata: {name: first, namespace: team-o}, "
+        "spec: {disks: [{name: system, size: 1Gi}]}}"
+    )
+    (tmp_path / "b.yaml").write_text("{apiVersion: v1, kind: Namespace, metadata: {name: team-o}}")
+    assert running.says("apply", "-f", str(tmp_path)).splitlines() == [
+        "namespace/team-o created",
+        "instance/first created",
+    ]
+
+
+def test_everything_is_checked_before_anything_is_sent(running: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "set.yaml"
+    file.write_text(
+        POOL.replace("NAME", "good") + "---\n"
+        "apiVersion: nano/v1\n"
+        "kind: Instance\n"
+        "metadata: {name: bad}\n"
+        "spec:\n"
+        "  cpus: 0\n"
+        "  disks:\n"
+        "  - {name: system, size: 4GB}\n"
+        "---\n"
+        "{apiVersion: nano/v1, kind: Instance, metadata: {name: lost, namespace: nowhere}, spec: {}}\n"
+    )
+    result = running.nanoctl("apply", "-f", str(file))
+    assert result.exit_code == 1
+    for said in (
+        f"{file}:15 (document 2, Instance bad): spec.cpus",
+        f"{file}:17 (document 2, Instance bad): spec.disks[0].size: '4GB'",
+        f"{file}:19 (document 3, Instance lost): there is no namespace nowhere",
+        "nothing was sent",
+    ):
+        assert said in result.stderr
+    assert running.nanoctl("get", "apool/good").exit_code == 1
+
+
+def test_an_unknown_kind_is_told_with_its_line(running: Cluster) -> None:
+    result = running.nanoctl("apply", "-f", "-", stdin="apiVersion: nano/v1\nkind: Unicorn\nmetadata: {name: x}\n")
+    assert "stdin:2 (document 1, Unicorn x): there is no kind Unicorn in nano/v1" in result.stderr
+
+
+def test_a_dry_run_stores_nothing(running: Cluster) -> None:
+    assert running.says("apply", "--dry-run", "-f", "-", stdin=pool("dry")) == "addresspool/dry created (dry run)\n"
+    assert running.nanoctl("get", "apool/dry").exit_code == 1
+
+
+def test_what_the_server_completes_in_a_list_is_no_change(running: Cluster) -> None:
+    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "lists"}}
+    doc["spec"] = {"disks": [{"name": "system", "size": "1Gi"}]}
+    assert running.says("apply", "-f", "-", stdin=json.dumps(doc)) == "instance/lists created\n"
+    assert running.says("apply", "-f", "-", stdin=json.dumps(doc)) == "instance/lists unchanged\n"
+
+
+def test_warnings_are_told_once_and_with_the_object(running: Cluster) -> None:
+    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "warned"}}
+    doc["spec"] = {"disks": [{"name": "system", "source": {"image": "shared/absent"}}]}
+    result = running.nanoctl("apply", "-f", "-", stdin=json.dumps(doc))
+    assert result.stderr.count("Image shared/absent does not exist") == 1
+    assert "Warning: instance/warned: spec.disks[0].source.image" in result.stderr
+
+
+@pytest.mark.parametrize("folder", ["demo", "examples"])
+def test_the_manifests_of_this_repository_apply_and_stay(tmp_path: Path, folder: str) -> None:
+    with cluster(tmp_path) as fresh:
+        told = fresh.says("apply", "-f", str(MANIFESTS / folder))
+        assert told.count(" created") == len(read_all([str(MANIFESTS / folder)]))
+        assert "created" not in fresh.says("apply", "-f", str(MANIFESTS / folder))
+        assert "configured" not in fresh.says("apply", "-f", str(MANIFESTS / folder))
+
+
+def test_the_demo_set_has_room_and_leaves_the_choice_of_addresses() -> None:
+    docs = {one.doc["kind"]: one.doc for one in read_all([str(MANIFESTS / "demo")])}
+    assert not {"nics", "scheduling"} & set(docs["Instance"]["spec"])
+    assert docs["AddressPool"]["metadata"]["name"] == "lan"
+    assert docs["Instance"]["spec"]["memory"] == "256Mi"
+
+
+def test_a_three_way_merge_touches_what_was_named() -> None:
+    live = {"spec": {"a": 1, "b": 2, "mine": 3, "deep": {"x": 1, "y": 2}}, "status": {"s": 1}}
+    before = {"spec": {"a": 1, "b": 2, "deep": {"x": 1, "y": 2}}}
+    wanted = {"spec": {"a": 5, "deep": {"x": 1}}, "status": {"s": 2}}
+    assert difference(live, wanted, before) == {"spec": {"a": 5, "deep": {"y": None}, "b": None}}
+
+
+def test_a_settled_manifest_needs_no_patch() -> None:
+    live = {"spec": {"a": 1, "default": 2}}
+    assert difference(live, {"spec": {"a": 1}}, {"spec": {"a": 1}}) == {}
+
+
+# --- manifests ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", ":2 cannot be read"),
+        ("- a list\n", ":1 (document 1) is a list, not a mapping"),
+        ("\n\nkind: Instance\nmetadata: {name: x}\n", ":3 (document 1, Instance x) has no apiVersion"),
+        ("apiVersion: v1\nkind: Namespace\n", ":1 (document 1, Namespace) has no metadata.name"),
+        ("apiVersion: v1\nkind: Namespace\nkind: Other\n", "kind stands twice in the mapping at line 1"),
+        ("", "there is no manifest in"),
+        ("---\n---\n", "there is no manifest in"),
+        ("\x00", "cannot be read"),
+        ("&a [*a]", ":1 (document 1) cannot be read: the alias at line 1 refers to itself"),
+        ("[" * 1_000_000, "x.yaml:1 cannot be read: nested deeper than 50 levels"),
+        (BOMB, "its aliases make more than 1000000 values"),
+    ],
+)
+def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(BadManifests) as bad:
+        read_all([str(file)])
+    assert said in str(bad.value)
+
+
+def test_errors_of_all_files_come_together(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.yaml").write_text("kind: Instance\n")
+    with pytest.raises(BadManifests, match="3 errors"):
+        read_all([str(tmp_path)])
+
+
+def test_the_same_object_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("---\n".join(["apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n"] * 2))
+    with pytest.raises(BadManifests, match="stands already"):
+        read_all([str(file)])
+
+
+def test_lists_are_taken_apart_and_times_stay_text(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n"
+        "  metadata: {name: a, annotations: {at: 2026-11-22T06:00:00Z}}\n"
+    )
+    (one,) = read_all([str(file)])
+    assert one.doc["metadata"]["annotations"] == {"at": "2026-11-22T06:00:00Z"}
+    assert one.where("metadata.name") == f"{file}:6 (document 1, Namespace a)"
+
+
+# --- power ----------------------------------------------------------------------------------------------
+
+
+def machine(wish: str = "Running", phase: str = "Running", **spec: Any) -> JSON:
+    conditions = [{"type": "Ready", "status": "True", "observedGeneration": 2}]
+    status = {"phase": phase, "observedGeneration": 2, "conditions": conditions}
+    return {"metadata": {"name": "web", "generation": 2}, "spec": {"powerState": wish, **spec}, "status": status}
+
+
+def test_starting_a_running_machine_changes_nothing() -> None:
+    assert to_start(machine())[0] is None
+
+
+def test_starting_a_machine_that_shut_itself_down_orders_a_restart() -> None:
+    patch, _ = to_start(machine(phase="Stopped"), NOW)
+    assert patch == {"spec": {"restart": {"at": "2026-11-22T09:00:00.000000Z", "mode": "Graceful"}}}
+
+
+def test_starting_a_stopped_machine_is_a_wish() -> None:
+    assert to_start(machine("Stopped", "Stopped"))[0] == {"spec": {"powerState": "Running"}}
+
+
+def test_stopping_by_force_takes_the_grace_away_and_says_so() -> None:
+    patch, said = to_stop(machine(stopGraceSeconds=60), force=True)
+    assert patch == {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}
+    assert "was 60" in said
+
+
+def test_stopping_twice_changes_nothing() -> None:
+    assert to_stop(machine("Stopped", "Stopping"), force=False)[0] is None
+
+
+def test_a_restart_by_force_is_hard_and_a_stopped_machine_starts() -> None:
+    patch, _ = to_restart(machine(), NOW, force=True)
+    assert patch is not None
+    assert patch["spec"]["restart"]["mode"] == "Hard"
+    assert to_restart(machine("Stopped", "Stopped"), NOW, force=False)[0] == {"spec": {"powerState": "Running"}}
+
+
+def test_a_phase_from_before_the_latest_wish_does_not_count() -> None:
+    doc = machine()
+    assert in_phase("Running")(doc)
+    assert not in_phase("Running")(doc | {"metadata": {"name": "web", "generation": 3}})
+    assert not in_phase("Running")(None)
+
+
+def test_power_commands_write_the_wish(running: Cluster) -> None:
+    running.says("run", "power", "--image", "shared/mini")
+    assert running.says("stop", "power") == "instance/power stopping, within 60 s\n"
+    assert running.object("instances", "power", "default")["spec"]["powerState"] == "Stopped"
+    assert running.says("start", "instance/power") == "instance/power starting\n"
+    running.running("power")
+    assert "restarting by force" in running.says("restart", "power", "--force")
+    assert running.object("instances", "power", "default")["spec"]["restart"]["mode"] == "Hard"
+
+
+def test_one_unknown_name_stops_nobody(running: Cluster) -> None:
+    running.says("run", "spared", "--image", "shared/mini")
+    assert running.nanoctl("stop", "spared", "unknown").exit_code == 1
+    assert running.object("instances", "spared", "default")["spec"]["powerState"] == "Running"
+
+
+# --- run ------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_the_manifest_that_it_would_send(running: Cluster) -> None:
+    told = running.says(
+        "run", "p", "--image", "shared/mini", "--cpus", "2", "--disk", "9Gi", "--nic", "lan", "--network", "outside",
+        "--host", "node-1", "-l", "a=b", "--stopped", "--print",
+    )  # fmt: skip
+    doc = yaml.safe_load(told)
+    assert doc["spec"] == {
+        "cpus": 2, "memory": "512Mi", "powerState": "Stopped", "scheduling": {"host": "node-1"},
+        "disks": [{"name": "system", "size": "9Gi", "source": {"image": "shared/mini"}}],
+        "nics": [{"name": "nic0", "addressPool": "lan"}, {"name": "nic1", "network": "outside"}],
+    }  # fmt: skip
+    assert running.says("apply", "--dry-run", "-f", "-", stdin=told) == "instance/p created (dry run)\n"
+
+
+def test_run_waits_until_it_runs_and_tells_the_address(running: Cluster) -> None:
+    running.later(0.5, lambda: running.running("patient", ip="10.20.0.77"))
+    told = running.says("run", "patient", "--image", "shared/mini", "--wait", "--timeout", "20s")
+    assert told.splitlines() == [
+        "instance/patient created",
+        "instance/patient is Running",
+        "nic0: 10.20.0.77 (52:54:00:00:00:01)",
+    ]
+
+
+def test_run_says_which_field_is_wrong(running: Cluster) -> None:
+    result = running.nanoctl("run", "Bad_Name", "--image", "shared/mini", "--memory", "4GB")
+    assert result.exit_code == 1
+    assert "spec.memory: '4GB'" in result.stderr
+
+
+# --- wait -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "met"),
+    [
+        ("condition=Ready", True),
+        ("condition=ready=true", True),
+        ("condition=Ready=False", False),
+        ("condition=Scheduled", False),
+        ("status.phase=Running", True),
+        ("jsonpath={.status.phase}=Running", True),
+        ("jsonpath='{.status.phase}'=Stopped", False),
+        ('status.conditions[?(@.type=="Ready")].status=True', True),
+        ("status.conditions[0].type=Ready", True),
+        ("status.conditions[*].type=Ready", True),
+        ("spec.absent=1", False),
+        ("delete", False),
+        ("create", True),
+    ],
+)
+def test_wishes_are_questions_about_an_object(wish: str, *, met: bool) -> None:
+    assert met_by(wish)(machine()) is met
+
+
+@pytest.mark.parametrize("wish", ["", "condition", "condition=", "ready", "status..phase=x", "=x"])
+def test_a_wish_that_makes_no_sense_is_refused(wish: str) -> None:
+    with pytest.raises(Malformed):
+        met_by(wish)
+
+
+def test_wait_returns_when_it_is_so(running: Cluster) -> None:
+    running.says("run", "soon", "--image", "shared/mini")
+    running.later(0.5, lambda: running.running("soon"))
+    told = running.says("wait", "instance/soon", "--for=condition=Ready", "--timeout", "20s")
+    assert told == "instance/soon condition met\n"
+
+
+def test_wait_for_several_by_label(running: Cluster) -> None:
+    for name in ("many-1", "many-2", "many-3"):
+        running.says("run", name, "--image", "shared/mini", "-l", "set=many")
+        running.later(0.3, partial(running.running, name))
+    told = running.says("wait", "vm", "-l", "set=many", "--for=status.phase=Running", "--timeout", "20s")
+    assert sorted(told.split()[::3]) == ["instance/many-1", "instance/many-2", "instance/many-3"]
+
+
+def test_a_wait_that_is_over_exits_with_3_and_says_what_is_missing(running: Cluster) -> None:
+    running.says("run", "never", "--image", "shared/mini")
+    result = running.nanoctl("wait", "instance/never", "--for=condition=Ready", "--timeout", "0.3s")
+    assert result.exit_code == 3
+    assert "instance/never: Pending" in result.stderr
+    assert "nanoctl why instance/never" in result.stderr
+
+
+def test_waiting_for_what_is_not_there_is_refused_at_once(running: Cluster) -> None:
+    assert running.nanoctl("wait", "instance/ghost", "--for=condition=Ready", "--timeout", "60s").exit_code == 1
+    assert running.nanoctl("wait", "instances", "--for=condition=Ready").exit_code == 1
+
+
+# --- delete ---------------------------------------------------------------------------------------------
+
+
+def test_delete_waits_until_the_object_is_gone(running: Cluster) -> None:
+    running.says("run", "doomed", "--image", "shared/mini")
+    running.later(0.6, lambda: running.removes("instances", "doomed", "default"))
+    assert running.says("delete", "instance/doomed", "--timeout", "20s") == "instance/doomed deleted\n"
+
+
+def test_delete_without_waiting_leaves_the_finalizers_to_others(running: Cluster) -> None:
+    running.says("run", "marked", "--image", "shared/mini")
+    running.says("delete", "instance", "marked", "--no-wait")
+    assert running.object("instances", "marked", "default")["metadata"]["deletionTimestamp"]
+
+
+def test_delete_by_manifest_label_and_dry_run(running: Cluster) -> None:
+    running.says("apply", "-f", "-", stdin=pool("gone-1"))
+    assert running.says("delete", "apool/gone-1", "--dry-run") == "addresspool/gone-1 deleted (dry run)\n"
+    assert running.says("delete", "-f", "-", stdin=pool("gone-1")) == "addresspool/gone-1 deleted\n"
+    assert running.says("delete", "-f", "-", stdin=pool("gone-1")) == ""
+    running.says("apply", "-f", "-", stdin=pool("gone-2").replace('"a": "1"', '"a": "2"'))
+    assert running.says("delete", "apool", "-l", "a=2") == "addresspool/gone-2 deleted\n"
+
+
+@pytest.mark.parametrize("arguments", [["instances"], [], ["instance/x", "-f", "y"]])
+def test_delete_wants_to_know_exactly_what(running: Cluster, arguments: list[str]) -> None:
+    assert running.nanoctl("delete", *arguments).exit_code == 1
+
+
+def test_deleting_what_is_not_there_is_an_error_unless_told_otherwise(running: Cluster) -> None:
+    assert running.nanoctl("delete", "instance/ghost").exit_code == 1
+    assert running.nanoctl("delete", "instance/ghost", "--ignore-not-found").exit_code == 0
