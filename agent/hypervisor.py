@@ -406,7 +406,7 @@ def _examined(connection: Any) -> Qemu:
 
 
 def _define(connection: Any, xml: str) -> None:
-    domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    domain = connection.defineXML(xml)
     if domain.autostart():
         domain.setAutostart(0)
 

@@ -27,7 +27,7 @@ FACTS_SECONDS = 2.0
 class LibvirtMachine:
     """A Machine of libvirt at `uri`; the image cache and the guests' serial logs are kept in `folder`.
 
-    QEMU, which may run as another user, must be able to pass through to `folder`, which holds nothing else.
+    QEMU, which may run as another user, passes through `folder` (mode 0711); the folders above must let it pass too.
 
     `accelerator` "auto" takes KVM only where it really works. Volumes are accepted in the storage paths `storage` and
     those that `facts` was ever asked about. `address` is reported as it is; `network` shows the kernel's bridges.

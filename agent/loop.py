@@ -66,6 +66,8 @@ class Agent:
         self._pace = pace
         self._clocks = clocks
         self._workers: dict[str, Worker] = {}
+        self._past: dict[str, Memory] = {}
+        """Of machines that are gone: the epoch below which nothing is obeyed."""
         self._machine_of: dict[Key, str] = {}
         self._unclaimed: tuple[Unclaimed, ...] = ()
         self._facts = HostFacts()
@@ -93,7 +95,7 @@ class Agent:
     def _worker(self, uuid: str, memory: Memory | None = None) -> Worker:
         found = self._workers.get(uuid)
         if found is None:
-            found = self._workers[uuid] = Worker(uuid, self._around, memory or Memory())
+            found = self._workers[uuid] = Worker(uuid, self._around, memory or self._past.pop(uuid, Memory()))
             self._group.create_task(self._employ(found))
         return found
 
@@ -101,6 +103,8 @@ class Agent:
         await worker.run()
         if self._workers.get(worker.uuid) is worker:
             del self._workers[worker.uuid]
+            if worker.memory.epoch:
+                self._past[worker.uuid] = worker.memory
         # An order that came with the end begins anew.
         for order in worker.orders.values():
             self._order(order.wish.placement)

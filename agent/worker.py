@@ -152,6 +152,7 @@ class Worker:
         placement = self.memory.placement
         if placement is None or placement.spec.role != "Revoked":
             await self._around.memories.forget(self.uuid)
+            self.memory = Memory()
         return True
 
     async def _settle(self, order: Order) -> None:

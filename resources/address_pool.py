@@ -11,17 +11,18 @@ from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.errors import Cause
-from nanovirt.resources.fields import Ip, ShortName, Subnet, Text, Title
+from nanovirt.resources.fields import Ip, ShortName, Subnet, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, Column, Later, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.reasons import Reason
 
 DomainName = Annotated[
     str,
-    Field(
-        pattern=r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)?$",
-        max_length=253,
+    shaped(
+        r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)?$",
+        "a domain name such as lab.example",
     ),
+    Field(max_length=253),
 ]
 
 

@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from nanovirt.resources.errors import Cause, Invalid, Malformed, TooLarge
+from nanovirt.resources.fields import SHAPES
 from nanovirt.resources.kind import Document, Later
 from nanovirt.resources.reasons import Reason
 
@@ -52,9 +53,12 @@ def _depth(body: bytes) -> int:
 
 
 def dump(doc: Mapping[str, Any]) -> bytes:
-    """The exact bytes that are stored and sent. Raises Malformed for numbers beyond 64 bits."""
+    """The exact bytes that are stored and sent. Raises Malformed for numbers beyond 64 bits.
+
+    They are a copy: orjson's own keep the whole buffer that it wrote into, which is four times as long.
+    """
     try:
-        return bytes(orjson.dumps(doc))
+        return bytes(memoryview(orjson.dumps(doc)))
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise Malformed(f"the object cannot be written as JSON: {error}") from error
 
@@ -97,6 +101,8 @@ def _cause(cls: type[Document], error: Any) -> Cause:
         params = {"known": ", ".join(_known(cls, error["loc"][:-1]))}
         return Cause(field, Reason.FieldUnknown.name, Reason.FieldUnknown.say(**params), params)
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        message = f"{str(error['input'])[:60]!r} is not {SHAPES.get(error['ctx']['pattern'], 'of that shape')}"
     return Cause(field, WORDS.get(error["type"], "FieldValueInvalid"), message, {})
 
 

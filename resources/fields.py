@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
@@ -13,6 +13,15 @@ LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 SUBDOMAIN = re.compile(rf"{LABEL}(\.{LABEL})*")
 DNS_LABEL = re.compile(LABEL)
 MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SHAPES: dict[str, str] = {}
+"""What to write where a pattern is asked for, by the pattern: a refusal says it as `'x' is not ...`."""
+
+
+def shaped(pattern: str, rule: str) -> Any:
+    """A field whose text has that pattern, which nobody wants to read; `rule` says what to write."""
+    SHAPES[pattern] = rule
+    return Field(pattern=pattern)
 
 
 def name(value: str) -> str:
@@ -21,6 +30,11 @@ def name(value: str) -> str:
         rule = "lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"
         raise ValueError(f"{value[:60]!r} is not a name: {rule}")
     return value
+
+
+def name_or_nothing(value: str) -> str:
+    """Check a name that may be left empty."""
+    return value and name(value)
 
 
 def label(value: str) -> str:
@@ -59,6 +73,23 @@ def mac(value: str) -> str:
     return value
 
 
+def line(value: str) -> str:
+    """Check a text of one line for characters that no form shows and that terminals obey."""
+    return _readable(value, value)
+
+
+def text(value: str) -> str:
+    """Check a text of several lines in the same way."""
+    return _readable(value, value.replace("\n", "").replace("\t", ""))
+
+
+def _readable(value: str, without_breaks: str) -> str:
+    found = CONTROL.search(without_breaks)
+    if found is not None:
+        raise ValueError(f"the text holds a control character (U+{ord(found[0]):04X}); leave it out")
+    return value
+
+
 def quad(value: object) -> object:
     """IPv4 only as dotted text: numbers would be taken for addresses otherwise."""
     if not isinstance(value, str | IPv4Address | IPv4Network):
@@ -87,10 +118,14 @@ Mac = Annotated[str, AfterValidator(mac)]
 Ip = Annotated[IPv4Address, BeforeValidator(quad)]
 Subnet = Annotated[IPv4Network, BeforeValidator(quad)]
 Time = Annotated[datetime, AfterValidator(utc), PlainSerializer(rfc3339, return_type=str)]
-Uid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-Title = Annotated[str, Field(max_length=120)]
-Text = Annotated[str, Field(max_length=4000)]
-AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/@+-]{0,400}$")]
+NameOrNothing = Annotated[str, AfterValidator(name_or_nothing)]
+Uid = Annotated[str, shaped(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "a uid in lower-case hexadecimal digits")]
+Title = Annotated[str, Field(max_length=120), AfterValidator(line)]
+Text = Annotated[str, Field(max_length=4000), AfterValidator(text)]
+AbsolutePath = Annotated[
+    str,
+    shaped(r"^/[A-Za-z0-9._/@+-]{0,400}$", "an absolute path such as /var/lib/nano, of letters, digits and ._@+-"),
+]
 
 
 def resolve(value: str, namespace: str) -> tuple[str, str]:

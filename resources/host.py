@@ -7,12 +7,15 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
-from nanovirt.resources.fields import AbsolutePath, Name, ShortName, Text, Title
+from nanovirt.resources.fields import AbsolutePath, Name, ShortName, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
 
-DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$")]
+DeviceName = Annotated[
+    str,
+    shaped(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$", "a network device such as br0: at most 15 letters, digits and ._-"),
+]
 
 
 class HostBridge(Model):

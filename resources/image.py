@@ -9,14 +9,16 @@ from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.errors import Cause
-from nanovirt.resources.fields import Name, Text, Title
+from nanovirt.resources.fields import Name, Text, Title, shaped
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Nothing, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[
+    str, shaped(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$", "the name of a file without its folder, such as debian-12.qcow2")
+]
+Sha256 = Annotated[str, shaped(r"^[0-9a-f]{64}$", "a SHA-256: 64 hexadecimal digits in lower case")]
 
 
 class ImageSource(Model):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.errors import Cause
-from nanovirt.resources.fields import Ip, Mac, Name, Reference, ShortName, Text, Time, Title
+from nanovirt.resources.fields import Ip, Mac, Name, NameOrNothing, Reference, ShortName, Text, Time, Title, shaped
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
@@ -29,6 +29,13 @@ PLACED = {
 
 PowerState = Literal["Running", "Stopped", "Suspended"]
 RestartPolicy = Literal["OnFailure", "Always", "Never"]
+Hostname = Annotated[
+    str,
+    shaped(
+        r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+        "a host name such as web-1: letters, digits and '-', at most 63",
+    ),
+]
 Phase = Literal[
     "Pending", "Provisioning", "Starting", "Running", "Stopping", "Stopped", "Suspended", "Migrating", "Failed",
     "Unknown", "Deleting",
@@ -80,7 +87,7 @@ class Nic(Model):
 class Guest(Model):
     """What the guest is told about itself."""
 
-    hostname: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")] | None = None
+    hostname: Hostname | None = None
     time_zone: Annotated[str | None, LATER] = None
     admin: Annotated[dict[str, Any] | None, LATER] = None
     user_data_secret: Annotated[str | None, LATER] = None
@@ -89,7 +96,7 @@ class Guest(Model):
 class Scheduling(Model):
     """Where it may run; `host` "" leaves the choice to the scheduler."""
 
-    host: str = ""
+    host: NameOrNothing = ""
     affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
     anti_affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
 

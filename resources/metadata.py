@@ -26,7 +26,7 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-_NOT_PLAIN = re.compile(r"[ ,()=!\n]")
+_NOT_PLAIN = re.compile(r"[ ,()=!\x00-\x1f\x7f]")
 
 
 def _labels(value: dict[str, str]) -> dict[str, str]:

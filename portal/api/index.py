@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.fields import resolve
-from nanovirt.resources.kind import KINDS, Facts, Key, Refers
+from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.store import Change, Commit, Entry, Store
 
 GENERATION = re.compile(rb'"generation":(\d+)')
@@ -54,6 +54,16 @@ def _plan(plural: str) -> tuple[tuple[Refers, tuple[str, ...], bool, tuple[str, 
         above, listed, below = refers.path.removeprefix("spec.").rpartition("[].")
         steps.append((refers, tuple(above.split(".")), bool(listed), tuple(below.split("."))))
     return tuple(steps)
+
+
+@cache
+def _in_row(plural: str) -> tuple[tuple[Refers, int], ...]:
+    """Each reference with its index in the row, if the row has all of them: then nothing needs to be decoded."""
+    facts = KINDS[plural].facts
+    paths = [".".join(path) for path in paths_of(facts.row)]
+    if not all(refers.path in paths for refers in facts.refers):
+        return ()
+    return tuple((refers, paths.index(refers.path)) for refers in facts.refers)
 
 
 def _at(node: Any, path: tuple[str, ...]) -> Any:
@@ -112,7 +122,12 @@ class Index:
             _claim(self.macs, entry.row.mac, entry.row.instance, sign)
         elif key.plural == "addresspools":
             self._note_pool(key.name, entry.row, sign)
-        if facts.refers:
+        in_row = _in_row(key.plural)
+        if in_row:
+            for refers, at in in_row:
+                if entry.row[at]:
+                    _count(self.uses, _target(refers, key, entry.row[at]), sign)
+        elif facts.refers:
             self._note_references(facts, key, load(entry.raw), sign)
 
     def _note_pool(self, name: str, row: Any, sign: int) -> None:

@@ -7,25 +7,48 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from nanovirt.resources.codec import JSON, decode, path_text
-from nanovirt.resources.errors import Malformed
+from nanovirt.resources.errors import Cause, Malformed
 from nanovirt.resources.kind import Document
+from nanovirt.resources.metadata import ObjectMeta
+from nanovirt.resources.reasons import Reason
 
 D = TypeVar("D", bound=Document)
 Loc = tuple[int | str, ...]
 
+METADATA = tuple(field.alias or name for name, field in ObjectMeta.model_fields.items())
+TOLERATED = frozenset((*METADATA, "managedFields", "selfLink", "deletionGracePeriodSeconds", "clusterName"))
+"""Metadata that real clients send back to any server; the model drops what it does not keep."""
+
 
 def read(cls: type[D], doc: JSON, validation: str) -> tuple[D, list[str]]:
     """The object in `doc` and what to warn of. Raises Malformed (Strict and unknown fields) or Invalid."""
-    if validation == "Strict":
-        return decode(cls, doc), []
+    strange = sorted(doc["metadata"].keys() - TOLERATED)
+    if strange and validation == "Strict":
+        raise _refusal(strange)
     try:
-        return decode(cls, doc), []
+        made, unknown = decode(cls, doc), []
     except Malformed:
+        if validation == "Strict":
+            raise
         unknown = _unknown(cls, doc)
-    for loc in unknown:
-        _drop(doc, loc)
-    said = [f'unknown field "{path_text(loc)}"' for loc in unknown]
-    return decode(cls, doc), said if validation == "Warn" else []
+        for loc in unknown:
+            _drop(doc, loc)
+        made = decode(cls, doc)
+    said = [f'unknown field "{field}"' for field in (*map(path_text, unknown), *_below_metadata(strange))]
+    return made, said if validation == "Warn" else []
+
+
+def _below_metadata(strange: list[str]) -> list[str]:
+    return [f"metadata.{name}" for name in strange]
+
+
+def _refusal(strange: list[str]) -> Malformed:
+    params = {"known": ", ".join(METADATA)}
+    say = Reason.FieldUnknown.say(**params)
+    fields = _below_metadata(strange)
+    causes = tuple(Cause(field, Reason.FieldUnknown.name, say, params) for field in fields)
+    said = ", ".join(f'unknown field "{field}"' for field in fields)
+    return Malformed(f"strict decoding error: {said}; {say}", causes)
 
 
 def _unknown(cls: type[Document], doc: JSON) -> list[Loc]:

@@ -194,7 +194,9 @@ def _same_identity(target: Target, doc: JSON, before: Entry) -> int | None:
         return None
     if not isinstance(said, str) or not said.isascii() or not said.isdigit() or len(said) > 15:
         raise Malformed(f"resourceVersion {str(said)[:40]!r} is none that this server gave")
-    return int(said)
+    if int(said) != before.rev:
+        raise Conflict(key.plural, key.name)
+    return before.rev
 
 
 def _fits(doc: JSON) -> None:

@@ -36,7 +36,12 @@ AS_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 def data_folder() -> Path:
     """Where the state of a server lies when nobody says otherwise."""
-    return Path("/var/lib/nano") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "nano"
+    return Path("/var/lib/nano") if os.geteuid() == 0 else own_folder()
+
+
+def own_folder() -> Path:
+    """Where it lies for everybody but root, and for simulations."""
+    return Path.home() / ".local" / "share" / "nano"
 
 
 def locate(given: str | None) -> Path:
@@ -48,7 +53,7 @@ def locate(given: str | None) -> Path:
         return Path(given)
     if named := os.environ.get("NANO_KUBECONFIG"):
         return Path(named)
-    places = [data_folder() / "admin.kubeconfig"]
+    places = list(dict.fromkeys(folder / "admin.kubeconfig" for folder in (data_folder(), own_folder())))
     if Path(sys.argv[0]).name == "kubectl-nano":
         places.insert(0, Path(os.environ.get("KUBECONFIG", "").split(":")[0] or Path.home() / ".kube" / "config"))
     for place in places:

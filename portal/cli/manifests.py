@@ -129,7 +129,7 @@ def _check_depth(content: bytes) -> None:
     for event in yaml.parse(content, Loader=LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH_MAX:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEPTH_MAX} levels", problem_mark=event.start_mark)
+            raise TooDeepError(event.start_mark)
 
 
 def _items(manifest: Manifest) -> Iterator[tuple[Manifest | None, str]]:
@@ -203,6 +203,13 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
         below = node.value
     known[id(node)] = 1 + sum(_size(one, known) for one in below)
     return known[id(node)]
+
+
+class TooDeepError(yaml.MarkedYAMLError):
+    """More levels than any object has, at `mark`."""
+
+    def __init__(self, mark: Any) -> None:
+        super().__init__(problem=f"nested deeper than {DEPTH_MAX} levels", problem_mark=mark)
 
 
 class Plain(yaml.SafeLoader):

@@ -102,6 +102,14 @@ def condition(doc: JSON, kind: str) -> JSON:
     return {}
 
 
+def wrong(condition: JSON) -> bool:
+    """Whether a condition is not as one would like it."""
+    if condition.get("reason") == "StoppedAsDesired":
+        return False
+    bad_when_true = condition.get("type") in ("RestartRequired", "Drifted", "Lost")
+    return (condition.get("status") == "True") is bad_when_true or condition.get("status") == "Unknown"
+
+
 def _steps(path: str) -> list[tuple[str, ...]] | None:
     found = [match.groups("") for match in STEP.finditer(path)]
     whole = "".join(match.group() for match in STEP.finditer(path))
@@ -208,6 +216,6 @@ def explain(doc: JSON | None) -> str:
     status = doc.get("status") or {}
     phase = "Deleting" if doc["metadata"].get("deletionTimestamp") else status.get("phase") or ""
     conditions = status.get("conditions") or ()
-    wrong = [one for one in conditions if one.get("status") != "True" and one.get("message")]
-    first = sorted(wrong, key=lambda one: one.get("type") != "Ready")[:1]
+    told = [one for one in conditions if wrong(one) and one.get("message")]
+    first = sorted(told, key=lambda one: one.get("type") != "Ready")[:1]
     return ", ".join(part for part in (phase, *(str(one["message"]) for one in first)) if part) or "there"

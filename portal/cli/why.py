@@ -13,6 +13,7 @@ from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.describing import event_lines, events_of
 from nanovirt.portal.cli.output import lines
 from nanovirt.portal.cli.session import Session, connected
+from nanovirt.portal.cli.waiting import wrong
 from nanovirt.resources.errors import Malformed
 
 JSON = dict[str, Any]
@@ -70,13 +71,13 @@ def reasons(doc: JSON) -> Iterator[str]:
     """The summary and every condition that is not as it should be, each with what can be done."""
     conditions = (doc.get("status") or {}).get("conditions") or []
     yield click.style(summary(doc), bold=True)
-    wrong = [one for one in conditions if _wrong(one)]
+    bad = [one for one in conditions if wrong(one)]
     same: dict[tuple[str, str], list[JSON]] = {}
-    for one in wrong:
+    for one in bad:
         same.setdefault((one.get("reason", ""), one.get("message", "")), []).append(one)
     for alike in same.values():
         yield from _told(alike, doc)
-    if conditions and not wrong:
+    if conditions and not bad:
         yield "  Everything is as desired."
     if not conditions and (doc.get("status") or {}).get("phase"):
         yield "  No controller has looked at it yet."
@@ -101,13 +102,6 @@ def paragraph(said: str, indent: str) -> list[str]:
     if not room:
         return [indent + said]
     return click.wrap_text(said, room, indent, indent + "  ").splitlines()
-
-
-def _wrong(condition: JSON) -> bool:
-    if condition.get("reason") == "StoppedAsDesired":
-        return False
-    bad_when_true = condition["type"] in ("RestartRequired", "Drifted", "Lost")
-    return (condition["status"] == "True") is bad_when_true or condition["status"] == "Unknown"
 
 
 def summary(doc: JSON) -> str:

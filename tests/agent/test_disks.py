@@ -39,7 +39,7 @@ def volume(file: Path, size: int = 8 * MIB, sha256: str = "") -> PlacedVolume:
 
 def told(file: Path) -> dict[str, Any]:
     """What qemu-img says of it."""
-    argv = ["qemu-img", "info", "-f", "qcow2", "--output=json", file]
+    argv = ["qemu-img", "info", "-f", "qcow2", "--output=json", str(file)]
     found: dict[str, Any] = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
     return found
 

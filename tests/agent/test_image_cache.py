@@ -35,7 +35,7 @@ def same(folder: Path, file: Path) -> bool:
     """Whether a guest would read CONTENT."""
     raw = folder / "raw"
     raw.write_bytes(CONTENT)
-    argv = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, file]
+    argv = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(raw), str(file)]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 

@@ -91,6 +91,19 @@ async def test_own_status_is_durable_and_not_heard_but_the_next_change_is() -> N
             assert await anext(news) == Changed(changed)
 
 
+async def test_status_that_changes_nothing_does_not_hide_the_change_before_it() -> None:
+    async with running() as store:
+        mine, server = await put(store, placement()), servers(store).of("node-1")
+        async with aclosing(server.placements()) as news:
+            await anext(news)
+            ticket = store.stage([Update(mine.key, placement(cpu=9).to_json())], "test")
+            await server.write_status(mine, mine.status)
+            await ticket.durable()
+            changed = await anext(news)
+            assert isinstance(changed, Changed)
+            assert changed.placement.spec.cpu == 9
+
+
 async def test_what_is_in_the_list_is_not_heard_again() -> None:
     async with running() as store:
         ticket = store.stage([Create(placement().key, placement().to_json())], "test")

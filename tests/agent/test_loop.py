@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.simulation import Traits
-from nanovirt.resources.report import LEASE_SECONDS
+from nanovirt.resources.report import LEASE_SECONDS, HostFacts
 from tests.agent.placements import FILE, MAC, REMOVE, UUID, at, placement, restart, uuid, volume
 from tests.simulation.cluster import Cluster, cluster
 from tests.simulation.virtual_time import now, run_virtually
@@ -248,6 +249,23 @@ async def test_agent_that_starts_without_a_server_serves_addresses_at_once(made:
 
 
 @in_cluster
+async def test_agent_without_a_server_asks_its_machine_about_the_folders_of_its_disks(made: Cluster) -> None:
+    await running(made)
+    await made.kill()
+    made.lines["node-1"].cut()
+    machine, asked = made.hosts["node-1"].machine, set[tuple[str, ...]]()
+
+    async def facts(paths: Sequence[str] = ()) -> HostFacts:
+        asked.add(tuple(paths))
+        return await type(machine).facts(machine, paths)
+
+    machine.facts = facts  # type: ignore[method-assign]
+    made.agent()
+    await asyncio.sleep(10)
+    assert asked == {(str(PurePosixPath(FILE).parent),)}
+
+
+@in_cluster
 async def test_host_that_boots_without_a_server_starts_what_should_run(made: Cluster) -> None:
     await running(made)
     await made.put(placement(2, power_state="Stopped"))
@@ -378,6 +396,22 @@ async def test_machine_that_comes_back_to_its_host_is_not_killed_by_its_old_plac
 
 
 @in_cluster
+async def test_revoked_machine_is_never_started_again_at_its_old_epoch(made: Cluster) -> None:
+    made.agent()
+    newer = await made.put(placement(epoch=2))
+    await made.until_state(newer.key, "Running")
+    await made.put(placement(epoch=2, role="Revoked"))
+    await made.until(lambda: made.read(newer.key).status.released)
+    await made.delete(newer.key)
+    await made.finalize(newer.key)
+    await asyncio.sleep(1)
+    await made.put(placement(epoch=1))  # as a server would say that went back in time
+    await asyncio.sleep(60)
+    assert made.hosts["node-1"].machine.starts[UUID] == 1
+    assert made.read(KEY).status.state == ""
+
+
+@in_cluster
 async def test_kill_of_the_agent_at_any_moment_of_a_batch_starts_nothing_twice(made: Cluster) -> None:
     made.agent()
     keys = [(await made.put(placement(number))).key for number in range(1, 11)]
@@ -427,5 +461,16 @@ def test_lease_is_told_when_the_guest_has_booted() -> None:
             assert not made.read(KEY).status.nics[0].leased
             took = await made.until(lambda: made.read(KEY).status.nics[0].leased)
             assert 19 < took < 22
+
+    run_virtually(story())
+
+
+def test_lease_is_noticed_without_an_event() -> None:
+    async def story() -> None:
+        async with cluster(Traits(boot_seconds=(20, 20))) as made:
+            await running(made)
+            made.hosts["node-1"].machine.on_change(lambda _uuid: None)
+            took = await made.until(lambda: made.read(KEY).status.nics[0].leased)
+            assert 19 < took < 23
 
     run_virtually(story())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from aiohttp import web
 
 from nanovirt.portal.api.dispatch import Api
@@ -185,6 +186,25 @@ async def test_apply_edit_and_patch(tmp_path: Path, version: str) -> None:
         assert "replaced" in await c.run("replace", "-f", "-", text=text)
         assert "the object has been modified" in await c.fails("replace", "-f", "-", text=text)
         assert "deleted" in await c.run("delete", "inst", "-l", "tier=front", "--wait=false")
+
+
+async def test_ways_to_print_edit_and_delete(tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster(tmp_path, version) as c:
+        file = tmp_path / "two.yaml"
+        file.write_text(INSTANCE + "---\n" + INSTANCE.replace("web-1", "web-2").replace("cpus: 2", "cpus: 1"))
+        await c.run("apply", "-f", str(file))
+        shown = await c.run("get", "inst", "-o", "custom-columns=N:.metadata.name,C:.spec.cpus", "--sort-by=.spec.cpus")
+        assert [row[0] for row in lines(shown)] == ["N", "web-2", "web-1"]
+        assert yaml.safe_load(await c.run("get", "inst", "web-1", "-o", "yaml"))["spec"]["cpus"] == 2
+        assert "web-1" in await c.run("get", "-f", str(file))
+        monkeypatch.setenv("EDITOR", "sed -i -e s/cpus:.2/cpus:\\ 7/")
+        assert "edited" in await c.run("edit", "inst", "web-1")
+        assert (await c.object("inst", "web-1"))["spec"]["cpus"] == 7
+        assert "server dry run" in await c.run("delete", "--dry-run=server", "-f", str(file))
+        assert "deleted" in await c.run("delete", "-f", str(file), "--wait=false")
+        await c.run("create", "-f", "-", text=POOL.replace("lan", "other"))
+        assert 'addresspool.nano "other" deleted' in await c.run("delete", "apool", "--all")
+        assert await c.run("get", "apool") == ""
 
 
 async def test_bad_input_is_explained(tmp_path: Path, version: str) -> None:

@@ -31,6 +31,7 @@ TAIL = 60
 SUBNET, GATEWAY, DNS, DOMAIN = "10.77.0.0/16", "10.77.0.1", "10.77.0.3", "bed.example"
 FIRST, LAST = "10.77.2.1", "10.77.2.60"
 LEASE = 3600
+"""Seconds of a DHCP lease, unless a test wants to see renewals."""
 GUEST = {"memory": "160Mi", "systemTemplate": "linux-bios"}
 """The quickest machine that there is; UEFI needs 512Mi and twice the time."""
 HELD = ("instances", "placements", "volumes", "addresses")
@@ -137,6 +138,15 @@ class Agent(Process):
             return pid if Path(f"/proc/{pid}").exists() else 0
         return 0
 
+    def starts(self, machine: str) -> int:
+        """How often QEMU was started for a machine of that name, as libvirt noted it, with or without success."""
+        file = self.host.own(f"/var/log/libvirt/qemu/{machine}.log")
+        return file.read_text(errors="replace").count(": starting up libvirt version") if file.exists() else 0
+
+    def forget_images(self) -> None:
+        """Empty the image cache, when no machine is there: the next one fetches its image anew."""
+        shutil.rmtree(self.folder / "agent/images")
+
     def virsh(self, *words: str) -> str:
         """What virsh says on that host; AssertionError with its complaint."""
         done = subprocess.run(
@@ -169,12 +179,12 @@ class Cluster:
 
     url = "https://10.77.0.2:5870"
 
-    def __init__(self, bed: Bed, image: Path) -> None:
+    def __init__(self, bed: Bed, image: Path, lease: int = LEASE) -> None:
         self.bed = bed
         self.data = bed.server.dir / "data"
         self.server = Process(bed.server, [*NANOCTL, "server", "--data", self.data], "server.log")
         self.agents = {host.name: Agent(host, self.url) for host in bed.hosts}
-        self._image = image
+        self._image, self._lease = image, lease
 
     @property
     def kubeconfig(self) -> Path:
@@ -196,7 +206,7 @@ class Cluster:
         os.utime(new, (0, 0))
         new.rename(self.data / "images/incoming/mini.qcow2")
         async with self.client() as client:
-            for doc in objects():
+            for doc in objects(self._lease):
                 await client.create(doc)
             await client.patch(Key("computepools", "", "default"), {"spec": {"addressPool": "bed"}})
             for agent in self.agents.values():
@@ -244,11 +254,11 @@ class Cluster:
         return [one for agent in self.agents.values() for one in agent.leftovers()]
 
 
-def objects() -> Iterator[JSON]:
+def objects(lease: int) -> Iterator[JSON]:
     """What the cluster has besides the defaults."""
     ranges = [{"name": "guests", "first": FIRST, "last": LAST}]
     pool = {"subnet": SUBNET, "gateway": GATEWAY, "dns": [DNS], "domain": DOMAIN, "ranges": ranges}
-    yield _doc("AddressPool", "bed", {**pool, "network": "default", "leaseSeconds": LEASE})
+    yield _doc("AddressPool", "bed", {**pool, "network": "default", "leaseSeconds": lease})
     image = {"systemTemplate": "linux-bios", "source": {"file": "mini.qcow2"}}
     yield {**_doc("Image", "mini", image), "metadata": {"name": "mini", "namespace": "shared"}}
 
@@ -269,6 +279,12 @@ async def run(client: Client, name: str, host: str = "", **spec: object) -> JSON
     where = {"scheduling": {"host": host}} if host else {}
     await client.create(instance(name, **where, **spec))
     return await until(client, instance_key(name), runs)
+
+
+async def placement_of(client: Client, name: str) -> JSON:
+    """The Placement of an instance."""
+    doc = await client.get(instance_key(name))
+    return await client.get(Key("placements", "default", doc["status"]["placement"]))
 
 
 def _doc(kind: str, name: str, spec: JSON) -> JSON:
@@ -293,10 +309,10 @@ def _enter(namespace: Path) -> None:
 
 
 @contextmanager
-def real_cluster(image: Path, hosts: int = 2) -> Iterator[Cluster]:
+def real_cluster(image: Path, hosts: int = 2, lease: int = LEASE) -> Iterator[Cluster]:
     """A cluster that has begun, seen from the bed's client; says what it logged when the block fails."""
     with Bed(hosts=hosts) as bed, inside(bed.client):
-        cluster = Cluster(bed, image)
+        cluster = Cluster(bed, image, lease)
         try:
             asyncio.run(cluster.begin())
             yield cluster

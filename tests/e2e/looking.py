@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.errors import NotFound, Unavailable
+from nanovirt.resources.errors import AlreadyExists, NotFound, Unavailable
 from nanovirt.resources.kind import Key
 
 PATIENT = 120.0
@@ -44,6 +44,20 @@ async def look(
         await asyncio.sleep(PAUSE)
     shown = json.dumps(seen, indent=1, default=str)
     raise AssertionError(f"{what} is not as wished after {seconds:g} s: {shown}")
+
+
+async def insist(order: Callable[[], Awaitable[object]], seconds: float = PATIENT) -> None:
+    """Give an order until the server has taken it: one that died may have taken it before it could say so."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            await order()
+            return
+        except (AlreadyExists, NotFound):
+            return
+        except Unavailable:
+            assert time.monotonic() < deadline, "the server does not come back"
+            await asyncio.sleep(PAUSE)
 
 
 async def until(client: Client, key: Key, met: Met, seconds: float = PATIENT) -> JSON:

@@ -160,6 +160,35 @@ async def test_protected_instance_is_not_deleted() -> None:
         assert (said.code, reasons(said.doc)) == (409, ["DeletionProtected"])
 
 
+async def test_host_with_placements_is_not_deleted() -> None:
+    async with world() as w:
+        await w.make(f"{NANO}/hosts", {"metadata": {"name": "node-1"}, "spec": {}})
+        key = Key("placements", "default", "web-1-1")
+        await w.store_raw(key, {"spec": {"host": "node-1"}})
+        said = await w.call("DELETE", f"{NANO}/hosts/node-1")
+        assert (said.code, reasons(said.doc)) == (409, ["InUse"])
+        assert "placements/default/web-1-1" in said.doc["message"]
+
+
+async def test_agent_writes_the_status_of_its_own_placement_and_nothing_else() -> None:
+    async with world() as w:
+        domain = {"uuid": UID, "name": "default.web-1"}
+        for number, host in ((1, "node-1"), (2, "node-2")):
+            spec = {"instance": "web-1", "instanceUid": UID, "host": host, "epoch": 1, "domain": domain, "cpu": 1}
+            spec |= {"hostname": "web-1", "memory": "1Gi"}
+            await w.store_raw(Key("placements", "default", f"web-{number}"), {"spec": spec})
+        own, other = (f"{NANO}/namespaces/default/placements/web-{number}" for number in (1, 2))
+        change = {"spec": {"epoch": 9}, "metadata": {"labels": {"a": "b"}}, "status": {"state": "Running", "epoch": 1}}
+        said = await w.call("PATCH", f"{own}/status", change, headers=MERGE, subject="node-1")
+        assert said.code == 200, said.raw
+        assert (said.doc["spec"]["epoch"], said.doc["status"]["state"]) == (1, "Running")
+        assert "labels" not in said.doc["metadata"]
+        assert (await w.call("PATCH", f"{other}/status", change, headers=MERGE, subject="node-1")).code == 404
+        assert (await w.call("PATCH", own, change, headers=MERGE, subject="node-1")).code == 403
+        assert (await w.call("DELETE", own, subject="node-1")).code == 403
+        assert (await w.call("POST", INSTANCES, instance(), subject="node-1")).code == 403
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_kinds_of_the_system_are_not_written_by_people(method: str) -> None:
     async with world() as w:

@@ -27,6 +27,8 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("metadata that is a text", INSTANCES, {"metadata": "x"}, 400, ""),
     ("no namespace in the path", f"{NANO}/instances", instance(), 405, ""),
     ("namespace that is not there", f"{NANO}/namespaces/gone/instances", instance(), 404, ""),
+    ("unknown metadata", INSTANCES, {"metadata": {"name": "a", "lables": {}}}, 400, "metadata.lables"),
+    ("unknown field at the top", INSTANCES, {**instance(), "specs": {}}, 400, "specs"),
     ("unknown field", INSTANCES, instance(colour="red"), 400, "spec.colour"),
     ("unknown field in a list", INSTANCES, instance(disks=[{"name": "a", "x": 1}]), 400, "spec.disks[0].x"),
     ("negative cpus", INSTANCES, instance(cpus=-1), 422, "spec.cpus"),

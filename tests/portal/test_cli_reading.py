@@ -103,7 +103,8 @@ def test_what_is_refused_is_said_in_a_line_or_two(running: Cluster, arguments: l
 
 
 def test_without_a_kubeconfig_it_says_where_it_looked(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanovirt.portal.cli.connection.data_folder", lambda: Path("/nowhere/nano"))
+    for folder in ("data_folder", "own_folder"):
+        monkeypatch.setattr(f"nanovirt.portal.cli.connection.{folder}", lambda: Path("/nowhere/nano"))
     running = Cluster(Path("/nowhere"), running.url, running.store, running.loop)
     monkeypatch.setattr(Cluster, "kubeconfig", "")
     result = running.nanoctl("get", "vm")
