@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nanovirt.portal.agents import Agents
     from nanovirt.portal.cli.processes import Options
     from nanovirt.portal.pki import Pki
     from nanovirt.resources.engine import Engine
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 STORE_FAILED = 75
 """Exit code when the log failed (EX_TEMPFAIL): start again, and recovery decides."""
 DEFAULT_BRIDGE = "nano0"
+RENEWAL_SECONDS = 86_400.0
 NODES = Path("/sys/class/net")
 
 
@@ -105,6 +108,7 @@ class Heart:
     store: Engine
     reports: Reports
     pki: Pki
+    agents: Agents
     api_port: int
 
 
@@ -122,6 +126,7 @@ async def _serve(options: Options) -> None:
 async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     """Store, controllers and API, ready inside the block."""
     from nanovirt.controllers.loops import Loops
+    from nanovirt.portal.agents import Agents
     from nanovirt.portal.pki import Pki
     from nanovirt.portal.server import bind, port_of
     from nanovirt.resources.engine import Engine
@@ -138,9 +143,8 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         journal = FileLog.open(options.data / "data")
         stack.callback(journal.close)
         store, reports = Engine(journal), Reports(time.monotonic())
-        gc.collect()
-        gc.freeze()
-        heart = Heart(options.data, store, reports, pki, port_of(sockets[0]))
+        _calm_collector()
+        heart = Heart(options.data, store, reports, pki, Agents(store, reports), port_of(sockets[0]))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         committer = group.create_task(store.run())
         await _first_objects(store)
@@ -167,7 +171,6 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
-    from nanovirt.portal.agents import Agents
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.identity import ADMIN, Identities
     from nanovirt.portal.images import Library
@@ -175,17 +178,33 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
 
     digest = heart.pki.admin_access(f"https://127.0.0.1:{heart.api_port}")
     identities = Identities(heart.store, {digest: ADMIN})
-    agents = Agents(heart.store, heart.reports)
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
-    hooks = {("hosts", "report", "POST"): agents.report, **library.hooks}
+    hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks}
     api = Api(heart.store, identities.identify, hooks, {("GET", "/"): landing}, version=version("nanovirt"))
+    tls = heart.pki.tls_context()
+    renewing = group.create_task(_renewing(heart.pki, tls))
     try:
-        async with listening(api.handle, sockets, heart.pki.tls_context()):
+        async with listening(api.handle, sockets, tls):
             yield
             api.close()
     finally:
         filing.cancel()
+        renewing.cancel()
+
+
+async def _renewing(pki: Pki, tls: ssl.SSLContext) -> None:
+    """Give the listeners a new certificate before the old one ends; open connections go on."""
+    while True:
+        await asyncio.sleep(RENEWAL_SECONDS)
+        pki.renew(tls, (), datetime.now(UTC))
+
+
+def _calm_collector() -> None:
+    """What was loaded stays; most objects that come later die by their count, and a full pass costs 100 ms and more."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _make_folder(folder: Path) -> None:
@@ -206,13 +225,17 @@ async def _first_objects(store: Engine) -> None:
 async def _simulated(heart: Heart, count: int) -> None:
     """`count` hosts in memory; they are ordinary Host objects, named sim-1, sim-2 ..."""
     from nanovirt.agent.main import SimulatedHost, run_simulated_hosts
+    from nanovirt.resources.report import ReportReply
 
     names = [f"sim-{number}" for number in range(1, count + 1)]
     for name in names:
         await _host(heart.store, name, DEFAULT_BRIDGE, "")
     log.info("simulated hosts join", extra={"count": count})
     await run_simulated_hosts(
-        [SimulatedHost(name, seed=seed) for seed, name in enumerate(names)], heart.store, heart.reports
+        [SimulatedHost(name, seed=seed) for seed, name in enumerate(names)],
+        heart.store,
+        heart.reports,
+        lambda host: ReportReply.model_validate_json(heart.agents.reply(host)),
     )
 
 

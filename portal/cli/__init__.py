@@ -46,6 +46,10 @@ class TimedOut(click.ClickException):
     exit_code = 3
 
 
+class Misused(Malformed):
+    """Exit code 2: the arguments make no sense together; the message says how to write it."""
+
+
 class Commands(click.Group):
     """A group that imports a command's module when the command is asked for, and says errors in a line or two."""
 
@@ -81,7 +85,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except NanoError as error:
-            raise Refused(sentence(error)) from error
+            refused = Refused(sentence(error))
+            refused.exit_code = 2 if isinstance(error, Misused) else 1
+            raise refused from error
 
 
 def sentence(error: NanoError) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.connection import locate
 from nanovirt.resources import kubeconfig as files
-from nanovirt.resources.errors import Malformed
 
 
 @click.command(
@@ -33,7 +32,7 @@ def kubeconfig(*, given: str | None, server: str | None, merge: bool, where: boo
     config = files.read(path)
     if server is not None:
         if not server.startswith("https://"):
-            raise Malformed(f"--server {server}: write a URL such as https://10.20.0.5:5870")
+            raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
         for one in config.get("clusters") or ():
             one["cluster"]["server"] = server.rstrip("/")
     if not merge:

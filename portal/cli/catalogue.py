@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from nanovirt.portal.cli import Misused
 from nanovirt.portal.cli.connection import Connection
 from nanovirt.resources import wire
 from nanovirt.resources.errors import Malformed
@@ -86,22 +87,22 @@ class Catalogue:
         return next((one for one in self.kinds if (one.group_version, one.kind) == (api_version, kind)), None)
 
     def targets(self, arguments: Iterable[str]) -> list[Target]:
-        """What `KIND`, `KIND NAME...`, `KIND,KIND` or `KIND/NAME...` name. Raises Malformed for a mixture."""
+        """What `KIND`, `KIND NAME...`, `KIND,KIND` or `KIND/NAME...` name. Raises Misused for a mixture."""
         given = [one for one in arguments if one]
         if not given:
-            raise Malformed(f"say what: a kind ({', '.join(sorted(one.plural for one in self.kinds))}) or KIND/NAME")
+            raise Misused(f"say what: a kind ({', '.join(sorted(one.plural for one in self.kinds))}) or KIND/NAME")
         with_slash = ["/" in one for one in given]
         if all(with_slash):
             return [self._with_slash(one) for one in given]
         if any(with_slash):
-            raise Malformed("write either KIND NAME... or KIND/NAME..., not both")
+            raise Misused("write either KIND NAME... or KIND/NAME..., not both")
         kinds = self.all_named(given[0])
         return [Target(kind, name) for kind in kinds for name in given[1:] or ("",)]
 
     def _with_slash(self, text: str) -> Target:
         word, _, name = text.partition("/")
         if not name or "/" in name:
-            raise Malformed(f"{text!r} is not KIND/NAME")
+            raise Misused(f"{text!r} is not KIND/NAME")
         return Target(self.named(word), name)
 
 

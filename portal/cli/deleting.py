@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.applying import resolve
 from nanovirt.portal.cli.catalogue import Target, rank
 from nanovirt.portal.cli.completion import kind_words
@@ -14,7 +14,7 @@ from nanovirt.portal.cli.manifests import read_all
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, until
 from nanovirt.resources import wire
-from nanovirt.resources.errors import Malformed, NotFound
+from nanovirt.resources.errors import NotFound
 
 
 @click.command(
@@ -48,7 +48,7 @@ def delete(
 ) -> None:
     """Delete objects."""
     if bool(what) == bool(sources):
-        raise Malformed("say what to delete: KIND NAME..., KIND/NAME..., KIND with -l or --all, or -f FILE")
+        raise Misused("say what to delete: KIND NAME..., KIND/NAME..., KIND with -l or --all, or -f FILE")
     lenient = ignore_not_found or bool(sources) or every or bool(selector)
     for space, targets in _chosen(session, what, sources, selector, every=every).items():
         there = Session(session.connection, space)
@@ -70,7 +70,7 @@ def _chosen(
         return chosen
     targets = session.targets(what)
     if any(not target.name for target in targets) and not (every or selector):
-        raise Malformed(f"say which {targets[0].kind.plural}: by name, with -l LABELS, or --all of them")
+        raise Misused(f"say which {targets[0].kind.plural}: by name, with -l LABELS, or --all of them")
     named = [target for target in targets if target.name]
     for target in targets:
         if not target.name:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
 from nanovirt.portal.cli.output import documents, lines
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Expired, Malformed
+from nanovirt.resources.errors import Expired
 
 JSON = dict[str, Any]
 
@@ -51,7 +51,7 @@ def get(
     targets = session.targets(what)
     parameters = {"labelSelector": selector, "fieldSelector": field_selector}
     if watch and (len(targets) != 1 or output in ("json", "yaml", "name")):
-        raise Malformed("--watch follows one kind or one object, as a table")
+        raise Misused("--watch follows one kind or one object, as a table")
     if output in ("json", "yaml", "name"):
         _print_documents(session, targets, output, everywhere=all_namespaces, parameters=parameters)
         return

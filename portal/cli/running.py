@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.output import as_yaml
 from nanovirt.portal.cli.power import in_phase
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, until
-from nanovirt.resources.errors import Malformed
 
 JSON = dict[str, Any]
 
@@ -93,5 +92,5 @@ def manifest(
 def _label(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise Malformed(f"--label {text!r}: write NAME=VALUE")
+        raise Misused(f"--label {text!r}: write NAME=VALUE")
     return name, value

@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, until
 from nanovirt.resources import wire
-from nanovirt.resources.errors import Malformed, Rejected
+from nanovirt.resources.errors import Rejected
 
 JSON = dict[str, Any]
 PIECE = 8 << 20
@@ -35,11 +35,11 @@ def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
     """Send the bytes of an image whose source is `upload`, and wait until the server has inspected them."""
     (target,) = session.targets((what if "/" in what else f"image/{what}",))
     if target.kind.kind != "Image":
-        raise Malformed(f"only images are uploaded, not {target.kind.plural}")
+        raise Misused(f"only images are uploaded, not {target.kind.plural}")
     session.get(target)
     total = file.stat().st_size
     if not total:
-        raise Malformed(f"{file} is empty")
+        raise Rejected(f"{file} is empty")
     # Standard error, since the result belongs on standard output.
     with file.open("rb") as opened, click.progressbar(length=total, label=str(target), file=sys.stderr) as bar:
         digest = _send(session, target, opened, total, bar.update)

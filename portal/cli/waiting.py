@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import TimedOut, examples, tables
+from nanovirt.portal.cli import Misused, TimedOut, examples, tables
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.output import Progress
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Expired, Malformed, NotFound, Rejected
+from nanovirt.resources.errors import Expired, NotFound, Rejected
 
 JSON = dict[str, Any]
 Met = Callable[[JSON | None], bool]
@@ -57,7 +57,7 @@ def wait(
     targets = session.targets(what)
     if any(not target.name for target in targets):
         if not (every or selector):
-            raise Malformed(f"say which: KIND/NAME, or {what[0]} with -l LABELS or --all")
+            raise Misused(f"say which: KIND/NAME, or {what[0]} with -l LABELS or --all")
         targets = [one for target in targets for one in _selected(session, target.kind, selector)]
     if "=" in wish:
         for target in targets:
@@ -76,7 +76,7 @@ def _selected(session: Session, kind: Kind, selector: str) -> list[Target]:
 
 
 def met_by(wish: str) -> Met:
-    """What `--for` asks for, as a question about an object (None: it is not there). Raises Malformed."""
+    """What `--for` asks for, as a question about an object (None: it is not there). Raises Misused."""
     if wish == "delete":
         return lambda doc: doc is None
     if wish == "create":
@@ -88,7 +88,7 @@ def met_by(wish: str) -> Met:
     left, equals, right = wish.removeprefix("jsonpath=").rpartition("=")
     steps = _steps(left.strip().strip("'\"").removeprefix("{").removesuffix("}"))
     if not equals or steps is None or wish.startswith("condition="):
-        raise Malformed(f"--for={wish}: write condition=Ready, delete, create or a path such as status.phase=Running")
+        raise Misused(f"--for={wish}: write condition=Ready, delete, create or a path such as status.phase=Running")
     return lambda doc: doc is not None and right.strip("'\"") in (_text(one) for one in _values(doc, steps))
 
 

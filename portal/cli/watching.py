@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.catalogue import Kind
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
 from nanovirt.portal.cli.getting import Printer, until_interrupted
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Expired, Malformed
+from nanovirt.resources.errors import Expired
 
 JSON = dict[str, Any]
 
@@ -46,7 +46,7 @@ def watch(
     """Show objects, and keep the table up to date until interrupted."""
     targets = session.targets(what)
     if len(targets) != 1:
-        raise Malformed("watch follows one kind, or one object")
+        raise Misused("watch follows one kind, or one object")
     parameters = {"labelSelector": selector, "fieldSelector": field_selector}
     if targets[0].name:
         parameters["fieldSelector"] = f"metadata.name={targets[0].name}"

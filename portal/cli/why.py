@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.describing import event_lines, events_of
 from nanovirt.portal.cli.output import lines
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import wrong
-from nanovirt.resources.errors import Malformed
 
 JSON = dict[str, Any]
 ADVICE = {
@@ -58,7 +57,7 @@ def why(session: Session, *, what: tuple[str, ...]) -> None:
     """Say in plain words why something is as it is."""
     targets = session.targets(what)
     if any(not target.name for target in targets):
-        raise Malformed("say which one: nanoctl why KIND/NAME")
+        raise Misused("say which one: nanoctl why KIND/NAME")
     for target in targets:
         doc = session.get(target) | {"kind": target.kind.kind}
         lines(reasons(doc))

@@ -29,9 +29,7 @@ class Answer(NamedTuple):
     uptime: float
 
 
-async def look(
-    what: str, see: Callable[[], Awaitable[T]], met: Callable[[T], object], seconds: float = PATIENT
-) -> T:
+async def look(what: str, see: Callable[[], Awaitable[T]], met: Callable[[T], object], seconds: float = PATIENT) -> T:
     """What is seen once it is as wished; AssertionError with what was seen last. A server may be away meanwhile."""
     deadline, seen = time.monotonic() + seconds, None
     while time.monotonic() < deadline:

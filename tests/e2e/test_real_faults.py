@@ -12,7 +12,7 @@ from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
-from tests.e2e.cluster import HELD, Agent, Cluster, instance, instance_key, placement_of, real_cluster, run
+from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster, run
 from tests.e2e.looking import (
     Answer,
     address,
@@ -29,6 +29,7 @@ from tests.e2e.looking import (
     until_answers,
     until_gone,
 )
+from tests.e2e.processes import Agent
 from tests.testbed import leftovers
 
 pytestmark = pytest.mark.timeout(400)
@@ -127,8 +128,8 @@ async def test_server_that_is_away_stops_no_guest_and_no_renewal(cluster: Cluste
         await look(name, lambda doc=doc: seen(cluster, doc), lambda count, name=name: count >= renewed[name] + 2)  # type: ignore[misc]
         assert (await until_answers(address(doc))).boot_id == before[name].boot_id
     await cluster.restart_server()
-    for name in MACHINES:
-        await until(client, host_key(MACHINES[name]), is_ready)
+    for name, host in MACHINES.items():
+        await until(client, host_key(host), is_ready)
         assert (await answering(client, name)).boot_id == before[name].boot_id
     assert [await placement_of(client, name) for name in MACHINES] == objects
 
@@ -245,7 +246,7 @@ async def test_host_that_vanishes_during_a_deletion_frees_nothing_until_it_is_ba
     assert not [name for found in (await held(client)).values() for name in found if "doomed" in name]
     await until(client, instance_key("two"), runs)
     await delete(client, *MACHINES)
-    assert cluster.leftovers() == []
+    await cluster.until_empty()
 
 
 async def vanished(agent: Agent) -> None:

@@ -11,8 +11,9 @@ import pytest
 from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
-from tests.e2e.cluster import HELD, Agent, Cluster, instance, instance_key, placement_of, real_cluster
+from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster
 from tests.e2e.looking import PATIENT, address, is_off, look, names, runs, until, until_answers, until_gone
+from tests.e2e.processes import Agent
 from tests.testbed import leftovers
 
 pytestmark = pytest.mark.timeout(400)
@@ -141,7 +142,7 @@ async def test_deleted_machines_leave_nothing(cluster: Cluster, client: Client) 
         await client.delete(instance_key(name))
     for name in MACHINES:
         await until_gone(client, instance_key(name))
-    assert cluster.leftovers() == []
+    await cluster.until_empty()
     assert [await names(client, plural) for plural in HELD] == [[]] * len(HELD)
     pool = await until(client, Key("addresspools", "", "bed"), lambda doc: doc["status"]["used"] == 0)
     assert pool["status"]["free"] == pool["status"]["total"]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import ClientResponse, ClientSession, web
+from aiohttp import ClientResponse, ClientSession, TCPConnector, web
 from aiohttp.test_utils import RawTestServer
 
 from nanovirt.portal.api.dispatch import Api, HookTable
@@ -155,7 +155,7 @@ async def world(hooks: HookTable | None = None, log: Log | None = None) -> Async
         server = RawTestServer(api.handle)
         await server.start_server()
         try:
-            async with ClientSession() as session:
+            async with ClientSession(connector=TCPConnector(limit=0)) as session:
                 yield World(store, api, session, f"http://{server.host}:{server.port}", subjects)
         finally:
             api.close()

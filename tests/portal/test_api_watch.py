@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -208,6 +209,18 @@ async def test_watch_opened_amid_writes_misses_and_repeats_nothing() -> None:
                 tasks.create_task(look())
         assert len(seen) == 10
         assert all(one == seen[0] and len(set(one)) == 100 for one in seen)
+
+
+async def test_crowd_of_watchers_sees_every_change_in_order() -> None:
+    async with world() as w, AsyncExitStack() as stack:
+        await w.make(INSTANCES, instance("a"))
+        now = str(w.store.committed)
+        crowd = [await stack.enter_async_context(w.watch(INSTANCES, resourceVersion=now)) for _ in range(90)]
+        for cpus in range(2, 12):
+            await grow(w, cpus, "a")
+        for watch in crowd:
+            events = [await watch.next(20) for _ in range(10)]
+            assert [event["object"]["spec"]["cpus"] for event in events] == list(range(2, 12))
 
 
 async def test_reader_that_does_not_read_is_dropped_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

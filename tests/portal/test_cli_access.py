@@ -141,7 +141,7 @@ async def test_the_client_uploads_as_well(running: Cluster, image: Path) -> None
 def test_the_kubeconfig_is_printed_with_another_address(running: Cluster) -> None:
     told = yaml.safe_load(running.says("kubeconfig", "--server", "https://10.0.0.1:5870"))
     assert told["clusters"][0]["cluster"]["server"] == "https://10.0.0.1:5870"
-    assert running.nanoctl("kubeconfig", "--server", "10.0.0.1").exit_code == 1
+    assert running.nanoctl("kubeconfig", "--server", "10.0.0.1").exit_code == 2
 
 
 def test_merging_keeps_what_is_there_and_is_private(

@@ -360,7 +360,7 @@ def test_a_wait_that_is_over_exits_with_3_and_says_what_is_missing(running: Clus
 
 def test_waiting_for_what_is_not_there_is_refused_at_once(running: Cluster) -> None:
     assert running.nanoctl("wait", "instance/ghost", "--for=condition=Ready", "--timeout", "60s").exit_code == 1
-    assert running.nanoctl("wait", "instances", "--for=condition=Ready").exit_code == 1
+    assert running.nanoctl("wait", "instances", "--for=condition=Ready").exit_code == 2
 
 
 # --- delete ---------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_delete_by_manifest_label_and_dry_run(running: Cluster) -> None:
 
 @pytest.mark.parametrize("arguments", [["instances"], [], ["instance/x", "-f", "y"]])
 def test_delete_wants_to_know_exactly_what(running: Cluster, arguments: list[str]) -> None:
-    assert running.nanoctl("delete", *arguments).exit_code == 1
+    assert running.nanoctl("delete", *arguments).exit_code == 2
 
 
 def test_deleting_what_is_not_there_is_an_error_unless_told_otherwise(running: Cluster) -> None:

@@ -85,8 +85,8 @@ def test_nothing_found_is_said_on_standard_error(running: Cluster) -> None:
     [
         (["get", "unicorns"], 1, "there is no kind 'unicorns'; known are addresses"),
         (["get", "instance/nope"], 1, 'instances.nano "nope" not found'),
-        (["get"], 1, "say what"),
-        (["get", "instance/web-1", "web-2"], 1, "not both"),
+        (["get"], 2, "say what"),
+        (["get", "instance/web-1", "web-2"], 2, "not both"),
         (["get", "instances", "--field-selector", "spec.nonsense=1"], 1, "spec.nonsense"),
         (["get", "instances", "-o", "xml"], 2, "xml"),
         (["gte", "instances"], 2, "do you mean 'get'?"),
