@@ -228,9 +228,7 @@ class Client:
                     progress(received, total)
         return digest.hexdigest()
 
-    async def upload(
-        self, key: Key, file: IO[bytes], progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    async def upload(self, key: Key, file: IO[bytes], progress: Callable[[int, int], None] | None = None) -> None:
         """Send the bytes of an image, in pieces, from where an earlier attempt ended; the server checks their sha256.
 
         `file` can seek. Conflict when the image has its bytes already, or somebody else is sending them.

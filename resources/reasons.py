@@ -53,7 +53,7 @@ class Reason(Enum):
     DiskSmallerThanImage = "Disk {disk} is asked with {asked}, but image {image} has {has}."
     SystemTemplateNotFound = "SystemTemplate {template} does not exist."
     VolumesReady = "Every disk is there."
-    RestartNeeded = "{count} changes wait for the next start."
+    RestartNeeded = "Changes that wait for the next start: {count}."
     NothingAwaits = "The running machine has every change."
     Provisioning = "The host is making the disks and the definition."
     Starting = "The machine is starting."

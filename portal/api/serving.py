@@ -31,8 +31,12 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Log as aiohttp does, and answer with a Status; a bug tells its details to the log only."""
-        super().handle_error(request, status, exc, message)
+        """Log as aiohttp does, and answer with a Status; a bug tells its details to the log only.
+
+        A client that has left before it was answered is nobody's error.
+        """
+        if not isinstance(exc, ConnectionError):
+            super().handle_error(request, status, exc, message)
         said = HTTPStatus(status).description or HTTPStatus(status).phrase
         response = reply(dump(failure(status, WORDS.get(status, "InternalError"), said, {})), status)
         response.force_close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import shutil
+import sys
+import textwrap
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from nanovirt.resources.errors import Invalid, Malformed, NanoError
+from nanovirt.resources.errors import Cause, Invalid, Malformed, NanoError
 
 if TYPE_CHECKING:
     from nanovirt.portal.cli.processes import Processes
@@ -39,6 +42,23 @@ class Refused(click.ClickException):
 
     exit_code = 1
 
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say it on standard error, in a terminal without breaking words."""
+        if file is None and sys.stderr.isatty():
+            room = shutil.get_terminal_size().columns
+            lines = textwrap.wrap(f"Error: {self.message.splitlines()[0]}", room, break_on_hyphens=False)
+            for line in self.message.splitlines()[1:]:
+                lines += textwrap.wrap(line, room, subsequent_indent="      ", break_on_hyphens=False)
+            click.echo("\n".join(lines), err=True)
+        else:
+            super().show(file)
+
+
+class Unusable(Refused):
+    """Exit code 2: the command was not written as it has to be."""
+
+    exit_code = 2
+
 
 class TimedOut(click.ClickException):
     """Exit code 3: what was waited for did not happen in time."""
@@ -47,7 +67,7 @@ class TimedOut(click.ClickException):
 
 
 class Misused(Malformed):
-    """Exit code 2: the arguments make no sense together; the message says how to write it."""
+    """The arguments of a command make no sense together; the message says how to write it."""
 
 
 class Commands(click.Group):
@@ -85,18 +105,30 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except NanoError as error:
-            refused = Refused(sentence(error))
-            refused.exit_code = 2 if isinstance(error, Misused) else 1
-            raise refused from error
+            ending = Unusable if isinstance(error, Misused) else Refused
+            raise ending(sentence(error)) from error
 
 
 def sentence(error: NanoError) -> str:
     """What happened, to which field, and what to do; each of several causes on a line of its own."""
     causes = error.causes if isinstance(error, Invalid | Malformed) else ()
     if len(causes) < 2:
-        return str(error)
-    lines = [f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}" for cause in causes]
+        unknown = causes and causes[0].reason == "FieldUnknown"
+        return told(causes[0]) if unknown else str(error)
+    lines = [f"  {told(cause)}" for cause in causes]
     return "\n".join(["several things are wrong:", *dict.fromkeys(lines)])
+
+
+def told(cause: Cause) -> str:
+    """What is wrong with which field; for one that does not exist, the one that was meant."""
+    message = cause.message
+    if cause.reason == "FieldUnknown" and (known := str(cause.params.get("known", ""))):
+        import difflib  # noqa: PLC0415 - only who errs waits for it
+
+        last = cause.field.rpartition(".")[2]
+        near = difflib.get_close_matches(last, known.split(", "), 1)
+        message = f"there is no such field; do you mean {near[0]}?" if near else message
+    return f"{cause.field}: {message}" if cause.field else message
 
 
 HELP = """Nano: servers with KVM as one pool of virtual machines.

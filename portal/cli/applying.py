@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 import orjson
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import examples, told
 from nanovirt.portal.cli.catalogue import Kind, rank
 from nanovirt.portal.cli.manifests import BadManifests, Manifest, read_all
 from nanovirt.portal.cli.output import documents
@@ -133,7 +133,7 @@ def refused(manifest: Manifest, error: Exception) -> Iterator[str]:
     if not causes:
         yield f"{manifest.where()}: {error}"
     for cause in causes:
-        yield f"{manifest.where(cause.field)}: {cause.field + ': ' if cause.field else ''}{cause.message}"
+        yield f"{manifest.where(cause.field)}: {told(cause)}"
 
 
 def settle(session: Session, one: Wanted, *, dry_run: bool) -> tuple[Outcome, JSON]:

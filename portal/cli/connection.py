@@ -117,9 +117,7 @@ class Connection:
                     raise
                 return self._once(method, path, body, headers or {})
 
-    def _once(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[Message, bytes]:
+    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[Message, bytes]:
         if self._kept is None:
             self._kept = self._connect(REQUEST_SECONDS)
         try:

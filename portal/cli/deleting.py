@@ -30,7 +30,7 @@ from nanovirt.resources.errors import NotFound
 @click.option("-l", "--selector", default="", metavar="LABELS", help="All objects of a KIND with these labels.")
 @click.option("--all", "every", is_flag=True, help="All objects of a KIND in the namespace.")
 @click.option("--wait/--no-wait", "waiting", default=True, help="Wait until they are gone.  [default: wait]")
-@click.option("--timeout", type=Seconds(), default=600, show_default="10m", metavar="TIME", help="How long to wait.")
+@click.option("--timeout", type=Seconds(), default=600, metavar="TIME", help="How long to wait.  [default: 10m]")
 @click.option("--ignore-not-found", is_flag=True, help="What is not there is no error.")
 @click.option("--dry-run", is_flag=True, help="Let the server check it, and delete nothing.")
 @connected

@@ -118,9 +118,16 @@ def _documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str
         except (yaml.YAMLError, ValueError) as error:
             yield None, f"{file}:{_line(error) or node.start_mark.line + 1} (document {number}) {_told(error)}"
             continue
-        yield from _items(Manifest(file, number, doc, node)) if isinstance(doc, dict) else [
-            (None, f"{file}:{node.start_mark.line + 1} (document {number}) is a {type(doc).__name__}, not a mapping")
-        ]
+        yield from (
+            _items(Manifest(file, number, doc, node))
+            if isinstance(doc, dict)
+            else [
+                (
+                    None,
+                    f"{file}:{node.start_mark.line + 1} (document {number}) is a {type(doc).__name__}, not a mapping",
+                )
+            ]
+        )
 
 
 def _check_depth(content: bytes) -> None:

@@ -21,7 +21,7 @@ ENDED = ("Stopped", "Failed")
 
 _names = click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=instance_names)
 _wait = click.option("--wait", "waiting", is_flag=True, help="Wait until it is so.")
-_timeout = click.option("--timeout", type=Seconds(), default=300, show_default="5m", metavar="TIME", help="For --wait.")
+_timeout = click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="For --wait.  [default: 5m]")
 
 
 @click.command(

@@ -97,9 +97,7 @@ def _up(processes: Processes) -> click.Command:
             up --simulated-hosts 10 --no-agent --data /tmp/nano
         """)
     )
-    @_options(
-        "data", "api", "portal", "port", "bridge", "uri", "accelerator", "simulated", "no-agent", "verbose"
-    )
+    @_options("data", "api", "portal", "port", "bridge", "uri", "accelerator", "simulated", "no-agent", "verbose")
     def up(*, no_agent: bool, **given: Any) -> None:
         """Run server and agent on this machine."""
         _ended(processes.up(Options(agent=not no_agent, **given)))

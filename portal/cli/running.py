@@ -36,7 +36,7 @@ JSON = dict[str, Any]
 @click.option("--stopped", is_flag=True, help="Make it, but do not start it.")
 @click.option("--print", "printing", is_flag=True, help="Print the manifest instead of sending it.")
 @click.option("--wait", "waiting", is_flag=True, help="Wait until it runs.")
-@click.option("--timeout", type=Seconds(), default=300, show_default="5m", metavar="TIME", help="With --wait.")
+@click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="With --wait.  [default: 5m]")
 @connected
 def run(session: Session, *, printing: bool, waiting: bool, timeout: float, **wishes: Any) -> None:
     """Create an instance and start it."""

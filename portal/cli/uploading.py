@@ -29,7 +29,7 @@ PIECE = 8 << 20
 )
 @click.argument("what", metavar="image/NAME")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--timeout", type=Seconds(), default=600, show_default="10m", metavar="TIME", help="For its inspection.")
+@click.option("--timeout", type=Seconds(), default=600, metavar="TIME", help="For its inspection.  [default: 10m]")
 @connected
 def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
     """Send the bytes of an image whose source is `upload`, and wait until the server has inspected them."""
@@ -44,9 +44,7 @@ def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
     with file.open("rb") as opened, click.progressbar(length=total, label=str(target), file=sys.stderr) as bar:
         digest = _send(session, target, opened, total, bar.update)
     click.echo(f"{target} uploaded ({total} bytes, sha256 {digest})")
-    until(
-        session, [target], _ready, "Ready", timeout, say=lambda one: click.echo(f"{one} is Ready"), hopeless=_failed
-    )
+    until(session, [target], _ready, "Ready", timeout, say=lambda one: click.echo(f"{one} is Ready"), hopeless=_failed)
 
 
 def _ready(doc: JSON | None) -> bool:

@@ -48,11 +48,9 @@ class Seconds(click.ParamType[float]):
 @click.option("--for", "wish", required=True, metavar="WISH", help="condition=NAME, PATH=VALUE, delete, create.")
 @click.option("-l", "--selector", default="", metavar="LABELS", help="All objects of a KIND with these labels.")
 @click.option("--all", "every", is_flag=True, help="All objects of a KIND in the namespace.")
-@click.option("--timeout", type=Seconds(), default=300, show_default="5m", metavar="TIME", help="90s, 5m, 1h.")
+@click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="Such as 90s or 1h.  [default: 5m]")
 @connected
-def wait(
-    session: Session, *, what: tuple[str, ...], wish: str, selector: str, every: bool, timeout: float
-) -> None:
+def wait(session: Session, *, what: tuple[str, ...], wish: str, selector: str, every: bool, timeout: float) -> None:
     """Wait until objects are as wished; exit code 3 when the time is up."""
     targets = session.targets(what)
     if any(not target.name for target in targets):
@@ -178,9 +176,7 @@ def until(
         progress.clear()
 
 
-def _changes(
-    session: Session, kind: Kind, names: Sequence[str], deadline: float
-) -> Iterator[tuple[str, JSON | None]]:
+def _changes(session: Session, kind: Kind, names: Sequence[str], deadline: float) -> Iterator[tuple[str, JSON | None]]:
     """Each named object as it is now and after every change, None for one that is not there."""
     chosen = f"metadata.name={names[0]}" if len(names) == 1 else ""
     while time.monotonic() < deadline:

@@ -195,7 +195,7 @@ def one_pair(server: ServerProcess, client: Client, events: Events, number: int)
     xml = events.connection.lookupByName(f"{SPACE}.{name}").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     disk = server.folder / "volumes" / f"{name}.bare.qcow2"
     overlay = next((server.folder / "volumes").glob("*.qcow2"))
-    shutil.copy2(overlay, disk)
+    shutil.copyfile(overlay, disk)  # without the marks that libvirt leaves on a file in use
     steps = {}
     for at, machine, step in STEP.findall(server.log.read_text()):
         if machine == f"{SPACE}.{name}":

@@ -76,8 +76,17 @@ class Agent(Process):
     def __init__(self, host: Host, url: str) -> None:
         self.host, self.folder = host, host.dir / "nano"
         self.credentials = self.folder / "credentials.json"
-        words = ["--server", url, "--credentials", self.credentials, "--data", self.folder, "--bridge", host.bridge]
-        program = [sys.executable, ROOT / "tests/e2e/trapped_agent.py", self.folder]
+        words: list[str | Path] = [
+            "--server",
+            url,
+            "--credentials",
+            self.credentials,
+            "--data",
+            self.folder,
+            "--bridge",
+            host.bridge,
+        ]
+        program: list[str | Path] = [sys.executable, ROOT / "tests/e2e/trapped_agent.py", self.folder]
         super().__init__(host, [*program, "agent", *words, "--libvirt-uri", "qemu:///system"], "agent.log")
         self.volumes = self.folder / "volumes"
         self.folder.mkdir(mode=0o711)

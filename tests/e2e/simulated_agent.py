@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from nanovirt.agent.server import ApiServer
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
 from nanovirt.resources.client import Client
 from nanovirt.resources.kind import Key
-from tests.e2e.server_process import ServerProcess, running_server
+from tests.e2e.server_process import PATIENT, ServerProcess, running_server
 from tests.e2e.waiting import until_ready
 
 
@@ -86,6 +87,14 @@ async def with_agents(
 def starts(agents: dict[str, SimulatedAgent]) -> Counter[str]:
     """How often each machine was really started, on all hosts together, by uuid."""
     return sum((one.machine.starts for one in agents.values()), Counter())
+
+
+async def until_nothing_is_left(agents: dict[str, SimulatedAgent]) -> None:
+    """Return once the hosts have nothing of any machine; an agent that was cut off hears of the end a little later."""
+    deadline = time.monotonic() + PATIENT
+    while found := await leftovers(agents):
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.05)
 
 
 async def leftovers(agents: dict[str, SimulatedAgent]) -> list[str]:

@@ -23,7 +23,7 @@ from nanovirt.resources.client import Client
 from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
 from nanovirt.resources.segments import bodies, segments, written
 from tests.e2e.server_process import PATIENT, ServerProcess
-from tests.e2e.simulated_agent import SimulatedAgent, leftovers, starts, with_agents
+from tests.e2e.simulated_agent import SimulatedAgent, starts, until_nothing_is_left, with_agents
 from tests.e2e.waiting import condition, instance, instance_key, quiet, until, until_gone, until_gone_named
 from tests.faults.strace import KILL, Fault
 
@@ -149,7 +149,7 @@ class Trial:
             await self.client.delete(instance_key(name))
         for plural in ("instances", "placements", "volumes", "addresses"):
             await until_gone(self.client, plural)
-        assert await leftovers(self.agents) == []
+        await until_nothing_is_left(self.agents)
         assert max(starts(self.agents).values()) <= 2
 
 

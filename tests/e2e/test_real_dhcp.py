@@ -35,9 +35,8 @@ table bridge test {
 @pytest.fixture(scope="module")
 def cluster(mini_guest: Path) -> Iterator[Cluster]:
     """One host, and from the beginning a foreign DHCP server on the same fabric."""
-    with real_cluster(mini_guest, hosts=1, lease=LEASE) as cluster:
-        with foreign_server(cluster):
-            yield cluster
+    with real_cluster(mini_guest, hosts=1, lease=LEASE) as cluster, foreign_server(cluster):
+        yield cluster
     assert leftovers() == []
 
 

@@ -22,7 +22,7 @@ from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
 from tests.e2e.server_process import MANIFESTS, PATIENT, ServerProcess, running_server
-from tests.e2e.simulated_agent import SimulatedAgent, leftovers, starts, with_agents
+from tests.e2e.simulated_agent import SimulatedAgent, starts, until_nothing_is_left, with_agents
 from tests.e2e.waiting import (
     condition,
     instance,
@@ -304,7 +304,7 @@ async def test_host_that_vanishes_during_a_deletion_frees_nothing_until_it_is_ba
         node.begin()
         for plural in ("instances", "placements", "volumes", "addresses"):
             await until_gone(client, plural)
-        assert await leftovers(agents) == []
+        await until_nothing_is_left(agents)
 
 
 async def test_host_that_vanished_before_the_deletion_carries_it_out_when_it_is_back(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ async def test_host_that_vanished_before_the_deletion_carries_it_out_when_it_is_
         assert await agents["node-1"].domains() == ["default.web"]
         agents["node-1"].begin()
         await until_gone(client, "instances")
-        assert await leftovers(agents) == []
+        await until_nothing_is_left(agents)
 
 
 @pytest.mark.long
@@ -383,7 +383,7 @@ async def check_nothing_is_left(client: Client, agents: dict[str, SimulatedAgent
         await client.delete(instance_key(name))
     for plural in ("instances", "placements", "volumes", "addresses"):
         await until_gone(client, plural)
-    assert await leftovers(agents) == []
+    await until_nothing_is_left(agents)
 
 
 async def test_simulated_hosts_of_the_server_go_on_after_kill_9(cluster: ServerProcess, client: Client) -> None:

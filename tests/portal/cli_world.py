@@ -152,4 +152,3 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
             one.join()
         running.loop.call_soon_threadsafe(stopping.set)
         thread.join()
-

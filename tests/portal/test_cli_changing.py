@@ -104,6 +104,12 @@ def test_everything_is_checked_before_anything_is_sent(running: Cluster, tmp_pat
     assert running.nanoctl("get", "apool/good").exit_code == 1
 
 
+def test_a_misspelt_field_is_answered_with_the_right_one(running: Cluster) -> None:
+    doc = "apiVersion: nano/v1\nkind: Instance\nmetadata: {name: x}\nspec:\n  cpuss: 2\n"
+    result = running.nanoctl("apply", "-f", "-", stdin=doc)
+    assert "stdin:5 (document 1, Instance x): spec.cpuss: there is no such field; do you mean cpus?" in result.stderr
+
+
 def test_an_unknown_kind_is_told_with_its_line(running: Cluster) -> None:
     result = running.nanoctl("apply", "-f", "-", stdin="apiVersion: nano/v1\nkind: Unicorn\nmetadata: {name: x}\n")
     assert "stdin:2 (document 1, Unicorn x): there is no kind Unicorn in nano/v1" in result.stderr
