@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 import uuid
 from collections import deque
@@ -111,7 +112,7 @@ class Engine:
 
     def _replayed(self, rev: int, writes: Iterable[JSON]) -> Iterable[Change]:
         for write in writes:
-            key = Key(write["kind"], write["namespace"], write["name"])
+            key = Key(sys.intern(write["kind"]), sys.intern(write["namespace"]), write["name"])
             before = self._objects[key.plural].get(key[1:])
             yield Change(key, before, entry_of(key.plural, write["object"], rev) if write["verb"] == "put" else None)
 

@@ -70,8 +70,10 @@ def walk(content: bytes, after: Frame) -> Iterator[Frame]:
 
 def bodies(content: bytes) -> Iterator[bytes]:
     """The JSON of each record in a segment that has been found whole."""
-    lines = content.split(b"\n")
-    return (line[line.index(b"{") :] for line in lines[1:-1])
+    at = content.index(b"\n") + 1
+    while (end := content.find(b"\n", at)) >= 0:
+        yield content[content.index(b"{", at) : end]
+        at = end + 1
 
 
 def whole_line_beyond(content: bytes, at: int, rev: int) -> Frame | None:

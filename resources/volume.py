@@ -65,7 +65,7 @@ class Volume(
     refers=(Refers("spec.storagePool", "storagepools"), Refers("spec.source.image", "images")),
     system="instance",
 ):
-    """Named `INSTANCE-DISK`; owned by the instance."""
+    """Named `INSTANCE.DISK`; owned by the instance."""
 
     spec: VolumeSpec
     status: VolumeStatus = Field(default_factory=VolumeStatus)

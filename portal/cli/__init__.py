@@ -30,6 +30,7 @@ LAZY = {
     "upload": "uploading",
     "kubeconfig": "access",
     "host": "hosts",
+    "store": "store",
     "version": "versions",
     "completion": "completion",
 }

@@ -40,7 +40,9 @@ BRIDGE, URI, SPACE = "nanobench0", "qemu:///system", "default"
 PREFIX = f"bench-{os.getpid()}"
 PATH = f"/apis/nano/v1/namespaces/{SPACE}/instances"
 PATIENT = 120.0
-STEP = re.compile(r"^(\S+) INFO agent\.worker: step done machine=(\S+) .*step=(\w+)", re.M)
+PAUSE = 0.5
+"""Seconds in which libvirt and the server come to rest."""
+STEP = re.compile(r"^(\S+) INFO agent\.worker: step done machine=(\S+) .*step=(\w+)", re.MULTILINE)
 
 
 class Up(ServerProcess):
@@ -189,21 +191,48 @@ def erase(domain: Any) -> None:
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
 
-def one_pair(server: ServerProcess, client: Client, events: Events, number: int) -> Pair:
-    name = f"{PREFIX}-{number}"
-    began, started = through_nano(client, events, name)
-    xml = events.connection.lookupByName(f"{SPACE}.{name}").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    disk = server.folder / "volumes" / f"{name}.bare.qcow2"
-    overlay = next((server.folder / "volumes").glob("*.qcow2"))
-    shutil.copyfile(overlay, disk)  # without the marks that libvirt leaves on a file in use
-    steps = {}
+def steps_of(server: ServerProcess, name: str, began: float) -> dict[str, float]:
+    """Milliseconds from the POST until each kind of step was done for the first time, from the agent's log."""
+    steps: dict[str, float] = {}
     for at, machine, step in STEP.findall(server.log.read_text()):
         if machine == f"{SPACE}.{name}":
             steps.setdefault(step, (datetime.fromisoformat(at).astimezone().timestamp() - began) * 1000)
-    client.until_gone(name)
-    taken = bare(events, renamed(xml, f"{name}.bare", disk), f"{name}.bare")
-    disk.unlink()
-    return Pair((started - began) * 1000, taken, steps)
+    return steps
+
+
+class Rig:
+    """A server and what both sides of a pair need; the XML is that of the first instance."""
+
+    def __init__(self, server: ServerProcess, events: Events) -> None:
+        self._server, self._client, self._events = server, Client(server), events
+        self._client.until_host_ready()
+        self._xml = ""
+        self._disk = server.folder / "volumes" / f"{PREFIX}.bare.qcow2"
+        self._nano(f"{PREFIX}-first")  # fetches the image into the cache, and warms everything
+
+    def _nano(self, name: str) -> tuple[float, dict[str, float]]:
+        began, started = through_nano(self._client, self._events, name)
+        time.sleep(PAUSE)
+        if not self._xml:
+            shutil.copyfile(next((self._server.folder / "volumes").glob("*.qcow2")), self._disk)
+            domain = self._events.connection.lookupByName(f"{SPACE}.{name}")
+            self._xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        steps = steps_of(self._server, name, began)
+        self._client.until_gone(name)
+        time.sleep(PAUSE)
+        return (started - began) * 1000, steps
+
+    def _bare(self, name: str) -> float:
+        taken = bare(self._events, renamed(self._xml, name, self._disk), name)
+        time.sleep(PAUSE)
+        return taken
+
+    def pair(self, number: int) -> Pair:
+        """One of each, in turns the one or the other first."""
+        name, early = f"{PREFIX}-{number}", number % 2
+        before = self._bare(f"{name}.bare") if early else 0.0
+        nano, steps = self._nano(name)
+        return Pair(nano, before if early else self._bare(f"{name}.bare"), steps)
 
 
 def run(folder: Path) -> list[Pair]:
@@ -213,10 +242,8 @@ def run(folder: Path) -> list[Pair]:
     try:
         server.start()
         server.make_image()
-        client = Client(server)
-        client.until_host_ready()
-        one_pair(server, client, events, 0)  # fetches the image into the cache, and warms everything
-        pairs = [one_pair(server, client, events, number) for number in range(1, PAIRS + 1)]
+        rig = Rig(server, events)
+        pairs = [rig.pair(number) for number in range(PAIRS)]
     except BaseException:
         print(server.said(), file=sys.stderr)
         raise

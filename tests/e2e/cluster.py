@@ -16,7 +16,7 @@ from nanovirt.resources import kubeconfig
 from nanovirt.resources.client import Client, Patience
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
-from tests.e2e.looking import PATIENT, is_ready, look, names, runs, until
+from tests.e2e.looking import PATIENT, insist, is_ready, look, names, runs, until, until_gone
 from tests.e2e.processes import Agent, Process
 from tests.testbed import Bed, Node
 
@@ -146,6 +146,15 @@ async def run(client: Client, name: str, host: str = "", **spec: object) -> JSON
     where = {"scheduling": {"host": host}} if host else {}
     await client.create(instance(name, **where, **spec))
     return await until(client, instance_key(name), runs)
+
+
+async def remove_all(client: Client) -> None:
+    """Delete every instance, and wait until they are gone."""
+    doomed = await names(client, "instances")
+    for name in doomed:
+        await insist(lambda name=name: client.delete(instance_key(name)))  # type: ignore[misc]
+    for name in doomed:
+        await until_gone(client, instance_key(name))
 
 
 async def placement_of(client: Client, name: str) -> JSON:

@@ -15,6 +15,8 @@ from nanovirt.resources.kind import Key
 
 PATIENT = 120.0
 """Seconds: what takes longer on a busy machine has failed."""
+BOOT = 300.0
+"""Seconds for a guest under emulation: five on an idle machine, and it is the first to suffer on a busy one."""
 PAUSE = 0.1
 
 T = TypeVar("T")
@@ -133,7 +135,7 @@ async def answer(ip: str, seconds: float = 2.0) -> Answer | None:
     return Answer(**json.loads(body)) if body.strip() else None
 
 
-async def until_answers(ip: str, met: Callable[[Answer], bool] = lambda _: True, seconds: float = PATIENT) -> Answer:
+async def until_answers(ip: str, met: Callable[[Answer], bool] = lambda _: True, seconds: float = BOOT) -> Answer:
     """What the guest there says, once it says something that is as wished."""
     found = await look(f"guest at {ip}", lambda: answer(ip), lambda said: said is not None and met(said), seconds)
     assert found is not None

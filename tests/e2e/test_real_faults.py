@@ -32,7 +32,7 @@ from tests.e2e.looking import (
 from tests.e2e.processes import Agent
 from tests.testbed import leftovers
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 LEASE = 20
 """Seconds: guests renew every ten."""

@@ -17,8 +17,9 @@ import pytest
 
 from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
-from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster
+from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster, remove_all
 from tests.e2e.looking import (
+    BOOT,
     address,
     insist,
     is_off,
@@ -73,6 +74,8 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
     """Of the administrator."""
     async with cluster.client() as client:
         yield client
+        await remove_all(client)
+        await cluster.until_empty()
 
 
 @dataclass
@@ -123,7 +126,7 @@ class Killer:
         key, machine = instance_key(name), f"default.{name}"
         doc = await self.client.get(key)
         before = await until_answers(address(doc))
-        await look("guest", self._console(doc), lambda text: text.count("nano-guest: ready") == times - 1)
+        await look("guest", self._console(doc), lambda text: text.count("nano-guest: ready") == times - 1, BOOT)
         order = {"spec": {"restart": {"at": now(), "mode": "Graceful"}}}
         process = await self.strike("restart", name, point, lambda: self.client.patch(key, order))
         await until(self.client, key, lambda one: runs(one) and self.agent.starts(machine) == times)
@@ -162,10 +165,13 @@ class Killer:
         return console
 
 
-async def making_and_ending(killer: Killer, creations: list[Point], deletions: list[Point]) -> None:
-    """A machine for each creation; the deletions are gone through as often as needed."""
+async def making_and_ending(killer: Killer, creations: list[Point], deletions: list[Point], named: str) -> None:
+    """A machine for each creation; the deletions are gone through as often as needed.
+
+    Its name begins with `named` and is used only once, since libvirt's note of starts goes by the name.
+    """
     for number, (creation, deletion) in enumerate(zip(creations, itertools.cycle(deletions), strict=False)):
-        name = f"{killer.victim}-{number}"
+        name = f"{named}-{killer.victim}-{number}"
         if creation.step == "FetchImage":
             killer.agent.forget_images()
         await killer.create(name, creation)
@@ -199,7 +205,7 @@ def show(*killers: Killer) -> None:
 # --- after each step ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_steps_are_those_that_are_killed_after(cluster: Cluster, client: Client) -> None:
     agent = cluster.agents["h1"]
     await client.create(instance("model", scheduling={"host": "h1"}))
@@ -211,7 +217,7 @@ async def test_steps_are_those_that_are_killed_after(cluster: Cluster, client: C
     assert not [one for one in agent.leftovers() if doc["metadata"]["uid"] in one]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_machine_survives_a_kill_in_its_making_and_in_its_end(cluster: Cluster, client: Client) -> None:
     """The short form: the two steps of each that change most."""
     agent, server = killers(cluster, client)
@@ -219,33 +225,30 @@ async def test_machine_survives_a_kill_in_its_making_and_in_its_end(cluster: Clu
     delete = [one for one in points(DELETE) if one.step in {"Destroy", "RemoveVolume"}]
     async with asyncio.TaskGroup() as group:
         for killer in (agent, server):
-            group.create_task(making_and_ending(killer, create, delete))
+            group.create_task(making_and_ending(killer, create, delete, "short"))
     show(agent, server)
-    await cluster.until_empty()
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 async def test_machine_survives_a_kill_after_each_step_of_its_making_and_of_its_end(
     cluster: Cluster, client: Client
 ) -> None:
     agent, server = killers(cluster, client)
     async with asyncio.TaskGroup() as group:
         for killer in (agent, server):
-            group.create_task(making_and_ending(killer, points(CREATE), points(DELETE)))
+            group.create_task(making_and_ending(killer, points(CREATE), points(DELETE), "whole"))
     show(agent, server)
-    await cluster.until_empty()
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 async def test_machine_is_restarted_once_whichever_step_is_followed_by_a_kill(cluster: Cluster, client: Client) -> None:
     agent, server = killers(cluster, client)
     async with asyncio.TaskGroup() as group:
         for killer in (agent, server):
             group.create_task(restarting(killer, points(RESTART)))
     show(agent, server)
-    await cluster.until_empty()
 
 
 # --- at any moment ------------------------------------------------------------------------------------------
@@ -334,7 +337,6 @@ class Chaos:
         process = agent.runs(f"default.{machine.name}")
         assert bool(process) == (machine.wish == "Running")
         assert (await placement_of(self.client, machine.name))["status"]["started"] == machine.starts, machine
-        assert agent.console(doc["metadata"]["uid"]) is not None
         if machine.calm:
             assert process == machine.process, f"{machine.name} was started without an order"
         machine.calm, machine.process = True, process
@@ -343,8 +345,8 @@ class Chaos:
 @pytest.mark.parametrize(
     ("moments", "count"),
     [
-        pytest.param(3, 4, marks=pytest.mark.timeout(300)),
-        pytest.param(20, 10, marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
+        pytest.param(3, 4, marks=pytest.mark.timeout(600)),
+        pytest.param(20, 10, marks=[pytest.mark.long, pytest.mark.timeout(2400)]),
     ],
 )
 async def test_everything_converges_whenever_who_dies(
@@ -373,11 +375,6 @@ async def test_everything_converges_whenever_who_dies(
         await chaos.settled()
     for ip, boot_id in answers.items():
         assert (await until_answers(ip)).boot_id == boot_id
-    for one in chaos.machines:
-        await insist(lambda one=one: client.delete(instance_key(one.name)))  # type: ignore[misc]
-    for one in chaos.machines:
-        await until_gone(client, instance_key(one.name))
-    await cluster.until_empty()
 
 
 def now() -> str:

@@ -12,11 +12,11 @@ from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
 from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster
-from tests.e2e.looking import PATIENT, address, is_off, look, names, runs, until, until_answers, until_gone
+from tests.e2e.looking import BOOT, address, is_off, look, names, runs, until, until_answers, until_gone
 from tests.e2e.processes import Agent
 from tests.testbed import leftovers
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 MACHINES = {"one": "h1", "two": "h2", "uefi": "h2"}
 STRANGER = """
@@ -155,7 +155,7 @@ async def booted(agent: Agent, uid: str) -> None:
     async def console() -> str:
         return agent.console(uid)
 
-    await look("guest", console, lambda text: "nano-guest: ready" in text, PATIENT)
+    await look("guest", console, lambda text: "nano-guest: ready" in text, BOOT)
 
 
 def now() -> str:
