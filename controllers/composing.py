@@ -174,20 +174,37 @@ def _addresses(instance: Instance, nics: Nics, world: World) -> Iterator[Address
     """For each card its Address, or the MAC alone when the physical network gives the address."""
     chosen: dict[str, frozenset[IPv4Address]] = {}
     for nic, pool in nics:
-        mac = nic.mac or free_mac(instance.metadata.uid, nic.name, world)
+        mac = _asked_mac(nic.mac, world) if nic.mac else free_mac(instance.metadata.uid, nic.name, world)
         if pool is None:
             yield mac
             continue
         name = pool.metadata.name
         besides = chosen.get(name, frozenset())
-        ip = nic.ip if nic.ip is not None else world.leases.free(pool, besides)
+        ip = _asked_ip(nic.ip, pool, world) if nic.ip is not None else world.leases.free(pool, besides)
         if ip is None:
             raise Missing(Reason.AddressPoolFull, pool=name, total=pool.total())
-        holder = world.leases.holder(name, ip)
-        if holder is not None:
-            raise Missing(Reason.AddressInUse, ip=str(ip), instance=holder)
         chosen[name] = besides | {ip}
         yield _address(instance, nic, name, ip, mac)
+
+
+def _asked_ip(ip: IPv4Address, pool: AddressPool, world: World) -> IPv4Address:
+    """An address asked for by name: the pool may have come, or changed, after the instance was accepted."""
+    name = pool.metadata.name
+    if not pool.holds(ip):
+        raise Missing(Reason.NotInRanges, ip=str(ip), pool=name)
+    if ip in pool.excluded():
+        raise Missing(Reason.AddressReserved, ip=str(ip), pool=name)
+    holder = world.leases.holder(name, ip)
+    if holder is not None:
+        raise Missing(Reason.AddressInUse, ip=str(ip), instance=holder)
+    return ip
+
+
+def _asked_mac(mac: str, world: World) -> str:
+    holder = world.leases.mac_holder(mac)
+    if holder is not None:
+        raise Missing(Reason.MacInUse, mac=mac, instance=holder)
+    return mac
 
 
 def free_mac(uid: str, nic: str, world: World) -> str:

@@ -175,7 +175,13 @@ def _status_ops(instance: Instance, status: InstanceStatus, world: World, now: d
 
 
 def _told(
-    instance: Instance, world: World, now: datetime, kind: Literal["Normal", "Warning"], reason: Reason, **params: Any
+    instance: Instance,
+    world: World,
+    now: datetime,
+    kind: Literal["Normal", "Warning"],
+    reason: Reason,
+    /,
+    **params: Any,
 ) -> Op:
     key = event_key(instance, reason, params)
     return tell(instance, NAME, kind, reason, now, world.read(Event, key.name, key.namespace), **params)

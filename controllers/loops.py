@@ -58,6 +58,9 @@ class Loops:
 
     def _heard(self, key: Key) -> None:
         self._runtimes["hosts" if key.plural == "hosts" else "images"].add(key)
+        if key.plural == "hosts":  # free room changes without the Host
+            for pool in self.world.every(StoragePool):
+                self._runtimes["pools"].add(pool.key, SOON)
 
     def _controllers(self) -> Iterator[Controller]:
         world, every = self.world, frozenset(KINDS)

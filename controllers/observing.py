@@ -30,7 +30,7 @@ PASSING = {
 }
 
 
-def waiting(instance: Instance, reason: Reason, **params: Any) -> InstanceStatus:
+def waiting(instance: Instance, reason: Reason, /, **params: Any) -> InstanceStatus:
     """The status of an instance that has no place yet."""
     generation = instance.metadata.generation
     return InstanceStatus(

@@ -13,7 +13,7 @@ from typing import assert_never
 from nanovirt.controllers.actions import Action, LookAgain, Transact, confess
 from nanovirt.controllers.queue import Queue
 from nanovirt.resources.codec import trusted
-from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreFailed
+from nanovirt.resources.errors import AlreadyExists, Conflict, LogFull, NotFound, StoreFailed
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.store import Change, Commit, Create, Delete, Expect, Half, Op, Store, Ticket, Update
 
@@ -131,6 +131,12 @@ class Runtime:
             log.debug(
                 "state moved on",
                 extra={"controller": self._controller.name, "key": str(key), "why": str(stale), "pause": pause},
+            )
+        except LogFull as full:  # no bug, and nothing can be told on the object now
+            pause = self._queue.failed(key, time.monotonic())
+            log.warning(
+                "nothing can be written; will retry",
+                extra={"controller": self._controller.name, "key": str(key), "why": str(full), "pause": pause},
             )
         except StoreFailed:
             raise

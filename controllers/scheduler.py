@@ -73,12 +73,12 @@ def place(ask: Ask, spec: ComputePoolSpec, slots: Iterable[Slot]) -> Slot | None
     least: tuple[int, str] | None = None
     for one in slots:
         cpus, memory, load = one.cpus * over.cpu, one.memory * over.memory, one.load
-        if load.cpus + ask.cpus > cpus or load.memory + ask.memory > memory or not _open(ask, one):
-            continue
-        if load.disk + ask.disk > one.disk * over.disk:
+        if load.cpus + ask.cpus > cpus or load.memory + ask.memory > memory:
             continue
         rank = (sign * max(load.cpus * 1_000_000 // cpus, load.memory * 1_000_000 // memory), one.name)
-        if least is None or rank < least:
+        if least is not None and rank >= least:
+            continue
+        if _open(ask, one) and load.disk + ask.disk <= one.disk * over.disk:
             best, least = one, rank
     return best
 

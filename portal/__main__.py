@@ -146,9 +146,12 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         _calm_collector()
         heart = Heart(options.data, store, reports, pki, Agents(store, reports), port_of(sockets[0]))
         group = await stack.enter_async_context(asyncio.TaskGroup())
+        # These end after the API: what it has accepted by then is still committed, and answered.
         committer = group.create_task(store.run())
+        stack.callback(committer.cancel)
         await _first_objects(store)
         loops = group.create_task(Loops(store, reports).run())
+        stack.callback(loops.cancel)
         await stack.enter_async_context(_listening(heart, sockets, group))
         log.info(
             "ready",
@@ -159,11 +162,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
                 "portal": f"https://127.0.0.1:{port_of(sockets[1])}",
             },
         )
-        try:
-            yield heart
-        finally:
-            loops.cancel()
-            committer.cancel()
+        yield heart
 
 
 @asynccontextmanager
@@ -186,18 +185,28 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:
         async with listening(api.handle, sockets, tls):
-            yield
-            api.close()
+            try:
+                yield
+            finally:
+                api.close()
     finally:
         filing.cancel()
         renewing.cancel()
 
 
 async def _renewing(pki: Pki, tls: ssl.SSLContext) -> None:
-    """Give the listeners a new certificate before the old one ends; open connections go on."""
+    """Give the listeners a new certificate before the old one ends; open connections go on.
+
+    A third of the old one's life is left to put right what hinders it, such as an authority whose key is offline.
+    """
+    from nanovirt.resources.errors import NanoError
+
     while True:
         await asyncio.sleep(RENEWAL_SECONDS)
-        pki.renew(tls, (), datetime.now(UTC))
+        try:
+            pki.renew(tls, (), datetime.now(UTC))
+        except (NanoError, OSError) as error:
+            log.warning("certificate not renewed; will retry", extra={"detail": str(error)})
 
 
 def _calm_collector() -> None:

@@ -27,7 +27,7 @@ class Condition(Model):
     observed_generation: int | None = None
 
 
-def condition(kind: str, status: Truth, reason: Reason, generation: int | None = None, **params: Any) -> Condition:
+def condition(kind: str, status: Truth, reason: Reason, generation: int | None = None, /, **params: Any) -> Condition:
     """A condition without a time; `settle` keeps or stamps that."""
     return Condition(
         type=kind,

@@ -107,8 +107,6 @@ class Engine:
             body = load(record.body)
             self._last_at = body["at"]
             self._apply(Commit(record.rev, tuple(self._replayed(record.rev, body["writes"]))))
-        if not self.committed:
-            self._ring.oldest = 0
 
     def _replayed(self, rev: int, writes: Iterable[JSON]) -> Iterable[Change]:
         for write in writes:
@@ -261,19 +259,20 @@ class Engine:
                 waiter.set_result(None) if failure is None else waiter.set_exception(failure)
 
     def _unstage(self, batch: Sequence[tuple[Record, Commit]], full: LogFull) -> None:
-        """Nothing of the queue was written: the pending state goes back to the committed one."""
-        log.error("log is full", extra={"dropped": len(batch) + len(self._queue)})
-        for _, commit in reversed([*batch, *self._queue]):
-            undone = Commit(
-                commit.rev, tuple(Change(key, after, before) for key, before, after in commit.changes[::-1])
-            )
-            for sink in self._admitted:
-                sink(undone)
+        """Nothing of the queue was written: the pending state goes back to the committed one, before anybody hears."""
+        dropped = [*batch, *self._queue]
+        log.error("log is full", extra={"dropped": len(dropped)})
         self._release(self._staged, full)
         self._queue.clear()
         self._wake.clear()
         self._pending.clear()
         self._staged = self.committed
+        for _, commit in reversed(dropped):
+            undone = Commit(
+                commit.rev, tuple(Change(key, after, before) for key, before, after in commit.changes[::-1])
+            )
+            for sink in self._admitted:
+                sink(undone)
 
 
 def _carry_out(op: Op, before: Entry | None, rev: int, now: datetime) -> Entry | None:

@@ -186,7 +186,7 @@ class StoreFailed(Unavailable):
 
 
 class LogFull(Unavailable):
-    """The disk has no room for another record; nothing was written (HTTP 507). Deletes still work."""
+    """The disk has no room for another record; nothing was written (HTTP 507)."""
 
     reason = "LogFull"
 

@@ -24,6 +24,13 @@ def shaped(pattern: str, rule: str) -> Any:
     return Field(pattern=pattern)
 
 
+def straight(value: str) -> str:
+    """Check that a path goes nowhere but down."""
+    if {".", ".."} & set(value.split("/")):
+        raise ValueError(f"{value[:60]!r} has a step '.' or '..'; write the path as it is in the end")
+    return value
+
+
 def name(value: str) -> str:
     """Check an object name (RFC 1123 subdomain, at most 253 characters)."""
     if len(value) > 253 or not SUBDOMAIN.fullmatch(value):
@@ -125,6 +132,7 @@ Text = Annotated[str, Field(max_length=4000), AfterValidator(text)]
 AbsolutePath = Annotated[
     str,
     shaped(r"^/[A-Za-z0-9._/@+-]{0,400}$", "an absolute path such as /var/lib/nano, of letters, digits and ._@+-"),
+    AfterValidator(straight),
 ]
 
 

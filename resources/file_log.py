@@ -176,7 +176,7 @@ class FileLog:
         if room < needed:
             raise LogFull(
                 f"the disk of {self._directory} has {room} bytes left and the log needs {needed}; nothing was written. "
-                "Make room there; deletes still work",
+                "Make room there, then send it again",
                 room=room,
                 needed=needed,
             )

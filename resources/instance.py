@@ -196,6 +196,7 @@ class Instance(
         Refers("spec.systemTemplate", "systemtemplates"),
         Refers("spec.disks[].source.image", "images"),
         Refers("spec.nics[].addressPool", "addresspools"),
+        Refers("spec.scheduling.host", "hosts"),
     ),
     immutable=("spec.computePool",),
     finalizer=FINALIZER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -35,15 +36,7 @@ class Quantity(int):
     @classmethod
     def read(cls, written: str | int) -> int:
         """The amount in the smallest unit."""
-        match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
-        if match is None or match[3] not in cls.units:
-            known = ", ".join(unit for unit in cls.units if unit)
-            raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
-        whole, part, factor = int(match[1]), match[2] or "", cls.units[match[3]]
-        amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
-        if rest or whole * factor + amount > LIMIT:
-            raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
-        return whole * factor + amount
+        return _read(cls, written)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -65,6 +58,20 @@ class Quantity(int):
     def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """`int-or-string`, as Kubernetes publishes quantities."""
         return {"x-kubernetes-int-or-string": True, "description": f"An amount such as {cls.example}."}
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _read(kind: type[Quantity], written: str | int) -> int:
+    """Most amounts are among a few that come again and again."""
+    match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
+    if match is None or match[3] not in kind.units:
+        known = ", ".join(unit for unit in kind.units if unit)
+        raise ValueError(f"{str(written)[:40]!r} is not an amount like {kind.example!r} (units: {known})")
+    whole, part, factor = int(match[1]), match[2] or "", kind.units[match[3]]
+    amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
+    if rest or whole * factor + amount > LIMIT:
+        raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
+    return whole * factor + amount
 
 
 class Bytes(Quantity):

@@ -106,6 +106,6 @@ class Reason(Enum):
     Inspecting = "The file is being checked and hashed."
     ImageRejected = "The file was refused: {detail}"
 
-    def say(self, **params: Any) -> str:
+    def say(self, /, **params: Any) -> str:
         """The English sentence with `params` filled in; a missing one shows as `?`."""
         return self.value.format_map(_Params(params))

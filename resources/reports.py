@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nanovirt.resources.kind import Key
-from nanovirt.resources.report import HostReport, ImageProgress
+from nanovirt.resources.report import HostFacts, HostReport, ImageProgress, Unclaimed, lost_after
 
 
 class Heard(NamedTuple):
@@ -38,7 +38,7 @@ class Reports:
         """Take a report; only one that says something new (or ends a silence) wakes anybody."""
         before = self._hosts.get(host)
         self._hosts[host] = Heard(report, now)
-        if before is None or before.report.facts != report.facts or before.report.unclaimed != report.unclaimed:
+        if before is None or now - before.at >= lost_after() or _news(before.report) != _news(report):
             self._tell(Key("hosts", "", host))
 
     def image(self, key: Key) -> ImageProgress | None:
@@ -60,3 +60,7 @@ class Reports:
     def _tell(self, key: Key) -> None:
         for sink in self._sinks:
             sink(key)
+
+
+def _news(report: HostReport) -> tuple[HostFacts, tuple[Unclaimed, ...]]:
+    return report.facts, report.unclaimed

@@ -89,6 +89,7 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
         case AddressPool() as pool:
             yield from overlaps(world.index, pool)
             yield from lost_addresses(world.store, wanted, pool)
+            yield from taken_gateway(world.store, wanted, pool)
         case Instance() as instance:
             yield from bad_cards(world, wanted, instance)
         case _:
@@ -149,11 +150,21 @@ def lost_addresses(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[
         return
     lost = (
         entry.row
-        for _, entry in store.list("addresses")
+        for _, entry in store.peek_all("addresses")
         if entry.row.address_pool == wanted.key.name and not pool.holds(IPv4Address(entry.row.ip))
     )
     for row, _ in zip(lost, range(SHOWN), strict=False):
         yield _cause("spec.ranges", Reason.RangeHoldsAddressInUse, ip=row.ip, instance=row.instance)
+
+
+def taken_gateway(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
+    """A gateway must not be the address of an instance."""
+    gateway = pool.spec.gateway
+    if gateway is None or wanted.old is None or wanted.old["spec"].get("gateway") == str(gateway):
+        return
+    holder = store.peek(Key("addresses", "", address_name(wanted.key.name, str(gateway))))
+    if holder is not None:
+        yield _cause("spec.gateway", Reason.AddressInUse, ip=str(gateway), instance=holder.row.instance)
 
 
 # --- network cards --------------------------------------------------------------------------------------

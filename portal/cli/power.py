@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -99,7 +99,7 @@ def to_start(doc: JSON, now: datetime | None = None) -> Change:
         return {"spec": {"powerState": "Running"}}, "starting"
     phase = (doc.get("status") or {}).get("phase")
     if phase in ENDED:
-        return {"spec": {"restart": _order(now or datetime.now(UTC), "Graceful")}}, "starting again"
+        return {"spec": {"restart": _order(doc, now or datetime.now(UTC), "Graceful")}}, "starting again"
     return None, f"is to run already (it is {phase or 'Pending'})"
 
 
@@ -120,7 +120,7 @@ def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
     if _wish(doc) != "Running":
         return {"spec": {"powerState": "Running"}}, "was stopped; starting"
     mode = "Hard" if force else "Graceful"
-    return {"spec": {"restart": _order(now, mode)}}, "restarting" + (" by force" if force else "")
+    return {"spec": {"restart": _order(doc, now, mode)}}, "restarting" + (" by force" if force else "")
 
 
 def in_phase(phase: str) -> Met:
@@ -143,5 +143,9 @@ def _wish(doc: JSON) -> str:
     return str(doc["spec"].get("powerState", "Running"))
 
 
-def _order(now: datetime, mode: str) -> JSON:
+def _order(doc: JSON, now: datetime, mode: str) -> JSON:
+    """An order that is newer than the one before, whatever the clock of this machine says: an older one is ignored."""
+    before = (doc["spec"].get("restart") or {}).get("at")
+    if before is not None:
+        now = max(now, datetime.fromisoformat(before) + timedelta(microseconds=1))
     return {"at": now.isoformat(timespec="microseconds").replace("+00:00", "Z"), "mode": mode}

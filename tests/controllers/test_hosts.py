@@ -5,7 +5,7 @@ from __future__ import annotations
 from nanovirt.resources.conditions import find
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import Key
-from nanovirt.resources.report import StorageFact, lost_after
+from nanovirt.resources.report import HostReport, StorageFact, Unclaimed, lost_after
 from tests.controllers.universe import Universe
 
 NODE = Key("hosts", "", "node-1")
@@ -78,3 +78,16 @@ def test_allocated_room_is_counted_from_placements_and_volumes() -> None:
     status = universe.get(Host, "node-1").status
     assert (status.allocated.cpus, str(status.allocated.memory), str(status.allocated.disk)) == (2, "2Gi", "10Gi")
     assert status.instances == 1
+
+
+def test_domains_that_nobody_asked_for_are_named_up_to_a_hundred() -> None:
+    universe = Universe()
+    universe.host("node-1")
+    strangers = tuple(Unclaimed(uuid=str(number), name=f"vm-{number:03}") for number in range(200, 0, -1))
+    facts = universe.reports.heard("node-1").report.facts  # type: ignore[union-attr]
+    universe.reports.hear("node-1", HostReport(facts=facts, unclaimed=strangers), universe.monotonic)
+    universe.settle()
+    assert universe.get(Host, "node-1").status.unclaimed == tuple(f"vm-{number:03}" for number in range(1, 101))
+    universe.hear("node-1")
+    universe.settle()
+    assert universe.get(Host, "node-1").status.unclaimed == ()

@@ -9,6 +9,7 @@ import pytest
 from nanovirt.resources.address import Address
 from nanovirt.resources.codec import decode
 from nanovirt.resources.conditions import find
+from nanovirt.resources.defaults import made
 from nanovirt.resources.host import Amounts
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
@@ -339,3 +340,33 @@ def test_devices_of_a_placed_machine_cannot_be_changed_yet(one: Universe, spec: 
     wished = decode(Instance, {**doc, "spec": {**doc["spec"], **spec}})
     assert [(cause.field, cause.reason) for cause in wished.changes_refused(placed)] == [(field, "NotYetSupported")]
     assert list(wished.changes_refused(unplaced)) == []
+
+
+@pytest.mark.parametrize(
+    ("nic", "reason"),
+    [
+        ({"ip": "10.99.0.1"}, "AddressReserved"),
+        ({"ip": "10.99.0.40"}, "NotInRanges"),
+        ({"mac": "52:54:00:00:00:07"}, "MacInUse"),
+    ],
+)
+def test_card_asked_for_before_its_pool_came_still_gets_nothing_that_is_not_free(
+    one: Universe, nic: dict[str, str], reason: str
+) -> None:
+    one.instance("first", nics=[{"name": "a", "addressPool": "lan", "mac": "52:54:00:00:00:07"}])
+    one.settle()
+    one.instance(nics=[{"name": "a", "addressPool": "late", **nic}])
+    one.settle()
+    ranges = [{"name": "r", "first": "10.99.0.1", "last": "10.99.0.30"}]
+    one.create(made("AddressPool", "late", subnet="10.99.0.0/24", gateway="10.99.0.1", ranges=ranges))
+    one.settle()
+    assert ready(one) == ("False", reason)
+
+
+def test_parameters_that_a_host_made_up_do_no_harm(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    made_up = {"status": "True", "reason": "AsDesired", "instance": "x", "self": 1, "now": 2}
+    one.report(WEB, state="Failed", reason="HypervisorRefused", params=made_up)
+    one.settle()
+    assert ready(one) == ("False", "HypervisorRefused")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -15,8 +15,9 @@ from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import load
 from nanovirt.resources.defaults import made
 from nanovirt.resources.engine import Engine
+from nanovirt.resources.errors import LogFull
 from nanovirt.resources.kind import Document, Key
-from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.log import MemoryLog, Record
 from nanovirt.resources.store import Create, Delete, Update, transact
 
 POOL = Key("addresspools", "", "lan")
@@ -30,9 +31,9 @@ def pool() -> Create:
 
 @asynccontextmanager
 async def running(
-    plan: Plan, writes: tuple[str, ...] = ("addresspools/status",)
+    plan: Plan, writes: tuple[str, ...] = ("addresspools/status",), log: MemoryLog | None = None
 ) -> AsyncIterator[tuple[Engine, Runtime]]:
-    store = Engine(MemoryLog())
+    store = Engine(log or MemoryLog())
     runtime = Runtime(Controller("test", plan, frozenset(["addresspools"]), frozenset(writes), {}), store)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(store.run()), group.create_task(runtime.run())]
@@ -132,3 +133,29 @@ async def test_key_is_looked_at_again_when_the_plan_says_so() -> None:
     async with running(plan) as (store, _):
         await transact(store, [pool()], "x")
         await until(lambda: seen == 3)
+
+
+class Filling(MemoryLog):
+    """A log on a disk that is full for a while."""
+
+    full = False
+    refused = 0
+
+    async def append(self, records: Sequence[Record]) -> None:
+        if self.full:
+            self.refused += 1
+            raise LogFull("no room")
+        await super().append(records)
+
+
+async def test_full_log_is_waited_for_with_pauses_and_is_no_bug() -> None:
+    log = Filling()
+    async with running(used(7), log=log) as (store, _):
+        await transact(store, [pool()], "setup")
+        log.full = True
+        await asyncio.sleep(0.5)
+        assert 1 <= log.refused <= 8
+        log.full = False
+        await until(lambda: store.committed == 2)
+        status = load(store.get(POOL).raw)["status"]
+        assert (status["used"], status["conditions"]) == (7, [])

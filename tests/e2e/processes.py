@@ -66,7 +66,7 @@ class Process:
         running, self._running = self._running, None
         if running is None:
             return 0
-        running.send_signal(how)
+        running.send_signal(how)  # does nothing to one that has ended
         return running.wait(PATIENT)
 
 

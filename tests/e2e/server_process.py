@@ -157,6 +157,11 @@ class ServerProcess:
         """How many threads the process has."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def said(self) -> str:
         """The end of what it has logged since this was asked before."""
         content = self.log.read_bytes() if self.log.exists() else b""

@@ -29,19 +29,20 @@ async def test_thousand_instances_run_on_a_hundred_hosts(tmp_path: Path) -> None
                 await until_ready(client, Key("hosts", "", f"sim-{number}"))
             names = [f"b-{number}" for number in range(COUNT)]
             _, revision = await client.list("instances")
-            began = time.perf_counter()
+            worked, began = server.cpu_seconds(), time.perf_counter()
             async with asyncio.timeout(SLOWEST), asyncio.TaskGroup() as group:
                 seen = group.create_task(see_running(watcher, revision))
                 for name in names:
                     await client.create(instance(name))
                 posted = time.perf_counter() - began
             running = time.perf_counter() - began
+            worked = server.cpu_seconds() - worked
             ips = seen.result()
             assert set(ips) == set(names)
             assert len(set(ips.values())) == COUNT
             await check_the_store_agrees(client, ips)
-    load = os.getloadavg()[0]
-    print(f"\n{COUNT} POSTs {posted:.2f} s, all Running {running:.2f} s (goal 2 s), load {load:.1f}")  # noqa: T201
+    figures = f"POSTs {posted:.2f} s, all Running {running:.2f} s (goal 2 s), processor time {worked:.2f} s"
+    print(f"\n{COUNT} {figures} of the server, load {os.getloadavg()[0]:.1f}")  # noqa: T201 - the figure
 
 
 async def see_running(client: Client, revision: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
-from tests.e2e.cluster import HELD, Cluster, instance, instance_key, placement_of, real_cluster, run
+from tests.e2e.cluster import BLANK, HELD, Cluster, instance, instance_key, placement_of, real_cluster, run
 from tests.e2e.looking import (
     Answer,
     address,
@@ -170,7 +170,7 @@ async def test_cut_off_host_is_unknown_frees_nothing_and_comes_back(cluster: Clu
 async def test_disabled_host_takes_nothing_new_and_keeps_what_it_has(cluster: Cluster, client: Client) -> None:
     process = cluster.agents["h1"].runs("default.one")
     await client.patch(host_key("h1"), {"spec": {"enabled": False}})
-    await client.create(instance("pinned", scheduling={"host": "h1"}))
+    await client.create(instance("pinned", disks=BLANK, scheduling={"host": "h1"}))
     refused = await until(client, instance_key("pinned"), because("NoHostFits"))
     assert "h1: disabled" in ready(refused)["params"]["hosts"]
     assert (await run(client, "new"))["status"]["host"] == "h2"
@@ -184,7 +184,7 @@ async def test_disabled_host_takes_nothing_new_and_keeps_what_it_has(cluster: Cl
 
 async def test_full_pool_says_of_each_host_why(client: Client) -> None:
     objects = await held(client)
-    await client.create(instance("huge", memory="4Ti"))
+    await client.create(instance("huge", disks=BLANK, memory="4Ti"))
     refused = await until(client, instance_key("huge"), because("NoHostFits"))
     said = dict(part.split(": ", 1) for part in ready(refused)["params"]["hosts"].split("; "))
     assert sorted(said) == ["h1", "h2"]
@@ -199,7 +199,7 @@ async def test_host_that_boots_without_the_server_starts_what_should_run(cluster
     host, agent = cluster.bed.hosts[0], cluster.agents["h1"]
     before, doc = await answering(client, "one"), await client.get(instance_key("one"))
     other = await answering(client, "two")
-    await client.create(instance("off", powerState="Stopped", scheduling={"host": "h1"}))
+    await client.create(instance("off", disks=BLANK, powerState="Stopped", scheduling={"host": "h1"}))
     await until(client, instance_key("off"), is_off)
     cluster.server.kill()
     host.reboot()

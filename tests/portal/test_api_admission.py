@@ -104,6 +104,17 @@ async def test_ranges_go_on_holding_addresses_in_use() -> None:
         assert (await w.call("PUT", f"{POOLS}/lan", made)).code == 200
 
 
+async def test_gateway_is_no_address_that_an_instance_has() -> None:
+    async with world() as w:
+        made = await w.make(POOLS, pool())
+        await give_address(w, "10.20.0.95")
+        made["spec"]["gateway"] = "10.20.0.95"
+        said = await w.call("PUT", f"{POOLS}/lan", made)
+        assert (said.code, reasons(said.doc)) == (422, ["AddressInUse"])
+        made["spec"]["gateway"] = "10.20.0.2"
+        assert (await w.call("PUT", f"{POOLS}/lan", made)).code == 200
+
+
 async def test_missing_reference_is_accepted_with_a_warning() -> None:
     async with world() as w:
         disks = [{"name": "system", "source": {"image": "shared/debian"}}]

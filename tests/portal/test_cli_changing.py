@@ -247,6 +247,14 @@ def test_stopping_twice_changes_nothing() -> None:
     assert to_stop(machine("Stopped", "Stopping"), force=False)[0] is None
 
 
+def test_an_order_is_newer_than_the_last_one_even_on_a_machine_whose_clock_is_behind() -> None:
+    ahead = machine()
+    ahead["spec"]["restart"] = {"at": "2026-11-22T09:05:00Z", "mode": "Graceful"}
+    patch, _ = to_restart(ahead, NOW, force=False)
+    assert patch is not None
+    assert patch["spec"]["restart"]["at"] == "2026-11-22T09:05:00.000001Z"
+
+
 def test_a_restart_by_force_is_hard_and_a_stopped_machine_starts() -> None:
     patch, _ = to_restart(machine(), NOW, force=True)
     assert patch is not None

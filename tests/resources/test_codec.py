@@ -14,6 +14,7 @@ from nanovirt.resources.errors import Invalid, Malformed, Rejected, TooLarge
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import KINDS, Document
 from nanovirt.resources.registry import by_any_name, by_kind, kinds
+from nanovirt.resources.storage_pool import StoragePool
 
 
 def instance(**spec: Any) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def instance(**spec: Any) -> dict[str, Any]:
         ({"restart": {"at": "2026-11-22T06:00:00"}}, "spec.restart.at", None),
         ({"guest": {"hostname": "-x-"}}, "spec.guest.hostname", None),
         ({"displayName": "x" * 121}, "spec.displayName", None),
+        ({"scheduling": {"host": "../x"}}, "spec.scheduling.host", None),
         ({"disks": [{"name": "s", "source": {"image": "other/x"}}]}, "spec.disks[0].source.image", None),
     ],
 )
@@ -130,3 +132,11 @@ def test_every_kind_declares_consistent_facts(kind: type[Document]) -> None:
 def test_text_in_any_script_survives() -> None:
     made = decode(Instance, instance(displayName="官网前端 1 \U0001f600"))
     assert load(dump(made.to_json()))["spec"]["displayName"] == "官网前端 1 \U0001f600"
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/..", "/a/./b", "a/b", "/a b", "/a\n"])
+def test_path_that_is_not_absolute_and_straight_is_refused(path: str) -> None:
+    spec = {"type": "Local", "local": {"path": path}}
+    with pytest.raises(Invalid) as refused:
+        decode(StoragePool, {"metadata": {"name": "p"}, "spec": spec})
+    assert refused.value.causes[0].field == "spec.local.path"
