@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from nanovirt.controllers import garbage, hosts, images, instances, pools
@@ -163,16 +164,17 @@ def _host_of(change: Change) -> Iterator[Wake]:
 
 def _wish(entry: Entry | None) -> tuple[object, ...]:
     """What of a pool, host or image an instance may be waiting for: its spec, its readiness, a host's room."""
-    if entry is None:
-        return ()
-    doc = load(entry.raw)
-    status = doc.get("status", {})
-    return doc["metadata"]["generation"], _readiness(entry), status.get("phase"), status.get("capacity")
+    return _said(entry.raw) if entry is not None else ()
 
 
-def _readiness(entry: Entry | None) -> str:
+def _readiness(entry: Entry | None) -> object:
     """Status of the Ready condition of a Host."""
-    if entry is None:
-        return ""
-    conditions = load(entry.raw).get("status", {}).get("conditions", ())
-    return next((one["status"] for one in conditions if one["type"] == "Ready"), "")
+    return _said(entry.raw)[1] if entry is not None else ""
+
+
+@lru_cache(maxsize=2048)
+def _said(raw: bytes) -> tuple[object, ...]:
+    doc = load(raw)
+    status = doc.get("status", {})
+    ready = next((one["status"] for one in status.get("conditions", ()) if one["type"] == "Ready"), "")
+    return doc["metadata"]["generation"], ready, status.get("phase"), str(status.get("capacity"))

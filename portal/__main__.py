@@ -116,6 +116,8 @@ async def _serve(options: Options) -> None:
     """The server, with the agents that run in the same process, until cancelled."""
     async with _control_plane(options) as heart, asyncio.TaskGroup() as group:
         if options.simulated_hosts:
+            if not (options.agent or options.verbose):
+                logging.getLogger("nanovirt.agent").setLevel(logging.WARNING)
             group.create_task(_simulated(heart, options.simulated_hosts))
         if options.agent:
             group.create_task(_agent_here(heart, options))
@@ -290,12 +292,10 @@ async def _agent_alone(options: Options) -> None:
     from nanovirt.agent.server import ApiServer
     from nanovirt.resources.access import from_credentials_file
     from nanovirt.resources.client import Client
-    from nanovirt.resources.codec import load
-    from nanovirt.resources.credentials import HostCredentials
 
     assert options.credentials is not None
-    host = HostCredentials.model_validate(load(options.credentials.read_bytes())).host
     access = from_credentials_file(options.credentials)
+    host = access.host
     if options.server:
         access = replace(access, server=options.server.rstrip("/"))
     folder = options.data.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -34,7 +35,9 @@ def bind(port: int, host: str = "") -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:
-        raise Unavailable(f"cannot listen on TCP port {port}: {error.strerror}; give another port") from error
+        why = os.strerror(error.errno) if error.errno else str(error)  # without the address, which Python appends
+        hint = "does a server run already? Else give another port"
+        raise Unavailable(f"cannot listen on TCP port {port}: {why}; {hint}") from error
 
 
 def port_of(listening: socket.socket) -> int:

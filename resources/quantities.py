@@ -19,7 +19,7 @@ LIMIT = 2**60
 class Quantity(int):
     """A whole, non-negative amount that remembers how it was written (Kubernetes quantity, whole results only)."""
 
-    units: ClassVar[dict[str, int]] = {}
+    units: ClassVar[tuple[tuple[str, int], ...]] = ()
     example: ClassVar[str] = ""
     written: str | int
 
@@ -36,7 +36,7 @@ class Quantity(int):
     @classmethod
     def read(cls, written: str | int) -> int:
         """The amount in the smallest unit."""
-        return _read(cls, written)
+        return _read(cls.example, cls.units, written)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -61,13 +61,14 @@ class Quantity(int):
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _read(kind: type[Quantity], written: str | int) -> int:
+def _read(example: str, units: tuple[tuple[str, int], ...], written: str | int) -> int:
     """Most amounts are among a few that come again and again."""
+    factors = dict(units)
     match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
-    if match is None or match[3] not in kind.units:
-        known = ", ".join(unit for unit in kind.units if unit)
-        raise ValueError(f"{str(written)[:40]!r} is not an amount like {kind.example!r} (units: {known})")
-    whole, part, factor = int(match[1]), match[2] or "", kind.units[match[3]]
+    if match is None or match[3] not in factors:
+        known = ", ".join(unit for unit in factors if unit)
+        raise ValueError(f"{str(written)[:40]!r} is not an amount like {example!r} (units: {known})")
+    whole, part, factor = int(match[1]), match[2] or "", factors[match[3]]
     amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
     if rest or whole * factor + amount > LIMIT:
         raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
@@ -77,7 +78,7 @@ def _read(kind: type[Quantity], written: str | int) -> int:
 class Bytes(Quantity):
     """Bytes with binary units: `20Gi`."""
 
-    units = BINARY
+    units = tuple(BINARY.items())
     example = "4Gi"
 
     def __str__(self) -> str:
@@ -93,12 +94,12 @@ class Bytes(Quantity):
 class Bits(Quantity):
     """Bits (per second) with decimal units: `200M`."""
 
-    units = DECIMAL
+    units = tuple(DECIMAL.items())
     example = "200M"
 
 
 class MilliCpu(Quantity):
     """Thousandths of a processor: `1500m`, or `2` for two whole ones."""
 
-    units = MILLI
+    units = tuple(MILLI.items())
     example = "1500m"

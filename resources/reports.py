@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nanovirt.resources.kind import Key
-from nanovirt.resources.report import HostFacts, HostReport, ImageProgress, Unclaimed, lost_after
+from nanovirt.resources.report import HostReport, ImageProgress, lost_after
 
 
 class Heard(NamedTuple):
@@ -62,5 +62,8 @@ class Reports:
             sink(key)
 
 
-def _news(report: HostReport) -> tuple[HostFacts, tuple[Unclaimed, ...]]:
-    return report.facts, report.unclaimed
+def _news(report: HostReport) -> tuple[object, ...]:
+    """What somebody acts on: free room by whole percents, since it changes all the time."""
+    facts = report.facts
+    room = tuple((one.path, one.total, one.free * 100 // max(1, one.total), one.error) for one in facts.storage)
+    return facts.model_copy(update={"storage": ()}), room, report.unclaimed

@@ -95,6 +95,9 @@ class Catalogue:
         if all(with_slash):
             return [self._with_slash(one) for one in given]
         if any(with_slash):
+            space, _, name = given[-1].partition("/")
+            if not with_slash[0] and name and not any(space.lower() in one.words for one in self.kinds):
+                raise Misused(f"{given[-1]!r} is no name; for one in namespace {space}: {given[0]}/{name} -n {space}")
             raise Misused("write either KIND NAME... or KIND/NAME..., not both")
         kinds = self.all_named(given[0])
         return [Target(kind, name) for kind in kinds for name in given[1:] or ("",)]

@@ -54,7 +54,10 @@ def delete(
         there = Session(session.connection, space)
         there.catalogue = session.catalogue
         asked = [target for target in targets if _ask(there, target, lenient=lenient, dry_run=dry_run)]
-        if waiting and not dry_run:
+        if not waiting:
+            for target in asked:
+                click.echo(f"{target} deleting")
+        elif not dry_run:
             gone = "gone"
             until(there, asked, lambda doc: doc is None, gone, timeout, say=lambda one: click.echo(f"{one} deleted"))
 

@@ -95,7 +95,12 @@ def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     path = Path(source)
     files = [path]
     if path.is_dir():
-        files = sorted(one for one in path.rglob("*") if one.suffix in SUFFIXES and one.is_file())
+        files = sorted(
+            one
+            for one in path.rglob("*")
+            if one.suffix in SUFFIXES and one.is_file()
+            if not any(part.startswith(".") for part in one.relative_to(path).parts)  # .git, .github and their like
+        )
         problems += [] if files else [f"{source} holds no file that ends in {', '.join(SUFFIXES)}"]
     for file in files:
         try:

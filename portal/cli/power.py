@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples
-from nanovirt.portal.cli.catalogue import Target
+from nanovirt.portal.cli import Misused, examples
+from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Met, Seconds, condition, until
@@ -83,7 +83,7 @@ def _apply(
     timeout: float,
 ) -> None:
     kind = session.catalogue.named("instances")
-    targets = [Target(kind, name.removeprefix("instance/").removeprefix("instances/")) for name in names]
+    targets = [_instance(session, kind, name) for name in names]
     for target, doc in [(target, session.get(target)) for target in targets]:
         patch, said = change(doc)
         if patch is not None:
@@ -93,6 +93,15 @@ def _apply(
         until(session, targets, met, wish, timeout, say=lambda target: click.echo(f"{target} is {wish}"))
 
 
+def _instance(session: Session, kind: Kind, name: str) -> Target:
+    if "/" not in name:
+        return Target(kind, name)
+    (target,) = session.targets((name,))
+    if target.kind != kind:
+        raise Misused(f"only instances are started and stopped, not {target.kind.plural}")
+    return target
+
+
 def to_start(doc: JSON, now: datetime | None = None) -> Change:
     """The wish to run; for a machine that should run and has ended, an order to start it anew."""
     if _wish(doc) != "Running":
@@ -100,7 +109,7 @@ def to_start(doc: JSON, now: datetime | None = None) -> Change:
     phase = (doc.get("status") or {}).get("phase")
     if phase in ENDED:
         return {"spec": {"restart": _order(doc, now or datetime.now(UTC), "Graceful")}}, "starting again"
-    return None, f"is to run already (it is {phase or 'Pending'})"
+    return None, _already(phase, "Running")
 
 
 def to_stop(doc: JSON, *, force: bool) -> Change:
@@ -110,8 +119,7 @@ def to_stop(doc: JSON, *, force: bool) -> Change:
         said = f"stopping by force; its stopGraceSeconds is 0 from now on (was {grace})"
         return {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}, said
     if _wish(doc) == "Stopped":
-        phase = (doc.get("status") or {}).get("phase") or "Pending"
-        return None, f"is to be stopped already (it is {phase})"
+        return None, _already((doc.get("status") or {}).get("phase"), "Stopped")
     return {"spec": {"powerState": "Stopped"}}, "stopping" + (" by force" if force else f", within {grace} s")
 
 
@@ -137,6 +145,10 @@ def in_phase(phase: str) -> Met:
         return ready and int(status.get("observedGeneration", 0)) >= int(doc["metadata"]["generation"])
 
     return met
+
+
+def _already(phase: str | None, wish: str) -> str:
+    return f"is {wish} already" if phase == wish else f"should be {wish} already, and is {phase or 'Pending'}"
 
 
 def _wish(doc: JSON) -> str:

@@ -59,7 +59,7 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "data": click.option(
         "--data", type=click.Path(file_okay=False, path_type=Path), default=data_folder, metavar="DIR",
-        show_default="/var/lib/nano as root, else ~/.local/share/nano", help="Where all state lies.",
+        help="Where all state lies.  [default: /var/lib/nano as root, else ~/.local/share/nano]",
     ),
     "api": click.option("--api-port", type=PORT, default=5870, show_default=True, help="TCP port of the API."),
     "portal": click.option("--portal-port", type=PORT, default=5850, show_default=True, help="TCP port of the portal."),

@@ -32,7 +32,10 @@ PIECE = 8 << 20
 @click.option("--timeout", type=Seconds(), default=600, metavar="TIME", help="For its inspection.  [default: 10m]")
 @connected
 def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
-    """Send the bytes of an image whose source is `upload`, and wait until the server has inspected them."""
+    """Send the bytes of an image, and wait until it is ready.
+
+    The Image is made before, with `source: {upload: {}}`. What breaks off goes on where it was when it is repeated.
+    """
     (target,) = session.targets((what if "/" in what else f"image/{what}",))
     if target.kind.kind != "Image":
         raise Misused(f"only images are uploaded, not {target.kind.plural}")
@@ -40,8 +43,9 @@ def upload(session: Session, *, what: str, file: Path, timeout: float) -> None:
     total = file.stat().st_size
     if not total:
         raise Rejected(f"{file} is empty")
-    # Standard error, since the result belongs on standard output.
-    with file.open("rb") as opened, click.progressbar(length=total, label=str(target), file=sys.stderr) as bar:
+    # Standard error, since the result belongs on standard output; a pipe has no use for a bar.
+    shown = click.progressbar(length=total, label=str(target), file=sys.stderr, hidden=not sys.stderr.isatty())
+    with file.open("rb") as opened, shown as bar:
         digest = _send(session, target, opened, total, bar.update)
     click.echo(f"{target} uploaded ({total} bytes, sha256 {digest})")
     until(session, [target], _ready, "Ready", timeout, say=lambda one: click.echo(f"{one} is Ready"), hopeless=_failed)

@@ -192,7 +192,7 @@ def _changes(session: Session, kind: Kind, names: Sequence[str], deadline: float
 
 
 def _waiting_for(waiting: dict[str, Target], last: dict[Target, JSON | None]) -> str:
-    first = next(iter(waiting.values()))
+    first = next((one for one in waiting.values() if one in last), next(iter(waiting.values())))
     others = f" (and {len(waiting) - 1} more)" if len(waiting) > 1 else ""
     return f"waiting for {first}{others}: {explain(last.get(first))}"
 
@@ -211,7 +211,8 @@ def explain(doc: JSON | None) -> str:
         return "not there"
     status = doc.get("status") or {}
     phase = "Deleting" if doc["metadata"].get("deletionTimestamp") else status.get("phase") or ""
-    conditions = status.get("conditions") or ()
-    told = [one for one in conditions if wrong(one) and one.get("message")]
+    told = [one for one in status.get("conditions") or () if wrong(one) and one.get("message")]
+    if phase == "Deleting":  # why it did not run before tells nothing any more
+        told = [one for one in told if one.get("reason") == "Deleting"]
     first = sorted(told, key=lambda one: one.get("type") != "Ready")[:1]
     return ", ".join(part for part in (phase, *(str(one["message"]) for one in first)) if part) or "there"

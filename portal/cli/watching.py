@@ -75,7 +75,10 @@ class Board:
         from rich.live import Live  # noqa: PLC0415 - nothing else needs it
         from rich.text import Text  # noqa: PLC0415 - nothing else needs it
 
-        with Live(get_renderable=lambda: Text.from_ansi("\n".join(self.lines())), refresh_per_second=4, screen=True):
+        def drawn() -> Text:
+            return Text.from_ansi("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")
+
+        with Live(get_renderable=drawn, refresh_per_second=4, screen=True):
             while True:
                 self.read(parameters)
                 try:
@@ -115,7 +118,8 @@ class Board:
         namespaces = self._everywhere and self._kind.namespaced
         made = tables.render(tables.grid(table, wide=self._wide, namespaces=namespaces), room=room) if rows else []
         hidden = [f"... and {len(rows) - height + 4} more"] if len(rows) > height - 4 else []
-        return [f"{len(rows)} {self._kind.plural} (Ctrl-C ends)", *made, *hidden]
+        counted = self._kind.singular if len(rows) == 1 else self._kind.plural
+        return [f"{len(rows)} {counted} (Ctrl-C ends)", *made, *hidden]
 
     def _aged(self, row: JSON) -> JSON:
         """The row with its age as of now, since the server told it when something changed last."""

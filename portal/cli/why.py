@@ -35,7 +35,7 @@ ADVICE = {
     "DiskFull": "make room in that folder of the host",
     "WaitingForUpload": "send the bytes: nanoctl upload image/{name} FILE -n {namespace}",
     "WaitingForFile": "put the file into that folder",
-    "ImageRejected": "delete the Image and make it anew from a sound file",
+    "ImageRejected": "put a sound file in its place",
     "NeverReported": "start its agent: nanoctl agent --server URL --credentials FILE",
     "LeaseExpired": "see whether the host runs and its agent reaches the server",
     "HypervisorDown": "see to libvirt on that host: systemctl status libvirtd",
@@ -80,6 +80,8 @@ def reasons(doc: JSON) -> Iterator[str]:
         yield "  Everything is as desired."
     if not conditions and (doc.get("status") or {}).get("phase"):
         yield "  No controller has looked at it yet."
+    elif not conditions:
+        yield f"  It has no conditions that could say more. What it holds: nanoctl describe {_title(doc)}"
 
 
 def _told(alike: list[JSON], doc: JSON) -> Iterator[str]:
@@ -106,7 +108,7 @@ def paragraph(said: str, indent: str) -> list[str]:
 def summary(doc: JSON) -> str:
     """`instance/web-1 is Pending; it should be Running.`"""
     metadata, status, spec = doc["metadata"], doc.get("status") or {}, doc.get("spec") or {}
-    title = f"{doc['kind'].lower()}/{metadata['name']}"
+    title = _title(doc)
     if metadata.get("deletionTimestamp"):
         left = ", ".join(metadata.get("finalizers") or ()) or "nothing"
         return f"{title} has been going away for {age(metadata['deletionTimestamp'])}; it waits for {left}."
@@ -115,6 +117,10 @@ def summary(doc: JSON) -> str:
     if not phase:
         return f"{title}:"
     return f"{title} is {phase}{place}" + (f"; it should be {wish}." if wish and wish != phase else ".")
+
+
+def _title(doc: JSON) -> str:
+    return f"{doc['kind'].lower()}/{doc['metadata']['name']}"
 
 
 def _said(condition: JSON, *, listed: bool) -> str:
@@ -148,6 +154,8 @@ def advice(condition: JSON, doc: JSON) -> str:
     if condition.get("reason") == "ImageNotReady" and isinstance(known.get("image"), str):
         space, _, name = known["image"].rpartition("/")
         said = f"see what it waits for: nanoctl why image/{name} -n {space or known['namespace']}"
+    if condition.get("reason") == "ImageRejected" and "upload" in ((doc.get("spec") or {}).get("source") or {}):
+        said = "send a sound one: nanoctl upload image/{name} FILE -n {namespace}"
     return said.format_map(known)
 
 

@@ -373,16 +373,6 @@ def test_guest_shutdown_is_remembered_by_the_server_when_the_agent_lost_its_note
 # --- changes while it runs ---
 
 
-def test_disk_that_went_with_the_notes_of_the_agent_is_lost_and_not_made_anew() -> None:
-    before = told(placement(), ON, knowing(placement()))
-    seen = replace(NOTHING, told=before)
-    decision = decided(placement(), seen, BLANK)
-    assert not {"MakeVolume", "Start"} & set(names(decision))
-    status = telling.tell(Wish.of(placement()), seen, decision)
-    assert status is not None
-    assert (status.state, status.params["detail"]) == ("Failed", f"{FILE} is gone")
-
-
 def test_change_that_is_not_live_is_defined_and_told_as_not_applied() -> None:
     made = placement(cpu=4, generation=2)
     before = PlacementStatus(epoch=1, applied_generation=1)

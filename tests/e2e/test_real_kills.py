@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import random
 from collections import Counter
@@ -119,7 +120,7 @@ class Killer:
     async def delete(self, name: str, point: Point) -> None:
         """Nothing is left of it."""
         key = instance_key(name)
-        uid = (await self.client.get(key))["metadata"]["uid"]
+        uid = (await until(self.client, key, runs))["metadata"]["uid"]
         await self.strike("delete", name, point, lambda: self.client.delete(key, uid=uid))
         await until_gone(self.client, key)
         await self.nothing_left(name, uid)
@@ -127,7 +128,7 @@ class Killer:
     async def restart(self, name: str, point: Point, times: int) -> None:
         """It was started once more, and the guest says so."""
         key, machine = instance_key(name), f"default.{name}"
-        doc = await self.client.get(key)
+        doc = await until(self.client, key, runs)
         before = await until_answers(address(doc))
         await look("guest", self._console(doc), lambda text: text.count("nano-guest: ready") == times - 1, BOOT)
         order = {"spec": {"restart": {"at": now(), "mode": "Graceful"}}}
@@ -143,15 +144,15 @@ class Killer:
 
     async def started(self, name: str, times: int) -> None:
         """QEMU was started so often, and the Placement says so."""
-        placement = await placement_of(self.client, name)
+        placement = await look(name, lambda: placement_of(self.client, name), bool)
         assert placement["status"]["started"] == times
         assert self.agent.starts(f"default.{name}") == times
 
     async def nothing_left(self, name: str, uid: str) -> None:
         """Neither objects nor anything on the host."""
-        assert not [one for plural in HELD for one in await names(self.client, plural) if one.startswith(f"{name}-")]
-        held, _ = await self.client.list("addresses")
-        assert not [one for one in held if one["spec"]["instanceUid"] == uid]
+        for plural in HELD:
+            found, _ = await look(plural, lambda plural=plural: self.client.list(plural), bool)  # type: ignore[misc]
+            assert not [one for one in found if uid in json.dumps(one)]
         assert f"default.{name}" not in self.agent.domains()
 
         async def left() -> list[str]:
@@ -184,11 +185,12 @@ async def making_and_ending(killer: Killer, creations: list[Point], deletions: l
 async def restarting(killer: Killer, restarts: list[Point]) -> None:
     """One machine, started anew again and again."""
     name = f"{killer.victim}-again"
-    await killer.client.create(instance(name, scheduling={"host": killer.agent.host.name}))
+    doc = instance(name, scheduling={"host": killer.agent.host.name})
+    await insist(lambda: killer.client.create(doc))
     doc = await until(killer.client, instance_key(name), runs)
     for times, point in enumerate(restarts, 2):
         await killer.restart(name, point, times)
-    await killer.client.delete(instance_key(name))
+    await insist(lambda: killer.client.delete(instance_key(name)))
     await until_gone(killer.client, instance_key(name))
     await killer.nothing_left(name, doc["metadata"]["uid"])
 
@@ -264,6 +266,8 @@ class Machine:
     name: str
     wish: Literal["Running", "Stopped", ""] = ""
     starts: int = 0
+    ever: int = 0
+    """As `starts`, with those of its namesakes that were deleted."""
     calm: bool = True
     """Nothing has been ordered since it was last seen as wished, when `process` ran it."""
     process: int = 0
@@ -284,7 +288,7 @@ class Chaos:
         key = instance_key(machine.name)
         machine.calm = False
         if not machine.wish:
-            machine.wish, machine.starts = "Running", machine.starts + 1
+            self._wish_start(machine)
             memory = self.dice.choice(["128Mi", "160Mi", "192Mi"])
             doc = instance(machine.name, stopGraceSeconds=0, memory=memory, **({} if self.guests else {"disks": BLANK}))
             await insist(lambda: self.client.create(doc))
@@ -298,10 +302,13 @@ class Chaos:
             machine.wish = "Stopped"
             await insist(lambda: self.client.patch(key, {"spec": {"powerState": "Stopped"}}))
         else:
-            machine.wish, machine.starts = "Running", machine.starts + 1
+            self._wish_start(machine)
             order = {"restart": {"at": now(), "mode": "Hard"}} if verb == "restart" else {"powerState": "Running"}
             await insist(lambda: self.client.patch(key, {"spec": order}))
         return f"{verb} {machine.name}"
+
+    def _wish_start(self, machine: Machine) -> None:
+        machine.wish, machine.starts, machine.ever = "Running", machine.starts + 1, machine.ever + 1
 
     async def moment(self, orders: int) -> str:
         """Some orders, and while they are carried out some deaths."""
@@ -342,6 +349,8 @@ class Chaos:
         process = agent.runs(f"default.{machine.name}")
         assert bool(process) == (machine.wish == "Running")
         assert (await placement_of(self.client, machine.name))["status"]["started"] == machine.starts, machine
+        qemus = sum(one.starts(f"default.{machine.name}") for one in self.cluster.agents.values())
+        assert qemus == machine.ever, machine
         if machine.calm:
             assert process == machine.process, f"{machine.name} was started without an order"
         machine.calm, machine.process = True, process
@@ -359,8 +368,8 @@ async def test_everything_converges_whenever_who_dies(
 ) -> None:
     whole = moments > 3
     print(f"NANO_SEED={SEED}")  # noqa: T201 - to see a failure again
-    chaos = Chaos(cluster, client, [Machine(f"m-{SEED}-{n}") for n in range(count)], random.Random(SEED), whole)
-    witnesses = [Machine(f"witness-{host}") for host in cluster.agents]
+    chaos = Chaos(cluster, client, [Machine(f"m{moments}-{n}") for n in range(count)], random.Random(SEED), whole)
+    witnesses = [Machine(f"witness{moments}-{host}") for host in cluster.agents]
     for one in witnesses:
         await chaos.order(one)
     answers = {}

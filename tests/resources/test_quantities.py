@@ -45,3 +45,9 @@ def test_bytes_are_written_in_the_largest_unit_that_divides_them(amount: int) ->
 
 def test_even_bytes_read_well() -> None:
     assert [str(Bytes(n)) for n in (0, 1, 1024, 2**30, 3 * 2**29)] == ["0", "1", "1Ki", "1Gi", "1536Mi"]
+
+
+def test_truth_is_no_amount_even_after_one_was_read() -> None:
+    assert Bytes(1) == 1
+    with pytest.raises(ValueError, match="not an amount"):
+        Bytes(True)
