@@ -153,9 +153,28 @@ class Owners:
                 continue
             if change.key.plural == "placements":
                 _mark(self.placements, entry.row.instance_uid, change.key, sign)
-            if b'"ownerReferences"' in entry.raw:
-                for owner in load(entry.raw)["metadata"].get("ownerReferences", ()):
-                    _mark(self.dependents, owner["uid"], change.key, sign)
+        if _owners(change.before) != _owners(change.after):
+            for uid in _owner_uids(change.before):
+                _mark(self.dependents, uid, change.key, -1)
+            for uid in _owner_uids(change.after):
+                _mark(self.dependents, uid, change.key, 1)
+
+
+OWNERS = b'"ownerReferences":['
+
+
+def _owners(entry: Entry | None) -> bytes:
+    """The owners as they are written: most changes leave them alone, and need not be decoded to know it."""
+    if entry is None:
+        return b""
+    at = entry.raw.find(OWNERS)
+    return entry.raw[at : entry.raw.index(b"]", at)] if at >= 0 else b""
+
+
+def _owner_uids(entry: Entry | None) -> tuple[str, ...]:
+    if entry is None or OWNERS not in entry.raw:
+        return ()
+    return tuple(owner["uid"] for owner in load(entry.raw)["metadata"].get("ownerReferences", ()))
 
 
 def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:

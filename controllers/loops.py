@@ -26,7 +26,7 @@ from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
 
 WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
-SOON = 1.0
+SOON = 2.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
 
 
