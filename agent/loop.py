@@ -71,6 +71,7 @@ class Agent:
         self._machine_of: dict[Key, str] = {}
         self._unclaimed: tuple[Unclaimed, ...] = ()
         self._facts = HostFacts()
+        self._complaint = ""
         self._paths: tuple[str, ...] = ()
         self._heard = True
         self._group = asyncio.TaskGroup()
@@ -183,8 +184,17 @@ class Agent:
             self._around.leases.refresh()
             self._notice_leases()
             sequence += 1
-            await self._send(HostReport(sequence=sequence, facts=self._facts, unclaimed=self._unclaimed))
+            await self._send(HostReport(sequence=sequence, facts=self._told(), unclaimed=self._unclaimed))
             await asyncio.sleep(self._pace.report)
+
+    def complain(self, complaint: str) -> None:
+        """Report this as the host's trouble until it is "" again."""
+        self._complaint = complaint
+
+    def _told(self) -> HostFacts:
+        if not self._complaint or self._facts.hypervisor_error:
+            return self._facts
+        return self._facts.model_copy(update={"hypervisor_error": self._complaint})
 
     def _notice_leases(self) -> None:
         for uuid, worker in self._workers.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from nanovirt.agent import firewall
@@ -15,7 +15,9 @@ from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import FileMemories, KeptMemories
 from nanovirt.agent.server import Server
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.placement import Placement
 from nanovirt.resources.report import ReportReply
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Store
@@ -35,14 +37,17 @@ async def run_agent(host: str, machine: Machine, server: Server, folder: Path, b
     agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_guard())
+            group.create_task(_guard(agent))
             group.create_task(agent.run())
     finally:
         leases.close()
 
 
-async def _guard() -> None:
-    """Keep the filter in place that lets no guest answer DHCP, and no stranger answer our guests."""
+async def _guard(agent: Agent) -> None:
+    """Keep the filter in place that lets no guest answer DHCP, and no stranger answer our guests.
+
+    As long as it is missing the host is not Ready, so that nothing new is placed there.
+    """
     complaint = ""
     while True:
         try:
@@ -54,6 +59,7 @@ async def _guard() -> None:
             if str(error) != complaint:
                 log.warning("DHCP filter is missing; will retry", extra={"detail": str(error)})
             complaint = str(error)
+        agent.complain(complaint)
         await asyncio.sleep(FIREWALL_SECONDS)
 
 
@@ -87,6 +93,16 @@ async def run_simulated_hosts(
     try:
         async with asyncio.TaskGroup() as group:
             for host in hosts:
+                host.machine.had(_disks_of(host.name, store))
                 group.create_task(host.run(servers.of(host.name)))
     finally:
         servers.close()
+
+
+def _disks_of(host: str, store: Store) -> Iterator[tuple[str, int]]:
+    """File and size of each disk that the host had: a simulated one keeps them in memory, which the process took along."""
+    for _, entry in store.list("placements"):
+        if entry.row.host == host:
+            placement = trusted(Placement, entry.raw)
+            had = {volume.name for volume in placement.status.volumes}
+            yield from ((one.file, int(one.size)) for one in placement.spec.volumes if one.name in had)

@@ -144,7 +144,7 @@ def accepted(wish: Wish, seen: Observed, memory: Memory) -> Memory:
     """The memory that has taken notice of the Placement; a lost memory is filled from what the server was told."""
     placement, held = wish.placement, memory.placement
     if not memory.epoch and seen.told.epoch == placement.spec.epoch:
-        memory = _recalled(memory, seen.told)
+        memory = _recalled(memory, placement.spec, seen.told)
     known = held is not None and _version(held) == _version(placement) and memory.epoch == placement.spec.epoch
     if known:
         return memory
@@ -156,8 +156,11 @@ def _version(placement: Placement) -> tuple[str, int]:
     return placement.metadata.uid, placement.metadata.generation
 
 
-def _recalled(memory: Memory, told: PlacementStatus) -> Memory:
-    memory = replace(memory, started=told.started, restart_at=told.restarted_at)
+def _recalled(memory: Memory, spec: PlacementSpec, told: PlacementStatus) -> Memory:
+    """Whatever ran had its disks: when they are gone together with the notes, that is a loss, and no fresh machine."""
+    there = {volume.name for volume in told.volumes} if told.started else set()
+    files = tuple(volume.file for volume in spec.volumes if volume.name in there)
+    memory = replace(memory, started=told.started, restart_at=told.restarted_at, volumes=files)
     shut_down = told.state == "Stopped" and told.reason == "GuestShutdown"
     return replace(memory, intent="Held", ended="Shutdown") if shut_down else memory
 

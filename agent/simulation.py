@@ -7,7 +7,7 @@ import hashlib
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -142,6 +142,10 @@ class SimulatedMachine:
     async def volume(self, file: str) -> SeenVolume | None:
         """See Machine."""
         return self.files.get(file)
+
+    def had(self, disks: Iterable[tuple[str, int]]) -> None:
+        """Put back the disks (file, size) of an earlier life."""
+        self.files.update((file, SeenVolume(file, size, OVERLAY_BYTES)) for file, size in disks)
 
     async def has_image(self, sha256: str) -> bool:
         """See Machine."""

@@ -56,6 +56,11 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
     )
 
 
+def unseen(told: PlacementStatus, host: str, detail: str) -> PlacementStatus:
+    """What was told last, and that the machine cannot be looked at any more."""
+    return told.model_copy(update={"reason": "HypervisorRefused", "params": {"host": host, "detail": detail}})
+
+
 def _generation(wish: Wish, seen: Observed) -> int:
     failing = seen.trouble is not None and isinstance(seen.trouble.step, Define | MakeVolume | FetchImage)
     return seen.told.applied_generation if failing else wish.placement.metadata.generation

@@ -26,6 +26,8 @@ ROUNDS = 20
 SLOW_SECONDS = 0.2
 """When something takes longer, the status says so before it is done."""
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 60.0
+CONFESSED = 3
+"""After so many looks that failed in a row the status says so."""
 
 
 @dataclass(slots=True)
@@ -130,11 +132,19 @@ class Worker:
             return finished
         except Unavailable as error:
             log.warning("machine cannot be looked at; will retry", extra=self._named(detail=str(error)))
+            await self._confess(str(error))
         except Exception:  # the one place where a bug is caught: the other machines of this host go on
             log.exception("bug; will retry", extra=self._named())
         self._failures += 1
         self._look_again(backoff(self._failures))
         return False
+
+    async def _confess(self, detail: str) -> None:
+        """Say that the machine cannot be looked at, once it has failed a few times in a row."""
+        if self._failures < CONFESSED:
+            return
+        for order in tuple(self.orders.values()):
+            await self._write(order, telling.unseen(order.told, self._around.host, detail))
 
     async def _work(self) -> bool:
         if not self.orders:
@@ -262,7 +272,11 @@ class Worker:
     async def _tell(self, order: Order, seen: Observed, decision: Decision) -> None:
         """Write the status if it says something new; a server that is away is told later."""
         status = telling.tell(order.wish, seen, decision)
-        if status is None or status == order.told:
+        if status is not None:
+            await self._write(order, status)
+
+    async def _write(self, order: Order, status: PlacementStatus) -> None:
+        if status == order.told:
             return
         try:
             await self._around.server.write_status(order.wish.placement, status)

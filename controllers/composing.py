@@ -33,7 +33,7 @@ from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.system_template import Devices, SystemTemplate
-from nanovirt.resources.volume import Volume, VolumeSource, VolumeSpec
+from nanovirt.resources.volume import Volume, VolumeSource, VolumeSpec, VolumeStatus
 
 OUI = "52:54:00"
 
@@ -81,7 +81,7 @@ def compose(instance: Instance, world: World) -> Composition:
         host.metadata.name,
         placement,
         tuple(
-            _volume_object(instance, host, storage, disk, volume)
+            _volume_object(instance, placement, storage, disk, volume)
             for (disk, _), volume in zip(disks, volumes, strict=True)
         ),
         tuple(address for address in leases if isinstance(address, Address)),
@@ -273,18 +273,21 @@ def _volume(
     )
 
 
-def _volume_object(instance: Instance, host: Host, storage: StoragePool, disk: Disk, placed: PlacedVolume) -> Volume:
+def _volume_object(
+    instance: Instance, placement: Placement, storage: StoragePool, disk: Disk, placed: PlacedVolume
+) -> Volume:
     source = VolumeSource(image=placed.source.image, sha256=placed.source.sha256) if placed.source else None
     return Volume(
         metadata=_owned(instance, volume_name(instance.metadata.name, disk.name)),
         spec=VolumeSpec(
             storage_pool=storage.metadata.name,
-            host=host.metadata.name,
+            host=placement.spec.host,
             size=placed.size,
             source=source,
             file=placed.file,
             reclaim=disk.reclaim,
         ),
+        status=VolumeStatus(in_use_by=placement.metadata.name),
     )
 
 

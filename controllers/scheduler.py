@@ -41,6 +41,7 @@ class Slot(NamedTuple):
     pool: str
     enabled: bool
     ready: bool
+    storage: bool
     architecture: str
     networks: frozenset[str]
     cpus: int
@@ -57,6 +58,7 @@ def slot(host: Host, load: Load) -> Slot:
         pool=spec.compute_pool,
         enabled=spec.enabled and not host.deleting,
         ready=holds(host.status.conditions, "Ready"),
+        storage=holds(host.status.conditions, "StorageReady"),
         architecture=host.status.architecture,
         networks=frozenset(bridge.network for bridge in spec.bridges),
         cpus=room.cpus,
@@ -85,7 +87,7 @@ def place(ask: Ask, spec: ComputePoolSpec, slots: Iterable[Slot]) -> Slot | None
 
 def _open(ask: Ask, one: Slot) -> bool:
     """Whether the host takes such machines at all, room aside."""
-    wanted = one.enabled and one.ready and ask.pinned in ("", one.name)
+    wanted = one.enabled and one.ready and one.storage and ask.pinned in ("", one.name)
     return wanted and ask.networks <= one.networks and ask.architecture == one.architecture
 
 
@@ -98,6 +100,8 @@ def refuse(ask: Ask, spec: ComputePoolSpec, one: Slot) -> Refusal | None:
         return Refusal(one.name, Reason.HostDisabled, {})
     if not one.ready:
         return Refusal(one.name, Reason.HostNotReady, {})
+    if not one.storage:
+        return Refusal(one.name, Reason.HostStorageNotReady, {})
     if one.architecture != ask.architecture:
         return Refusal(one.name, Reason.WrongArchitecture, {"has": one.architecture, "asked": ask.architecture})
     for network in sorted(ask.networks - one.networks):

@@ -204,7 +204,7 @@ class Engine:
             await self._wake.wait()
             batch = self._take()
             try:
-                await self._log.append([record for record, _ in batch])
+                await self._append(batch)
             except LogFull as full:
                 self._unstage(batch, full)
                 continue
@@ -213,6 +213,17 @@ class Engine:
                 self._release(self._staged, failure)
                 raise
             self._commit([commit for _, commit in batch])
+
+    async def _append(self, batch: Sequence[tuple[Record, Commit]]) -> None:
+        """Append; what only deletes may use up the room that the log has kept back for it."""
+        records = [record for record, _ in batch]
+        try:
+            await self._log.append(records)
+        except LogFull:
+            if not all(_deletes(commit) for _, commit in batch) or not self._log.make_room():
+                raise
+            log.warning("log is full; its reserve is used for deletions", extra={"records": len(records)})
+            await self._log.append(records)
 
     def _take(self) -> deque[tuple[Record, Commit]]:
         batch: deque[tuple[Record, Commit]] = deque()
@@ -274,6 +285,11 @@ class Engine:
             )
             for sink in self._admitted:
                 sink(undone)
+
+
+def _deletes(commit: Commit) -> bool:
+    """Whether a revision only carries deletions on."""
+    return all(after is None or after.deleting for _, _, after in commit.changes)
 
 
 def new_uid() -> str:

@@ -36,6 +36,10 @@ class Log(Protocol):
         """
         ...
 
+    def make_room(self) -> bool:
+        """After LogFull: give up what was kept back for deletions; False when there is nothing (any more)."""
+        ...
+
     def head(self) -> int:
         """The revision of the last durable record; 0 when there is none."""
         ...
@@ -83,6 +87,9 @@ class MemoryLog:
             raise StoreFailed("the log is closed")
         check_order(self.head(), records)
         self._records.extend(records)
+
+    def make_room(self) -> bool:
+        return False
 
     def head(self) -> int:
         return len(self._records)

@@ -25,7 +25,6 @@ class Domain(Devices):
 
     uuid: Uid
     name: str
-    xml_version: int = 1
 
 
 class PlacedImage(Model):

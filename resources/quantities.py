@@ -11,7 +11,6 @@ from pydantic_core import core_schema
 
 BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-MILLI = {"": 1000, "m": 1}
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,6}))?([A-Za-z]{0,2})")
 LIMIT = 2**60
 
@@ -96,10 +95,3 @@ class Bits(Quantity):
 
     units = tuple(DECIMAL.items())
     example = "200M"
-
-
-class MilliCpu(Quantity):
-    """Thousandths of a processor: `1500m`, or `2` for two whole ones."""
-
-    units = tuple(MILLI.items())
-    example = "1500m"

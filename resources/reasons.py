@@ -76,20 +76,19 @@ class Reason(Enum):
     # of one host, while scheduling
     HostDisabled = "disabled"
     HostNotReady = "not ready"
-    HostOtherPool = "in another pool"
     HostPinned = "the instance is pinned to {host}"
     InsufficientCpus = "{free} of the asked {asked} cpus are free"
     InsufficientMemory = "{free} of the asked {asked} memory is free"
     InsufficientDisk = "{free} of the asked {asked} disk is free"
     NetworkMissing = "no bridge for network {network}"
-    StoragePathMissing = "no path for storage pool {pool}"
+    HostStorageNotReady = "a storage path cannot be used"
     WrongArchitecture = "runs {has}, not {asked}"
     # of hosts
     Reporting = "The host reports."
     NeverReported = "The host has not reported since the server started."
     LeaseExpired = "The host has not reported for {seconds} s."
     Joined = "The host has presented its certificate."
-    HypervisorDown = "The host reports, but its hypervisor does not answer: {detail}"
+    HypervisorDown = "The host reports, but cannot run machines now: {detail}"
     StorageReady = "Every storage path can be written."
     StoragePathUnusable = "{path}: {detail}"
     # of pools

@@ -33,9 +33,8 @@ class VolumeSpec(Spec):
 
 
 class VolumeStatus(Status):
-    """What the host reports: bytes on disk, and the Placement that holds it."""
+    """The Placement that holds it."""
 
-    used: Bytes | None = None
     in_use_by: str = ""
 
 

@@ -14,7 +14,7 @@ from nanovirt.portal.cli.manifests import read_all
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, until
 from nanovirt.resources import wire
-from nanovirt.resources.errors import NotFound
+from nanovirt.resources.errors import Conflict, Forbidden, NanoError, NotFound, Rejected
 
 
 @click.command(
@@ -50,16 +50,27 @@ def delete(
     if bool(what) == bool(sources):
         raise Misused("say what to delete: KIND NAME..., KIND/NAME..., KIND with -l or --all, or -f FILE")
     lenient = ignore_not_found or bool(sources) or every or bool(selector)
+    refused: list[NanoError] = []
     for space, targets in _chosen(session, what, sources, selector, every=every).items():
         there = Session(session.connection, space)
         there.catalogue = session.catalogue
-        asked = [target for target in targets if _ask(there, target, lenient=lenient, dry_run=dry_run)]
+        asked: list[Target] = []
+        for target in targets:
+            try:
+                if _ask(there, target, lenient=lenient, dry_run=dry_run):
+                    asked.append(target)
+            except (NotFound, Conflict, Forbidden) as error:  # one that may not go keeps no other from going
+                refused.append(error)
         if not waiting:
             for target in asked:
                 click.echo(f"{target} deleting")
         elif not dry_run:
             gone = "gone"
             until(there, asked, lambda doc: doc is None, gone, timeout, say=lambda one: click.echo(f"{one} deleted"))
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        raise Rejected("\n  ".join([f"{len(refused)} were not deleted:", *(str(error) for error in refused)]))
 
 
 def _chosen(

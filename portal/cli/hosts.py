@@ -63,7 +63,10 @@ def _host(connection: Connection, name: str, pool: str, bridges: tuple[str, ...]
     session = Session(connection, None)
     kind = session.catalogue.named("hosts")
     try:
-        return connection.get(kind.path(name=name))
+        there = connection.get(kind.path(name=name))
+        if bridges or there["spec"].get("computePool") != pool:
+            click.echo(f"host/{name} is there already; its pool and bridges stay as they are", err=True)
+        return there
     except NotFound:
         spec: JSON = {"computePool": pool}
         if bridges:

@@ -34,7 +34,8 @@ def disks(tmp_path: Path) -> Disks:
 
 def volume(file: Path, size: int = 8 * MIB, sha256: str = "") -> PlacedVolume:
     source = {"image": "tiny", "sha256": sha256} if sha256 else None
-    return PlacedVolume.model_validate({"name": "data", "file": str(file), "size": size, "source": source})
+    made = PlacedVolume.model_validate({"name": "data", "file": "/later", "size": size, "source": source})
+    return made.model_copy(update={"file": str(file)})  # also a path that no Placement would have
 
 
 def told(file: Path) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def test_volume_is_named_by_instance_and_disk_and_its_file_by_uid(one: Universe)
     one.instance()
     one.settle()
     volume = one.get(Volume, "web-1.system", "default")
+    assert volume.status.in_use_by == "web-1-1"
     assert volume.spec.file == f"/var/lib/nano/volumes/{one.web().metadata.uid}.system.qcow2"
     assert volume.metadata.owner_references[0].uid == one.web().metadata.uid
 

@@ -72,10 +72,9 @@ async def test_machine_has_the_address_and_is_told_what_the_pool_says(
     cluster.bed.client.run(["ping", "-c", "1", "-W", "2", ip])
     told = f"nano-guest: eth0 {ip}/16 gw 10.77.0.1 dns 10.77.0.3 hostname {name} lease 3600 bound"
     assert told in agent_of(cluster, doc).console(uid)
-    placement = await placement_of(client, name)
-    assert placement["status"]["nics"] == [
-        {"name": "nic0", "mac": doc["status"]["addresses"][0]["mac"], "ip": ip, "leased": True}
-    ]
+    card = {"name": "nic0", "mac": doc["status"]["addresses"][0]["mac"], "ip": ip}
+    key = Key("placements", "default", doc["status"]["placement"])
+    placement = await until(client, key, lambda one: one["status"]["nics"] == [{**card, "leased": True}])
     assert placement["status"]["started"] == 1
 
 

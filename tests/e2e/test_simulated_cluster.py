@@ -249,9 +249,10 @@ async def test_order_to_restart_is_carried_out_once(tmp_path: Path) -> None:
         uid = (await run(client, "web"))["metadata"]["uid"]
         at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         await client.patch(instance_key("web"), {"spec": {"restart": {"at": at, "mode": "Hard"}}})
-        await until_ready(client, instance_key("web"), "False")
+        async with asyncio.timeout(60):
+            while starts(agents)[uid] < 2:
+                await asyncio.sleep(0.05)
         await until_ready(client, instance_key("web"))
-        assert starts(agents)[uid] == 2
         server.kill()
         await agents["node-1"].end()
         await server.restart()

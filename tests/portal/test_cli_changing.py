@@ -197,6 +197,13 @@ def test_errors_of_all_files_come_together(tmp_path: Path) -> None:
         read_all([str(tmp_path)])
 
 
+def test_hidden_folders_of_a_folder_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.yaml").write_text("kind: Instance\n")
+    (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n")
+    assert [one.name for one in read_all([str(tmp_path)])] == ["a"]
+
+
 def test_the_same_object_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("---\n".join(["apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n"] * 2))
@@ -388,8 +395,15 @@ def test_delete_waits_until_the_object_is_gone(running: Cluster) -> None:
 
 def test_delete_without_waiting_leaves_the_finalizers_to_others(running: Cluster) -> None:
     running.says("run", "marked", "--image", "shared/mini")
-    running.says("delete", "instance", "marked", "--no-wait")
+    assert running.says("delete", "instance", "marked", "--no-wait") == "instance/marked deleting\n"
     assert running.object("instances", "marked", "default")["metadata"]["deletionTimestamp"]
+
+
+def test_what_may_not_be_deleted_keeps_nothing_else(running: Cluster) -> None:
+    running.says("apply", "-f", "-", stdin=pool("free-1"))
+    result = running.nanoctl("delete", "addresspool", "nope-1", "nope-2", "free-1")
+    assert (result.exit_code, result.stdout) == (1, "addresspool/free-1 deleted\n")
+    assert "2 were not deleted:" in result.stderr
 
 
 def test_delete_by_manifest_label_and_dry_run(running: Cluster) -> None:

@@ -87,6 +87,8 @@ def test_nothing_found_is_said_on_standard_error(running: Cluster) -> None:
         (["get", "instance/nope"], 1, 'instances.nano "nope" not found'),
         (["get"], 2, "say what"),
         (["get", "instance/web-1", "web-2"], 2, "not both"),
+        (["get", "image", "shared/mini"], 2, "for one in namespace shared: image/mini -n shared"),
+        (["restart", "host/node-1"], 2, "only instances are started and stopped, not hosts"),
         (["get", "instances", "--field-selector", "spec.nonsense=1"], 1, "spec.nonsense"),
         (["get", "instances", "-o", "xml"], 2, "xml"),
         (["gte", "instances"], 2, "do you mean 'get'?"),

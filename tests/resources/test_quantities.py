@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanovirt.resources.quantities import Bits, Bytes, MilliCpu, Quantity
+from nanovirt.resources.quantities import Bits, Bytes, Quantity
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,6 @@ from nanovirt.resources.quantities import Bits, Bytes, MilliCpu, Quantity
         (Bytes, 512, 512),
         (Bits, "200M", 200_000_000),
         (Bits, "1.5G", 1_500_000_000),
-        (MilliCpu, "1500m", 1500),
-        (MilliCpu, "2", 2000),
-        (MilliCpu, "0.5", 500),
     ],
 )
 def test_amount_is_read_and_remembers_how_it_was_written(kind: type[Quantity], written: str | int, amount: int) -> None:

@@ -258,6 +258,32 @@ async def test_full_log_refuses_undoes_and_goes_on_when_there_is_room() -> None:
         assert (await transact(store, [Create(A, doc(A))], "alice")).rev == 1
 
 
+async def test_full_log_still_takes_deletions_from_what_was_kept_back_for_them() -> None:
+    class Full(MemoryLog):
+        full = False
+
+        async def append(self, records: Any) -> None:
+            if self.full:
+                raise LogFull("no room")
+            await super().append(records)
+
+        def make_room(self) -> bool:
+            self.full = False
+            return True
+
+    log = Full()
+    async with running(log) as store:
+        await transact(store, [Create(A, doc(A))], "alice")
+        log.full = True
+        with pytest.raises(LogFull):
+            await transact(store, [Create(B, doc(B))], "alice")
+        await transact(store, [Delete(A)], "alice")
+        assert store.get(A).deleting
+        log.full = True
+        await transact(store, [Update(A, doc(A, finalizers=[]))], "instances")
+        assert store.peek(A) is None
+
+
 async def test_writes_that_come_together_share_a_commit() -> None:
     batches: list[int] = []
 
