@@ -11,6 +11,8 @@ from nanovirt.resources.host import Amounts
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.report import StorageFact
 
+MIB = 2**20
+
 FLAGS = {"vmx", "svm"}
 STORAGE_MODE = 0o711
 
@@ -53,7 +55,8 @@ def capacity(storage: Iterable[StorageFact]) -> Amounts:
     """What the host has. Paths on one file system count once."""
     disks = {Path(one.path).stat().st_dev: one.total for one in storage if not one.error}
     meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-    return Amounts(cpus=os.cpu_count() or 1, memory=Bytes(memory_total(meminfo)), disk=Bytes(sum(disks.values())))
+    memory = memory_total(meminfo) // MIB * MIB
+    return Amounts(cpus=os.cpu_count() or 1, memory=Bytes(memory), disk=Bytes(sum(disks.values())))
 
 
 def storage(paths: Sequence[str]) -> tuple[StorageFact, ...]:

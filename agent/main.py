@@ -100,7 +100,7 @@ async def run_simulated_hosts(
 
 
 def _disks_of(host: str, store: Store) -> Iterator[tuple[str, int]]:
-    """File and size of each disk that the host had: a simulated one keeps them in memory, which the process took along."""
+    """File and size of each disk that the host had: a simulated one has them in memory, so they went with it."""
     for _, entry in store.list("placements"):
         if entry.row.host == host:
             placement = trusted(Placement, entry.raw)

@@ -21,6 +21,26 @@ DEPTH_MAX = 32
 JSON = dict[str, Any]
 D = TypeVar("D", bound=Document)
 
+SAID = {
+    "missing": "the field is required",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "it must be one of {expected}",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "string_type": "it must be a text",
+    "model_type": "it must be an object with fields",
+    "dict_type": "it must be an object with fields",
+    "tuple_type": "it must be a list",
+    "too_long": "it holds at most {max_length} items",
+    "too_short": "it holds at least {min_length} items",
+    "string_too_long": "it has at most {max_length} characters",
+}
+"""What is said instead of the validator's own words, by its kind of error."""
+BOUNDS = frozenset(["ge", "le", "expected", "max_length", "min_length"])
 WORDS = {"missing": Reason.FieldValueRequired.name, "extra_forbidden": Reason.FieldUnknown.name}
 
 
@@ -100,10 +120,13 @@ def _cause(cls: type[Document], error: Any) -> Cause:
     if error["type"] == "extra_forbidden":
         params = {"known": ", ".join(_known(cls, error["loc"][:-1]))}
         return Cause(field, Reason.FieldUnknown.name, Reason.FieldUnknown.say(**params), params)
+    bounds = {name: value for name, value in error.get("ctx", {}).items() if name in BOUNDS}
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         message = f"{str(error['input'])[:60]!r} is not {SHAPES.get(error['ctx']['pattern'], 'of that shape')}"
-    return Cause(field, WORDS.get(error["type"], "FieldValueInvalid"), message, {})
+    elif error["type"] in SAID:
+        message = SAID[error["type"]].format(**bounds)
+    return Cause(field, WORDS.get(error["type"], "FieldValueInvalid"), message, bounds)
 
 
 def path_text(loc: tuple[int | str, ...]) -> str:

@@ -213,7 +213,12 @@ class Instance(
         yield from _twice("spec.disks", (disk.name for disk in spec.disks))
         yield from _twice("spec.nics", (nic.name for nic in spec.nics or ()))
         if spec.memory < 64 * MIB:
-            yield Cause("spec.memory", "FieldValueInvalid", f"{spec.memory} is less than the least memory, 64Mi", {})
+            yield Cause(
+                "spec.memory",
+                "FieldValueInvalid",
+                f"{spec.memory} is too little; at least 64Mi (and mind the unit)",
+                {},
+            )
         for index, nic in enumerate(spec.nics or ()):
             yield from _nic_problems(f"spec.nics[{index}]", nic)
         for index, disk in enumerate(spec.disks):
