@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,7 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
     """Of the administrator."""
     async with cluster.client() as client:
         yield client
+        print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
 
 
 async def guest(client: Client) -> JSON:

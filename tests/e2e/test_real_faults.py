@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -55,6 +56,7 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
             for name, host in MACHINES.items():
                 await client.create(instance(name, scheduling={"host": host}))
         yield client
+        print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
 
 
 async def answering(client: Client, name: str) -> Answer:

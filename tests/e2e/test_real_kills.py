@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
     await cluster.restart_dead()
     async with cluster.client() as client:
         yield client
+        print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
         await cluster.restart_dead()
         await remove_all(client)
         await cluster.until_empty()

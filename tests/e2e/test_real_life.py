@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from itertools import groupby
@@ -41,6 +42,7 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
     """Of the administrator."""
     async with cluster.client() as client:
         yield client
+        print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
 
 
 async def machine(client: Client, name: str) -> JSON:
