@@ -97,7 +97,7 @@ async def furnish(client: Client) -> None:
         await until(client, instance_key(name), phase)
     await until(client, Key("instances", "team-a", "inner"), "Stopped")
     await client.create({"apiVersion": "nano/v1", "kind": "AddressPool", "metadata": {"name": "spare"}, "spec": spare})
-    await quiet(client, 2.0)
+    await quiet(client)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])

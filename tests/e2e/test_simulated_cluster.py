@@ -167,7 +167,7 @@ async def test_deleted_instance_leaves_nothing_but_a_few_events(client: Client) 
     await client.delete(instance_key("web"))
     for plural in ("instances", "placements", "volumes", "addresses"):
         await until_gone(client, plural)
-    revision = await quiet(client, 3.0)
+    revision = await quiet(client)
     told, _ = await client.list("events", field_selector=f"involvedObject.uid={uid}")
     assert [one["reason"] for one in told] == ["Scheduled"]
     assert await quiet(client) == revision
@@ -258,7 +258,7 @@ async def test_order_to_restart_is_carried_out_once(tmp_path: Path) -> None:
         await server.restart()
         agents["node-1"].begin()
         await client.patch(instance_key("web"), {"spec": {"displayName": "Web"}})
-        await quiet(client, 3.0)
+        await quiet(client)
         assert phase(await client.get(instance_key("web"))) == "Running"
         assert starts(agents)[uid] == 2
 

@@ -79,7 +79,11 @@ async def until_gone_named(client: Client, name: str) -> None:
         await asyncio.sleep(0.05)
 
 
-async def quiet(client: Client, seconds: float = 1.0) -> str:
+CALM = 3.0
+"""Longer than totals are held back (controllers.loops.SOON)."""
+
+
+async def quiet(client: Client, seconds: float = CALM) -> str:
     """The revision at which the store has been standing still for so long."""
     before, since = "", time.monotonic()
     while True:
