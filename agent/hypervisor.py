@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -445,20 +446,34 @@ def _resume(connection: Any, uuid: str) -> None:
 
 
 def _shut_down(connection: Any, uuid: str) -> None:
-    with _unless_off():
+    with _unless_off(connection, uuid):
         connection.lookupByUUIDString(uuid).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
 
 def _destroy(connection: Any, uuid: str) -> None:
-    with _unless_off():
+    with _unless_off(connection, uuid):
         connection.lookupByUUIDString(uuid).destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
 
 
 @contextlib.contextmanager
-def _unless_off() -> Any:
-    """What is off, or not there at all, needs no ending."""
+def _unless_off(connection: Any, uuid: str) -> Any:
+    """What is off, or not there at all, needs no ending; nor does what ends by itself in this very moment."""
     try:
         yield
     except libvirt.libvirtError as error:
-        if error.get_error_code() not in {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}:
+        if error.get_error_code() not in ALREADY_OFF and not _ends(connection, uuid):
             raise
+
+
+ALREADY_OFF = {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN}
+ENDING_LOOKS = 20
+
+
+def _ends(connection: Any, uuid: str) -> bool:
+    """Whether the machine is gone within two seconds: QEMU's monitor closes a moment before libvirt takes notice."""
+    for _ in range(ENDING_LOOKS):
+        domain = _find(connection, uuid)
+        if domain is None or not domain.isActive():
+            return True
+        time.sleep(0.1)
+    return False
