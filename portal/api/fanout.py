@@ -26,6 +26,8 @@ SLICE, SLICE_BUSY = 30, 8
 """Watchers served in one turn of the loop, and at least when somebody waits for a write; a send costs about 10 us."""
 SECONDS_PER_WATCHER = 50e-6
 """Then one more for so much time since the last slice, so that a crowd of writers starves no watcher."""
+PATIENCE_SECONDS, PAUSE_SECONDS = 0.02, 0.001
+"""A crowd is told so much later while somebody waits for a write; what is written meanwhile goes with it."""
 TICK_SECONDS = 10.0
 BOOKMARK_TICKS, AGENT_BOOKMARK_TICKS = 3, 1
 
@@ -120,7 +122,7 @@ class Hub:
         self._sweep: Iterator[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
-        self._rested = 0.0
+        self._rested = self._patient_since = 0.0
         self.told = store.committed
         self._unsubscribe = store.subscribe(self.hear)
 
@@ -220,6 +222,7 @@ class Hub:
     def _wake(self) -> None:
         if self._dirty and self._sweep is None:
             self._sweep = self._deliveries()
+            self._patient_since = time.monotonic()
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
@@ -228,6 +231,9 @@ class Hub:
         now = time.monotonic()
         count = SLICE
         if self._busy():
+            if now - self._patient_since < PATIENCE_SECONDS and self._crowded():
+                asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._serve)
+                return
             count = min(SLICE, max(SLICE_BUSY, int((now - self._rested) / SECONDS_PER_WATCHER)))
         self._rested = now
         if sum(1 for _ in islice(self._sweep, count)) == count:
@@ -235,6 +241,10 @@ class Hub:
             return
         self._sweep = None
         self._wake()
+
+    def _crowded(self) -> bool:
+        """Whether it would take several turns to tell all that wait to be told."""
+        return sum(len(group.watchers) for group in self._dirty) > SLICE
 
     def _deliveries(self) -> Iterator[None]:
         while self._dirty:
