@@ -29,8 +29,6 @@ SHORT = bool(os.environ.get("NANO_BENCH_SHORT"))
 HOSTS, INSTANCES, ROUNDS = (10, 100, 1) if SHORT else (100, 1_000, 3)
 KUBE_SECONDS, KUBE_ETCD = 4.6, 4_883
 """Recorded on one day: kube's creates and binds, and etcd's puts/s with 10 clients."""
-IN_FLIGHT = 10
-"""Requests of the one client at a time; kube's recorded 1,000 creates in 1.7 s are its rate with ten."""
 GOAL_SECONDS, ALARM, AGAIN_GOAL = 2.0, 1.2, 1.5
 ETCD_CLIENTS, ETCD_SECONDS = 10, 2.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -108,26 +106,18 @@ async def see_all_run(server: ServerProcess, watching: asyncio.Event) -> dict[st
 
 async def batch(server: ServerProcess) -> tuple[float, float]:
     """Seconds until the last POST was answered, and until the watcher has seen all run."""
-    lines, watching = [await Line.open(server) for _ in range(IN_FLIGHT)], asyncio.Event()
-    numbers = iter(range(INSTANCES))
-
-    async def post(line: Line) -> None:
-        for number in numbers:
-            doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": f"b-{number}"}, "spec": SPEC}
-            await line.call(b"POST", PATH, orjson.dumps(doc))
-
+    line, watching = await Line.open(server), asyncio.Event()
     async with asyncio.timeout(PATIENT), asyncio.TaskGroup() as tasks:
         watcher = tasks.create_task(see_all_run(server, watching))
         await watching.wait()
         began = time.perf_counter()
-        async with asyncio.TaskGroup() as posting:
-            for line in lines:
-                posting.create_task(post(line))
+        for number in range(INSTANCES):
+            doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": f"b-{number}"}, "spec": SPEC}
+            await line.call(b"POST", PATH, orjson.dumps(doc))
         posted = time.perf_counter() - began
         running = await watcher
     taken = time.perf_counter() - began
-    for line in lines:
-        line.close()
+    line.close()
     assert len(set(running.values())) == INSTANCES, "an address was given twice"
     return posted, taken
 
