@@ -13,8 +13,6 @@ from nanovirt.resources.errors import Malformed, UnsupportedMedia
 
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 
 
 def document_of(request: web.BaseRequest, body: bytes) -> JSON:

@@ -20,7 +20,6 @@ class Options(NamedTuple):
 
     dry: bool
     validation: str
-    manager: str
 
 
 class Shape(NamedTuple):
@@ -74,14 +73,14 @@ def options(request: web.BaseRequest) -> Options:
     """The options of a write. Raises Malformed for values that do not exist."""
     query = request.query
     if not query:
-        return Options(dry=False, validation="Strict", manager="")
+        return Options(dry=False, validation="Strict")
     dry = query.getall("dryRun", [])
     if any(one not in ("All", "") for one in dry):
         raise Malformed(f"dryRun={dry[0][:40]!r}: the only value is All")
     validation = query.get("fieldValidation") or "Strict"
     if validation not in ("Strict", "Warn", "Ignore"):
         raise Malformed(f"fieldValidation={validation[:40]!r}: known are Strict, Warn and Ignore")
-    return Options(dry="All" in dry, validation=validation, manager=query.get("fieldManager", "")[:128])
+    return Options(dry="All" in dry, validation=validation)
 
 
 def shape(request: web.BaseRequest) -> Shape:
