@@ -123,7 +123,8 @@ class LocalServer:
             raise NotFound(key.plural, key.name)
         if held.uid != placement.metadata.uid:
             raise Conflict(key.plural, key.name, "it is another object by now (uid differs)")
-        ticket = self._store.stage([Update(key, {"status": status.to_json()}, Half.STATUS)], by=f"host:{self._host}")
+        told = Update(key, {"status": status.to_json()}, Half.STATUS)
+        ticket = self._store.stage([told], by=f"host:{self._host}", patient=True)
         after = ticket.outcome.entries[0]
         feed = self._feeds.get(self._host)
         if feed is not None and after is not None and after.rev != held.rev:

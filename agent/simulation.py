@@ -182,7 +182,9 @@ class SimulatedMachine:
         """See Machine."""
         self._answers("define")
         uuid, name = placement.domain.uuid, placement.domain.name
-        if any(one.name == name and one.uuid != uuid for one in (await self.domains()).values()):
+        names = {one.spec.domain.name: known for known, one in self._domains.items()}
+        names |= {one.name: known for known, one in self._foreign.items()}
+        if names.get(name, uuid) != uuid:
             raise HypervisorError(f"a domain named {name} is there already, with another uuid", code=9)
         await _pass(self.traits.define_seconds)
         found = self._domains.get(uuid)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from nanovirt.controllers.scheduler import Ask, place, refuse, told
+from nanovirt.controllers.scheduler import Ask, refuse, told
 from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, AddressSpec, address_name
 from nanovirt.resources.address_pool import AddressPool
@@ -148,11 +148,11 @@ def _choose(
         pinned=instance.spec.scheduling.host,
     )
     name = pool.metadata.name
-    slots = world.slots(name)
-    placed = place(ask, pool.spec, slots)
+    placed = world.ranking(pool).place(ask)
     host = world.read(Host, placed.name) if placed is not None else None
     if host is not None:
         return host
+    slots = world.slots(name)
     if not slots:
         raise Missing(Reason.PoolHasNoHosts, pool=name)
     raise Missing(Reason.NoHostFits, pool=name, hosts=told(refuse(ask, pool.spec, one) for one in slots))

@@ -69,15 +69,19 @@ class Runtime:
     def __init__(self, controller: Controller, store: Store) -> None:
         self._controller, self._store = controller, store
         self._queue: Queue[Key] = Queue()
-        self._wake = asyncio.Event()
+        self._workers: asyncio.TaskGroup | None = None
+        self._beginning: asyncio.Handle | None = None
+        """What will begin the work that is due, in this turn of the loop or when its time comes."""
+        self._begins_at = 0.0
         self._acting_on: Key | None = None
         self.planned = 0
         """How many plans were made: a settled world adds none."""
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Look at a key."""
-        self._queue.add(key, time.monotonic(), delay)
-        self._wake.set()
+        now = time.monotonic()
+        self._queue.add(key, now, delay)
+        self._begin_at(now + delay, now)
 
     def _woken(self, key: Key, delay: float = 0.0) -> None:
         """A plan says all that follows from what it saw, so its own writes do not wake it again."""
@@ -105,23 +109,35 @@ class Runtime:
             for plural in self._controller.begins:
                 for key, _ in self._store.peek_all(plural):
                     self.add(key)
-            async with asyncio.TaskGroup() as workers:
-                await self._dispatch(workers)
+            async with asyncio.TaskGroup() as self._workers:
+                self._begin()
+                await asyncio.Event().wait()
         finally:
             stop()
+            self._workers = None
+            if self._beginning is not None:
+                self._beginning.cancel()
 
-    async def _dispatch(self, workers: asyncio.TaskGroup) -> None:
-        while True:
-            self._wake.clear()
-            for key in self._queue.ready(time.monotonic(), WORKERS - self._queue.busy):
-                workers.create_task(self._work(key))
-            due = self._queue.next_wake() if self._queue.busy < WORKERS else None
-            timeout = None if due is None else max(0.0, due - time.monotonic())
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+    def _begin_at(self, due: float, now: float) -> None:
+        """Begin what is due then, unless that happens before."""
+        if self._workers is None or (self._beginning is not None and self._begins_at <= due):
+            return
+        if self._beginning is not None:
+            self._beginning.cancel()
+        loop, self._begins_at = asyncio.get_running_loop(), due
+        self._beginning = loop.call_later(due - now, self._begin) if due > now else loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Give what is due to workers, as many as there may be, and come back when more is."""
+        self._beginning = None
+        if self._workers is None:
+            return
+        now = time.monotonic()
+        for key in self._queue.ready(now, WORKERS - self._queue.busy):
+            self._workers.create_task(self._work(key))
+        due = self._queue.next_wake() if self._queue.busy < WORKERS else None
+        if due is not None:
+            self._begin_at(due, now)
 
     async def _work(self, key: Key) -> None:
         try:
@@ -150,7 +166,9 @@ class Runtime:
             self._queue.done(key)
             if after is not None:
                 self._queue.add(key, time.monotonic(), after)
-        self._wake.set()
+        due, now = self._queue.next_wake(), time.monotonic()
+        if due is not None:
+            self._begin_at(due, now)
 
     def _confess(self, key: Key, bug: Exception) -> None:
         """A bug shows on the object, where its owner looks, and not only in the log."""
@@ -164,7 +182,7 @@ class Runtime:
     def _staged(self, key: Key, ops: Sequence[Op]) -> Ticket:
         self._acting_on = key
         try:
-            return self._store.stage(ops, self._controller.name)
+            return self._store.stage(ops, self._controller.name, patient=True)
         finally:
             self._acting_on = None
 

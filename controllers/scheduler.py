@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from nanovirt.controllers.indexes import Load
@@ -68,27 +69,69 @@ def slot(host: Host, load: Load) -> Slot:
     )
 
 
-def place(ask: Ask, spec: ComputePoolSpec, slots: Iterable[Slot]) -> Slot | None:
-    """The lightest (Spread) or fullest (Pack) host that fits, or None; ties go to the first name."""
-    sign, over = 1 if spec.strategy == "Spread" else -1, spec.overcommit
-    best: Slot | None = None
-    least: tuple[int, str] | None = None
-    for one in slots:
-        cpus, memory, load = one.cpus * over.cpu, one.memory * over.memory, one.load
-        if load.cpus + ask.cpus > cpus or load.memory + ask.memory > memory:
-            continue
-        rank = (sign * max(load.cpus * 1_000_000 // cpus, load.memory * 1_000_000 // memory), one.name)
-        if least is not None and rank >= least:
-            continue
-        if _open(ask, one) and load.disk + ask.disk <= one.disk * over.disk:
-            best, least = one, rank
-    return best
+class Ranking:
+    """The hosts of one compute pool that take machines, the best first, kept so while their loads change.
 
+    A lazy heap: a host whose load changed gets a second entry, and an entry that is no longer true is dropped when it
+    comes to the top. The lightest host is best under Spread, the fullest under Pack; ties go to the first name.
+    """
 
-def _open(ask: Ask, one: Slot) -> bool:
-    """Whether the host takes such machines at all, room aside."""
-    wanted = one.enabled and one.ready and one.storage and ask.pinned in ("", one.name)
-    return wanted and ask.networks <= one.networks and ask.architecture == one.architecture
+    def __init__(self, spec: ComputePoolSpec, slots: Iterable[Slot]) -> None:
+        self.spec = spec
+        self._slots = {one.name: one for one in slots if one.enabled and one.ready and one.storage}
+        self._ranks = {name: self._rank(one) for name, one in self._slots.items()}
+        self._heap = [(rank, name) for name, rank in self._ranks.items()]
+        heapify(self._heap)
+
+    def _rank(self, one: Slot) -> int:
+        """Millionths of what the pool lets it be loaded with; negative where fuller is better."""
+        load, over = one.load, self.spec.overcommit
+        used = max(
+            load.cpus * 1_000_000 // max(1, one.cpus * over.cpu),
+            load.memory * 1_000_000 // max(1, one.memory * over.memory),
+        )
+        return used if self.spec.strategy == "Spread" else -used
+
+    def moved(self, host: str) -> None:
+        """The load of a host has changed."""
+        one = self._slots.get(host)
+        rank = self._rank(one) if one is not None else None
+        if rank is None or rank == self._ranks[host]:
+            return
+        self._ranks[host] = rank
+        heappush(self._heap, (rank, host))
+        if len(self._heap) > 4 * len(self._slots) + 16:
+            self._heap = [(known, name) for name, known in self._ranks.items()]
+            heapify(self._heap)
+
+    def place(self, ask: Ask) -> Slot | None:
+        """The best host that fits, or None."""
+        if ask.pinned:
+            pinned = self._slots.get(ask.pinned)
+            return pinned if pinned is not None and self._fits(ask, pinned) else None
+        heap, passed = self._heap, []
+        found: Slot | None = None
+        while heap and found is None:
+            rank, name = heap[0]
+            if self._ranks[name] != rank:
+                heappop(heap)
+            elif self._fits(ask, self._slots[name]):
+                found = self._slots[name]
+            else:
+                passed.append(heappop(heap))
+        for entry in passed:
+            heappush(heap, entry)
+        return found
+
+    def _fits(self, ask: Ask, one: Slot) -> bool:
+        load, over = one.load, self.spec.overcommit
+        return (
+            load.cpus + ask.cpus <= one.cpus * over.cpu
+            and load.memory + ask.memory <= one.memory * over.memory
+            and load.disk + ask.disk <= one.disk * over.disk
+            and ask.networks <= one.networks
+            and ask.architecture == one.architecture
+        )
 
 
 def refuse(ask: Ask, spec: ComputePoolSpec, one: Slot) -> Refusal | None:

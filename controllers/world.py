@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from nanovirt.controllers.indexes import Leases, Loads, Owners
-from nanovirt.controllers.scheduler import Slot, slot
+from nanovirt.controllers.scheduler import Ranking, Slot, slot
 from nanovirt.resources.codec import trusted
+from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.reports import Reports
@@ -27,7 +28,12 @@ class World:
         self.loads, self.leases, self.owners = Loads(), Leases(), Owners()
         self._decoded: dict[Key, Document] = {}
         self._slots: dict[str, Slot] = {}
+        self._stale: set[str] = set()
+        """Hosts that changed since their slots were made."""
+        self._moved: set[str] = set()
+        """Hosts whose load changed since they were ranked."""
         self._by_pool: dict[str, list[Slot]] = {}
+        self._rankings: dict[str, Ranking] = {}
         self._names: dict[str, dict[Key, None]] = {plural: {} for plural in KEPT}
         for plural in KINDS:
             for key, entry in store.peek_all(plural):
@@ -43,9 +49,11 @@ class World:
         self.loads.apply(change)
         self.leases.apply(change)
         self.owners.apply(change)
-        if change.key.plural == "hosts":
-            self._slots.pop(change.key.name, None)
-            self._by_pool.clear()
+        match change.key.plural:
+            case "hosts":
+                self._stale.add(change.key.name)
+            case "placements":
+                self._moved.update(entry.row.host for entry in (change.before, change.after) if entry is not None)
         if change.key.plural in KEPT:
             known = self._names[change.key.plural]
             known.pop(change.key, None) if change.after is None else known.update({change.key: None})
@@ -73,17 +81,38 @@ class World:
 
     def slots(self, pool: str) -> list[Slot]:
         """The hosts of a compute pool as the scheduler sees them, in order of their names."""
-        if not self._by_pool:
-            for key in sorted(self._names["hosts"]):
-                one = self._slots.get(key.name) or self._slot(key.name)
-                self._by_pool.setdefault(one.pool, []).append(one)
+        self._renew_slots()
         return self._by_pool.get(pool, [])
 
-    def _slot(self, name: str) -> Slot:
-        host = self.read(Host, name)
-        assert host is not None
+    def ranking(self, pool: ComputePool) -> Ranking:
+        """The same hosts in the order in which they are to be taken."""
+        self._renew_slots()
+        for host in self._moved:
+            for known in self._rankings.values():
+                known.moved(host)
+        self._moved.clear()
+        name = pool.metadata.name
+        held = self._rankings.get(name)
+        if held is None or held.spec != pool.spec:
+            held = self._rankings[name] = Ranking(pool.spec, self._by_pool.get(name, []))
+        return held
+
+    def _renew_slots(self) -> None:
+        """Most changes of a Host are counts in its status: then slots and rankings stay as they are."""
+        changed = [name for name in self._stale if self._renewed(name)]
+        self._stale.clear()
+        if changed:
+            self._by_pool.clear()
+            self._rankings.clear()
+            for name in sorted(self._slots):
+                self._by_pool.setdefault(self._slots[name].pool, []).append(self._slots[name])
+
+    def _renewed(self, name: str) -> bool:
+        host, before = self.read(Host, name), self._slots.pop(name, None)
+        if host is None:
+            return before is not None
         made = self._slots[name] = slot(host, self.loads.of(name))
-        return made
+        return made != before
 
     def there(self, key: Key, uid: str = "") -> bool:
         """Whether an object (with that uid) stands under the key."""

@@ -83,6 +83,11 @@ def dump(doc: Mapping[str, Any]) -> bytes:
         raise Malformed(f"the object cannot be written as JSON: {error}") from error
 
 
+def dump_text(text: str) -> bytes:
+    """A text as JSON."""
+    return orjson.dumps(text)
+
+
 def load(raw: bytes) -> JSON:
     """The document behind bytes that this program wrote."""
     doc: JSON = orjson.loads(raw)

@@ -46,8 +46,15 @@ def settle(now: datetime, before: Iterable[Condition], after: Iterable[Condition
 
 
 def _since(now: datetime, old: Condition | None, new: Condition) -> Condition:
-    kept = old.last_transition_time if old is not None and old.status == new.status else None
-    return new.model_copy(update={"last_transition_time": kept or now.replace(microsecond=0)})
+    if old is None or old.status != new.status or old.last_transition_time is None:
+        return new.model_copy(update={"last_transition_time": now.replace(microsecond=0)})
+    if _said(old) == _said(new):
+        return old
+    return new.model_copy(update={"last_transition_time": old.last_transition_time})
+
+
+def _said(one: Condition) -> tuple[object, ...]:
+    return one.reason, one.message, one.params, one.observed_generation
 
 
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:

@@ -11,10 +11,11 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
 
 from nanovirt.resources import stamping
-from nanovirt.resources.codec import JSON, dump, load
+from nanovirt.resources.codec import JSON, dump, dump_text, load
 from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import KINDS, Key
@@ -38,6 +39,8 @@ from nanovirt.resources.store import (
 log = logging.getLogger(__name__)
 
 BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
+PATIENCE_SECONDS = 0.002
+"""How long what is staged with patience waits for company, so that they share one sync of the log."""
 RING_CHANGES, RING_BYTES, RING_SECONDS = 100_000, 32 * 1024 * 1024, 300
 
 
@@ -91,6 +94,7 @@ class Engine:
         self._pending: dict[Key, tuple[int, Entry | None]] = {}
         self._queue: deque[tuple[Record, Commit]] = deque()
         self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._sinks: list[Sink] = []
         self._admitted: list[Sink] = []
@@ -155,7 +159,9 @@ class Engine:
 
     # --- writing ---
 
-    def stage(self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False) -> Ticket:
+    def stage(
+        self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False, patient: bool = False
+    ) -> Ticket:
         """See Store."""
         if self._failure is not None:
             raise self._failure
@@ -175,6 +181,10 @@ class Engine:
             newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
             return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
         self._queue_up(Commit(rev, tuple(changes.values())), by, request, now)
+        if not patient:
+            self._wake.set()
+        elif self._alarm is None and not self._wake.is_set():
+            self._alarm = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._wake.set)
         return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
 
     def _queue_up(self, commit: Commit, by: str, request: str, now: datetime) -> None:
@@ -185,7 +195,6 @@ class Engine:
         for change in commit.changes:
             self._pending[change.key] = (commit.rev, change.after)
         self._queue.append((record, commit))
-        self._wake.set()
         for sink in self._admitted:
             sink(commit)
 
@@ -231,6 +240,9 @@ class Engine:
         while self._queue and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
             batch.append(self._queue.popleft())
             size += len(batch[-1][0].body)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if not self._queue:
             self._wake.clear()
         return batch
@@ -349,13 +361,12 @@ def _body(commit: Commit, at: str, by: str, request: str) -> bytes:
 
 
 def _write(change: Change) -> bytes:
-    key = change.key
-    named = {
-        "verb": "put" if change.after else "delete",
-        "kind": key.plural,
-        "namespace": key.namespace,
-        "name": key.name,
-    }
-    if change.after is None:
-        return dump(named)
-    return dump(named)[:-1] + b',"object":' + change.after.raw + b"}"
+    (plural, namespace, name), after = change.key, change.after
+    named = _named("put" if after else "delete", plural, namespace) + dump_text(name)
+    return named + b"}" if after is None else b'%b,"object":%b}' % (named, after.raw)
+
+
+@lru_cache(maxsize=1024)
+def _named(verb: str, plural: str, namespace: str) -> bytes:
+    """How a write begins; the same few come again and again."""
+    return dump({"verb": verb, "kind": plural, "namespace": namespace})[:-1] + b',"name":'

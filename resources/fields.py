@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
@@ -99,18 +100,49 @@ def _readable(value: str, without_breaks: str) -> str:
 
 def quad(value: object) -> object:
     """IPv4 only as dotted text: numbers would be taken for addresses otherwise."""
-    if not isinstance(value, str | IPv4Address | IPv4Network):
+    if isinstance(value, str):
+        return _address(value)
+    if not isinstance(value, IPv4Address):
         raise ValueError("write the address as text like 10.20.0.50")  # noqa: TRY004 - pydantic wants ValueError
     return value
 
 
+def net(value: object) -> object:
+    """IPv4 networks in the same way."""
+    if isinstance(value, str):
+        return _network(value)
+    if not isinstance(value, IPv4Network):
+        raise ValueError("write the subnet as text like 10.20.0.0/24")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+@lru_cache(maxsize=16_384)
+def _address(value: str) -> IPv4Address | str:
+    """The same few addresses are read again and again; what is none is left for the type to refuse."""
+    try:
+        return IPv4Address(value)
+    except ValueError:
+        return value
+
+
+@lru_cache(maxsize=1024)
+def _network(value: str) -> IPv4Network | str:
+    try:
+        return IPv4Network(value)
+    except ValueError:
+        return value
+
+
 def utc(value: datetime) -> datetime:
     """Times carry a zone and are kept in UTC."""
+    if value.tzinfo is UTC:
+        return value
     if value.tzinfo is None:
         raise ValueError("the time needs a zone, for example 2026-11-22T06:00:00Z")
     return value.astimezone(UTC)
 
 
+@lru_cache(maxsize=1024)
 def rfc3339(value: datetime) -> str:
     """`2026-11-22T06:00:00Z`; microseconds only when there are some."""
     text = value.astimezone(UTC).isoformat(timespec="microseconds" if value.microsecond else "seconds")
@@ -123,7 +155,7 @@ Reference = Annotated[str, AfterValidator(reference)]
 OwnerPath = Annotated[str, AfterValidator(owner_path)]
 Mac = Annotated[str, AfterValidator(mac)]
 Ip = Annotated[IPv4Address, BeforeValidator(quad)]
-Subnet = Annotated[IPv4Network, BeforeValidator(quad)]
+Subnet = Annotated[IPv4Network, BeforeValidator(net)]
 Time = Annotated[datetime, AfterValidator(utc), PlainSerializer(rfc3339, return_type=str)]
 NameOrNothing = Annotated[str, AfterValidator(name_or_nothing)]
 Uid = Annotated[str, shaped(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "a uid in lower-case hexadecimal digits")]

@@ -37,8 +37,11 @@ def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
 
 
 def status_replaced(old: JSON, new: JSON) -> JSON:
-    """`old` with the status of `new`."""
-    return {**old, "metadata": _plain(old["metadata"]), "status": new.get("status", {})}
+    """`old` with the status of `new`; `old` itself when that is its status already."""
+    status = new.get("status", {})
+    if status == old.get("status"):
+        return old
+    return {**old, "metadata": _plain(old["metadata"]), "status": status}
 
 
 def marked_deleted(old: JSON, now: str) -> JSON:
@@ -50,7 +53,7 @@ def marked_deleted(old: JSON, now: str) -> JSON:
 
 def same(old: JSON, new: JSON) -> bool:
     """Whether a write would change nothing but the revision."""
-    return _comparable(old) == _comparable(new)
+    return old is new or (old.get("spec") == new.get("spec") and _comparable(old) == _comparable(new))
 
 
 def _comparable(doc: JSON) -> JSON:

@@ -123,11 +123,14 @@ class Store(Protocol):
     def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
         """All durable objects of a kind, in key order; `namespace` "" means everywhere."""
 
-    def stage(self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False) -> Ticket:
+    def stage(
+        self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False, patient: bool = False
+    ) -> Ticket:
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
         Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
-        if none changes anything there is no new revision. With `dry` nothing is queued.
+        if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may take a
+        moment (2 ms) to make it durable together with what others write.
         """
 
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
