@@ -10,7 +10,7 @@ from typing import Any, Literal
 from nanovirt.resources.codec import load
 from nanovirt.resources.conditions import Condition, condition, settle
 from nanovirt.resources.event import Event, EventSource, InvolvedObject
-from nanovirt.resources.kind import Document, Key, Resource
+from nanovirt.resources.kind import Document, Key, Status
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Entry, Half, Op, Update
@@ -33,9 +33,9 @@ class LookAgain:
 Action = Transact | LookAgain
 
 
-def set_status(thing: Resource[Any, Any]) -> Update:
+def set_status(thing: Document, status: Status) -> Update:
     """Write the status half of an object."""
-    return Update(thing.key, {"status": thing.status.to_json()}, Half.STATUS)
+    return Update(thing.key, {"status": status.to_json()}, Half.STATUS)
 
 
 def confess(key: Key, entry: Entry, error: Exception, now: datetime) -> Update | None:

@@ -38,7 +38,7 @@ def plan(host: Host | None, world: World, now: datetime, monotonic: float) -> It
     status = _status(host, heard, world, silent=left <= 0, seconds=int(monotonic - since))
     status = status.model_copy(update={"conditions": settle(now, host.status.conditions, status.conditions)})
     if status != host.status:
-        yield Transact((set_status(host.model_copy(update={"status": status})),))
+        yield Transact((set_status(host, status),))
     if left > 0:
         yield LookAgain(left)
 

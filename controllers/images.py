@@ -29,7 +29,7 @@ def plan(image: Image | None, world: World, now: datetime) -> Iterator[Action]:
     status = _waiting(image) if progress is None or progress.phase == "Waiting" else _status(image, progress)
     settled = status.model_copy(update={"conditions": settle(now, image.status.conditions, status.conditions)})
     if settled != image.status:
-        yield Transact((set_status(image.model_copy(update={"status": settled})),))
+        yield Transact((set_status(image, settled),))
 
 
 def _waiting(image: Image) -> ImageStatus:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from nanovirt.resources.address_pool import AddressPool
-from nanovirt.resources.codec import load
 from nanovirt.resources.kind import Key
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.store import Change, Entry
@@ -148,33 +147,18 @@ class Owners:
 
     def apply(self, change: Change) -> None:
         """Follow Placements by instance uid, and ownerReferences of everything."""
-        for entry, sign in ((change.before, -1), (change.after, 1)):
-            if entry is None:
-                continue
-            if change.key.plural == "placements":
-                _mark(self.placements, entry.row.instance_uid, change.key, sign)
-        if _owners(change.before) != _owners(change.after):
-            for uid in _owner_uids(change.before):
-                _mark(self.dependents, uid, change.key, -1)
-            for uid in _owner_uids(change.after):
-                _mark(self.dependents, uid, change.key, 1)
-
-
-OWNERS = b'"ownerReferences":['
-
-
-def _owners(entry: Entry | None) -> bytes:
-    """The owners as they are written: most changes leave them alone, and need not be decoded to know it."""
-    if entry is None:
-        return b""
-    at = entry.raw.find(OWNERS)
-    return entry.raw[at : entry.raw.index(b"]", at)] if at >= 0 else b""
-
-
-def _owner_uids(entry: Entry | None) -> tuple[str, ...]:
-    if entry is None or OWNERS not in entry.raw:
-        return ()
-    return tuple(owner["uid"] for owner in load(entry.raw)["metadata"].get("ownerReferences", ()))
+        key, before, after = change
+        if key.plural == "placements" and (before is None or after is None or before.uid != after.uid):
+            if before is not None:
+                _mark(self.placements, before.row.instance_uid, key, -1)
+            if after is not None:
+                _mark(self.placements, after.row.instance_uid, key, 1)
+        had, has = before.owners if before is not None else (), after.owners if after is not None else ()
+        if had != has:
+            for uid in had:
+                _mark(self.dependents, uid, key, -1)
+            for uid in has:
+                _mark(self.dependents, uid, key, 1)
 
 
 def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:

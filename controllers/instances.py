@@ -167,7 +167,7 @@ def _status_ops(instance: Instance, status: InstanceStatus, world: World, now: d
     after = status.model_copy(update={"conditions": conditions})
     if after == instance.status:
         return []
-    ops: list[Op] = [set_status(instance.model_copy(update={"status": after}))]
+    ops: list[Op] = [set_status(instance, after)]
     before, ready = find(instance.status.conditions, "Ready"), find(conditions, "Ready")
     if ready is not None and ready.reason in WARNED and (before is None or before.reason != ready.reason):
         ops.append(_told(instance, world, now, "Warning", Reason[ready.reason], **ready.params))

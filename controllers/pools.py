@@ -33,7 +33,7 @@ def plan(pool: ComputePool | StoragePool | AddressPool | None, world: World, now
             status = addresses(pool, world)
     settled = status.model_copy(update={"conditions": settle(now, pool.status.conditions, status.conditions)})
     if settled != pool.status:
-        yield Transact((set_status(pool.model_copy(update={"status": settled})),))
+        yield Transact((set_status(pool, settled),))
 
 
 def compute(pool: ComputePool, world: World) -> ComputePoolStatus:

@@ -68,6 +68,7 @@ class Runtime:
 
     def __init__(self, controller: Controller, store: Store) -> None:
         self._controller, self._store = controller, store
+        self._kinds, self._wakes = controller.kinds, controller.wakes
         self._queue: Queue[Key] = Queue()
         self._workers: asyncio.TaskGroup | None = None
         self._beginning: asyncio.Handle | None = None
@@ -90,11 +91,13 @@ class Runtime:
 
     def _admitted(self, commit: Commit) -> None:
         for change in commit.changes:
-            if change.key.plural in self._controller.kinds:
+            plural = change.key.plural
+            if plural in self._kinds:
                 self._woken(change.key)
-            waker = self._controller.wakes.get(change.key.plural)
-            for key, delay in waker(change) if waker else ():
-                self._woken(key, delay)
+            waker = self._wakes.get(plural)
+            if waker is not None:
+                for key, delay in waker(change):
+                    self._woken(key, delay)
 
     @property
     def idle(self) -> bool:

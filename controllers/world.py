@@ -49,11 +49,10 @@ class World:
         self.loads.apply(change)
         self.leases.apply(change)
         self.owners.apply(change)
-        match change.key.plural:
-            case "hosts":
-                self._stale.add(change.key.name)
-            case "placements":
-                self._moved.update(entry.row.host for entry in (change.before, change.after) if entry is not None)
+        if change.key.plural == "hosts":
+            self._stale.add(change.key.name)
+        elif change.key.plural == "placements":
+            self._moved.update(entry.row.host for entry in change[1:] if entry is not None)
         if change.key.plural in KEPT:
             known = self._names[change.key.plural]
             known.pop(change.key, None) if change.after is None else known.update({change.key: None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field
@@ -29,13 +30,43 @@ class Condition(Model):
 
 def condition(kind: str, status: Truth, reason: Reason, generation: int | None = None, /, **params: Any) -> Condition:
     """A condition without a time; `settle` keeps or stamps that."""
+    return _same(kind, status, reason.name, reason.say(**params), params, generation, None)
+
+
+def _same(
+    kind: str,
+    status: Truth,
+    reason: str,
+    message: str,
+    params: dict[str, Any],
+    generation: int | None,
+    time: datetime | None,
+) -> Condition:
+    """That condition; it never changes and many objects say the same, so it is made once if it can be remembered."""
+    try:
+        return _made(kind, status, reason, message, tuple(params.items()), generation, time)
+    except TypeError:  # a list among the parameters, which come from hosts too
+        return _made.__wrapped__(kind, status, reason, message, tuple(params.items()), generation, time)
+
+
+@lru_cache(maxsize=4096)
+def _made(
+    kind: str,
+    status: Truth,
+    reason: str,
+    message: str,
+    params: tuple[tuple[str, Any], ...],
+    generation: int | None,
+    time: datetime | None,
+) -> Condition:
     return Condition(
         type=kind,
         status=status,
-        reason=reason.name,
-        message=reason.say(**params),
-        params=params,
+        reason=reason,
+        message=message,
+        params=dict(params),
         observed_generation=generation,
+        last_transition_time=time,
     )
 
 
@@ -46,15 +77,9 @@ def settle(now: datetime, before: Iterable[Condition], after: Iterable[Condition
 
 
 def _since(now: datetime, old: Condition | None, new: Condition) -> Condition:
-    if old is None or old.status != new.status or old.last_transition_time is None:
-        return new.model_copy(update={"last_transition_time": now.replace(microsecond=0)})
-    if _said(old) == _said(new):
-        return old
-    return new.model_copy(update={"last_transition_time": old.last_transition_time})
-
-
-def _said(one: Condition) -> tuple[object, ...]:
-    return one.reason, one.message, one.params, one.observed_generation
+    kept = old.last_transition_time if old is not None and old.status == new.status else None
+    since = kept or now.replace(microsecond=0)
+    return _same(new.type, new.status, new.reason, new.message, new.params, new.observed_generation, since)
 
 
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:

@@ -7,7 +7,6 @@ import logging
 import random
 import sys
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -306,7 +305,10 @@ def _deletes(commit: Commit) -> bool:
 
 def new_uid() -> str:
     """A UUID of version 4; it names, it does not protect, so it needs no call of the kernel."""
-    return str(uuid.UUID(int=_RANDOM.getrandbits(128), version=4))
+    digits = f"{_RANDOM.getrandbits(128):032x}"
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
+    )
 
 
 _RANDOM = random.Random()  # seeded by the kernel

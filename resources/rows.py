@@ -25,7 +25,7 @@ def entry_of(plural: str, doc: JSON, rev: int) -> Entry:
     metadata = doc["metadata"]
     metadata["resourceVersion"] = str(rev)
     row, paths = _shape(plural)
-    values = [_interned(doc.get(half, NO_LABELS).get(field)) for half, field in paths]
+    values: list[Any] = [_interned(doc[half].get(field)) if half in doc else None for half, field in paths]
     return Entry(
         raw=dump(doc),
         rev=rev,
@@ -33,7 +33,14 @@ def entry_of(plural: str, doc: JSON, rev: int) -> Entry:
         row=row(*values) if values else None,
         labels=_shared(tuple(metadata["labels"].items())) if metadata.get("labels") else NO_LABELS,
         deleting="deletionTimestamp" in metadata,
+        generation=metadata.get("generation", 0),
+        owners=_owners(metadata),
     )
+
+
+def _owners(metadata: JSON) -> tuple[str, ...]:
+    owners = metadata.get("ownerReferences")
+    return tuple([sys.intern(owner["uid"]) for owner in owners]) if owners else ()
 
 
 @lru_cache(maxsize=4096)
@@ -43,4 +50,4 @@ def _shared(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 
 def _interned(value: Any) -> Any:
-    return sys.intern(value) if isinstance(value, str) and len(value) < 64 else value
+    return sys.intern(value) if type(value) is str and len(value) < 64 else value

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Facts
 
 SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "managedFields", "name", "namespace")
-EMPTY: tuple[Any, ...] = ({}, [], "", None)
 METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
-ORDER = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
@@ -61,13 +57,21 @@ def _comparable(doc: JSON) -> JSON:
 
 
 def _plain(metadata: JSON) -> JSON:
-    """Without the revision, and without what is empty."""
-    return {name: value for name, value in metadata.items() if name != "resourceVersion" and value not in EMPTY}
+    """Without the revision, and without what is empty (a text, list or object; numbers stay)."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if (value or isinstance(value, int)) and name != "resourceVersion"
+    }
 
 
 def _ordered(facts: Facts, doc: JSON) -> JSON:
     metadata = doc["metadata"]
     metadata = {name: metadata[name] for name in METADATA_ORDER if name in metadata} | metadata
-    head = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
-    rest = {name: doc[name] for name in doc if name not in head}
-    return head | {name: rest.pop(name) for name in ORDER if name in rest} | rest
+    made: JSON = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
+    for name in ("spec", "status"):
+        if name in doc:
+            made[name] = doc[name]
+    for name, value in doc.items():
+        made.setdefault(name, value)
+    return made

@@ -24,14 +24,18 @@ class Half(Enum):
 
 
 class Entry(NamedTuple):
-    """One stored object: its exact bytes, the revision that wrote them, and the small row that indexes need."""
+    """One stored object: its exact bytes, the revision that wrote them, and what indexes need undecoded."""
 
     raw: bytes
     rev: int
     uid: str
     row: Any
+    """The fields that its kind declares."""
     labels: Mapping[str, str]
     deleting: bool
+    generation: int
+    owners: tuple[str, ...]
+    """The uids that its ownerReferences name."""
 
 
 class Change(NamedTuple):
@@ -129,8 +133,8 @@ class Store(Protocol):
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
         Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
-        if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may take a
-        moment (2 ms) to make it durable together with what others write.
+        if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may wait
+        a moment (2 ms), to make it durable together with what others write.
         """
 
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -12,8 +11,6 @@ from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.store import Change, Commit, Entry, Store
-
-GENERATION = re.compile(rb'"generation":(\d+)')
 
 
 class Mention(NamedTuple):
@@ -149,8 +146,7 @@ def _irrelevant(change: Change) -> bool:
     """Whether only status or metadata changed: the same generation is the same spec."""
     if change.before is None or change.after is None:
         return False
-    before, after = GENERATION.search(change.before.raw), GENERATION.search(change.after.raw)
-    return before is not None and after is not None and before[1] == after[1]
+    return change.before.generation == change.after.generation and change.before.uid == change.after.uid
 
 
 def _count(counter: Counter[Any], what: Any, sign: int) -> None:

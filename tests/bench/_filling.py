@@ -90,8 +90,11 @@ class Bench:
 
     def add_host(self) -> None:
         host = _host(HOST)
-        ready = condition("Ready", "True", Reason.Reporting, 1).model_dump(mode="json", by_alias=True)
-        status = {"architecture": "x86_64", "capacity": ROOM, "conditions": [ready]}
+        ready = (
+            condition("Ready", "True", Reason.Reporting, 1),
+            condition("StorageReady", "True", Reason.StorageReady, 1),
+        )
+        status = {"architecture": "x86_64", "capacity": ROOM, "conditions": [one.to_json() for one in ready]}
         self._store.stage([Create(host.key, host.to_json() | {"status": status})], "bench")
 
     def silence_host(self) -> None:

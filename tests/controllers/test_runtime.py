@@ -54,7 +54,7 @@ def used(number: int) -> Plan:
     def plan(thing: Document | None, _now: datetime) -> Iterator[Action]:
         if isinstance(thing, AddressPool) and thing.status.used != number:
             status = thing.status.model_copy(update={"used": number})
-            yield Transact((set_status(thing.model_copy(update={"status": status})),))
+            yield Transact((set_status(thing, status),))
 
     return plan
 
