@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from nanovirt.portal.cli.connection import Connection
+from nanovirt.portal.cli.tree import BELOW
+from nanovirt.resources.errors import Expired
 from nanovirt.resources.fields import rfc3339
 from tests.portal.cli_world import Cluster, cluster
 
@@ -19,6 +22,8 @@ JSON = dict[str, Any]
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
         made.creates("computepools", "default", spec={"storagePool": "local"})
+        made.creates("storagepools", "local", spec={"type": "Local"}, status={"capacity": "6Ti"})
+        made.creates("addresspools", "lan", spec={"subnet": "10.20.0.0/24"})
         made.creates("hosts", "node-1", spec={"computePool": "default"})
         for name in ("web-1", "web-2"):
             made.says("run", name, "--image", "shared/mini")
@@ -58,12 +63,22 @@ def test_tree_begins_with_the_pools_and_ends_with_addresses(running: Cluster) ->
 
 def test_instance_without_a_host_hangs_below_its_pool(running: Cluster) -> None:
     assert "├─ instance/web-2" in running.says("tree", "computepool/default")
-    assert "web-2" not in running.says("tree", "host/node-1")
+    below_host = running.says("tree", "host/node-1")
+    assert "web-1" in below_host
+    assert "web-2" not in below_host
 
 
 def test_branches_of_a_namesake_in_another_namespace_are_left_out(running: Cluster) -> None:
     assert len(running.says("tree", "instance/web-1").splitlines()) == 3
     assert len(running.says("tree", "instance/web-1", "-n", "shared").splitlines()) == 2
+    assert "instance/web-1 (shared)" in running.says("tree")
+
+
+@pytest.mark.parametrize("kind", sorted(BELOW))
+def test_every_kind_that_has_branches_has_a_tree(running: Cluster, kind: str) -> None:
+    found = {"ComputePool": "default", "Host": "node-1", "Instance": "web-1", "Namespace": "default"}
+    name = found.get(kind, "local" if kind == "StoragePool" else "lan")
+    assert f"{kind.lower()}/{name}" in running.says("tree", f"{kind.lower()}/{name}")
 
 
 def test_tree_of_nothing_is_refused(running: Cluster) -> None:
@@ -74,13 +89,13 @@ def test_tree_of_nothing_is_refused(running: Cluster) -> None:
 def test_events_are_told_oldest_first_with_their_count(running: Cluster) -> None:
     rows = cells(running.says("events"))
     assert rows[0] == ["AGO", "TYPE", "REASON", "OBJECT", "MESSAGE"]
-    assert [row[1:4] for row in rows[1:2]] == [["Normal", "Scheduled", "instance/web-1"]]
+    assert rows[1][1:4] == ["Normal", "Scheduled", "instance/web-1"]
     assert rows[2][1:5] == ["Warning", "NoHostFits", "(x3)", "instance/web-2"]
 
 
 def test_events_of_one_object_or_one_type_are_picked(running: Cluster) -> None:
-    assert "web-2" not in running.says("events", "instance/web-1")
-    assert "Scheduled" not in running.says("events", "--type", "Warning")
+    assert [row[3] for row in cells(running.says("events", "instance/web-1"))[1:]] == ["instance/web-1"]
+    assert [row[2] for row in cells(running.says("events", "--type", "warning"))[1:]] == ["NoHostFits"]
     (one,) = json.loads(running.says("events", "instance/web-2", "-o", "json"))["items"]
     assert one["count"] == 3
 
@@ -112,3 +127,25 @@ def test_followed_events_come_as_they_happen(running: Cluster, monkeypatch: pyte
     running.nanoctl("events", "-w")
     assert "instance/web-1" in seen[-1]
     assert len({line.index("instance/") for line in seen[1:]}) == 1, "columns stay where they are"
+
+
+def test_events_that_a_gap_in_the_watch_hid_are_told_after_it(
+    running: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nanovirt.portal.cli import events  # noqa: PLC0415 - what is replaced below
+
+    printed: list[str] = []
+    watches = iter([Expired(1, 2), KeyboardInterrupt()])
+
+    def gap(*_arguments: Any, **_options: Any) -> Iterator[Any]:
+        ending = next(watches)
+        if isinstance(ending, Expired):
+            told(running, "web-2", "Hidden")
+        raise ending
+        yield
+
+    monkeypatch.setattr(events, "lines", printed.extend)
+    monkeypatch.setattr(Connection, "watch", gap)
+    running.nanoctl("events", "-w")
+    assert [line.split()[2] for line in printed].count("Hidden") == 1
+    assert [line.split()[2] for line in printed].count("Scheduled") == 1
