@@ -166,9 +166,8 @@ async def test_cancelled_runtime_takes_no_more_work_while_its_workers_end() -> N
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: heard.append(context["message"]))
     log = Slow()
     store = Engine(log)
-    runtime = Runtime(
-        Controller("test", used(7), frozenset(["addresspools"]), frozenset(["addresspools/status"]), {}), store
-    )
+    kinds, writes = frozenset(["addresspools"]), frozenset(["addresspools/status"])
+    runtime = Runtime(Controller("test", used(7), kinds, writes, {}), store)
     async with asyncio.TaskGroup() as group:
         committer, loop = group.create_task(store.run()), group.create_task(runtime.run())
         await transact(store, [pool()], "setup")
