@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from nanovirt.resources import field_sets
 from nanovirt.resources.codec import JSON, parse
 from nanovirt.resources.errors import Cause, Invalid, Rejected, Stale
@@ -140,9 +142,18 @@ def wanted(shape: Shape, live: JSON, applied: JSON, managers: Iterable[Manager],
     causes = [*_twice(shape, applied, ""), *_twice(shape, merged, "")]
     if causes:
         raise Invalid.of(causes[:SHOWN])
-    held = {path[:length] for path in mine | _of_others(managers, name) for length in range(1, len(path) + 1)}
+    held = set(_held(mine | _of_others(managers, name)))
     left = next((one.fields for one in managers if _is(one, name)), NOBODY) - held
     return field_sets.without(shape, merged, {_top(shape, path, held) for path in left})
+
+
+def _held(fields: Fields) -> Iterator[Path]:
+    """All that is around `fields`, themselves included; and what names an item, without which it would be nobody."""
+    for path in fields:
+        for length, step in enumerate(path, 1):
+            yield path[:length]
+            if step.startswith("k:"):
+                yield from ((*path[:length], f"f:{key}") for key in orjson.loads(step[2:]))
 
 
 def _of_others(managers: Iterable[Manager], name: str) -> Fields:
