@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -127,7 +126,6 @@ def _paths(node: Any, path: Path) -> Iterator[Path]:
             yield from _paths(below, (*path, step))
 
 
-@lru_cache(maxsize=4096)
 def _meaning(step: str) -> tuple[str, Any]:
     """The letter of a step, and the name, key or item that it stands for. Raises ValueError."""
     letter, colon, text = step.partition(":")

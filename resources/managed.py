@@ -188,20 +188,24 @@ def _merged(shape: Shape, live: Any, applied: Any) -> Any:
 
 def _merged_items(shape: Shape, live: list[tuple[str, Any]], applied: dict[str, Any]) -> list[Any]:
     """The items of both: what is applied in its order, and what only `live` has where it stands."""
-    found = dict(reversed(live))
-    waiting, seen, made = dict(applied), set[str](), list[Any]()
+    found, below = dict(reversed(live)), shape.items or shape
+    seen, taken, made = set[str](), set[str](), list[Any]()
+    waiting = iter(applied.items())
 
-    def take(mark: str) -> None:
-        made.append(_merged(shape.items or shape, found.get(mark), waiting.pop(mark)))
+    def take(upto: str | None) -> None:
+        for mark, item in waiting:
+            made.append(_merged(below, found.get(mark), item))
+            taken.add(mark)
+            if mark == upto:
+                break
 
     for mark, item in live:
         if mark not in applied or mark in seen:
             made.append(item)
+        elif mark not in taken:
+            take(upto=mark)
         seen.add(mark)
-        while mark in waiting:
-            take(next(iter(waiting)))
-    for mark in list(waiting):
-        take(mark)
+    take(upto=None)
     return made
 
 

@@ -12,8 +12,8 @@ from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import body, media_type, truth
 from nanovirt.portal.api.writing import Settle
 from nanovirt.resources import managed
-from nanovirt.resources.codec import JSON, load, parse
-from nanovirt.resources.errors import Conflict, Invalid, Malformed, UnsupportedMedia
+from nanovirt.resources.codec import BODY_MAX, JSON, dump, load, parse
+from nanovirt.resources.errors import Conflict, Invalid, Malformed, TooLarge, UnsupportedMedia
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import Document
 from nanovirt.resources.managed import Manager, Write
@@ -59,7 +59,7 @@ class Applying:
         after = managed.after_apply(
             done, self._doc, managers, self._manager, force=self._force, version=facts.group_version
         )
-        stored["metadata"]["managedFields"] = managed.write(after, facts.group_version)
+        _note(stored, after, facts.group_version)
 
 
 def _managers(cls: type[Document], live: JSON, now: str) -> list[Manager]:
@@ -118,10 +118,17 @@ def follow(request: web.BaseRequest, clock: Callable[[], datetime]) -> Settle:
 def _follow(done: Write, doc: JSON, name: str, cls: type[Document]) -> None:
     """Clients may clear managedFields or write others (kubectl does, to take over what it applied by itself)."""
     said = doc["metadata"].get("managedFields")
-    version = cls.facts.group_version
     managers = [] if said == CLEARED else managed.read(said or done.old["metadata"]["managedFields"])
     after = managed.after_update(done, managers, name) if managers else []
-    done.new["metadata"]["managedFields"] = managed.write(after, version)
+    _note(done.new, after, cls.facts.group_version)
+
+
+def _note(stored: JSON, managers: list[Manager], version: str) -> None:
+    """Write down who owns what. Raises TooLarge: a patch and what is noted of it grow an object beyond any body."""
+    stored["metadata"]["managedFields"] = managed.write(managers, version)
+    size = len(dump(stored))
+    if size > BODY_MAX:
+        raise TooLarge(f"the object would have {size} bytes with its managedFields; the limit is {BODY_MAX}")
 
 
 def _author(request: web.BaseRequest) -> str:

@@ -69,7 +69,13 @@ class Writer:
         return Written(entries[0], None, warnings)
 
     async def change(
-        self, subject: Subject, target: Target, verb: str, transform: Transform, options: Options, settle: Settle
+        self,
+        subject: Subject,
+        target: Target,
+        verb: str,
+        transform: Transform,
+        options: Options,
+        settle: Settle | None = None,
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
@@ -82,7 +88,8 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored, old = made.to_json(), load(before.raw)
         admission.stamp_reserved(stored, old, subject.name)
-        settle(target.cls, doc, stored, old)
+        if settle is not None:
+            settle(target.cls, doc, stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
         warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))

@@ -309,6 +309,14 @@ async def test_unknown_fields_are_owned_by_nobody() -> None:
         assert owners(made.doc) == {("ann", "Apply"): {"f:spec": {"f:cpus": {}}}}
 
 
+async def test_object_and_what_is_noted_of_it_stay_within_the_limit_of_a_body() -> None:
+    async with world() as w:
+        labels = {f"l{number:05}": "" for number in range(50_000)}
+        refused = await apply(w, instance() | {"metadata": {"labels": labels}})
+        assert (refused.code, "managedFields" in refused.doc["message"]) == (413, True)
+        assert w.store.list("instances") == []
+
+
 async def test_labels_and_finalizers_under_nano_are_never_owned() -> None:
     async with world() as w:
         doc = instance()

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovirt.resources import managed
+from nanovirt.resources.codec import decode as decode_model
 from nanovirt.resources.errors import Invalid
 from nanovirt.resources.field_sets import Fields, decode, encode, fields_of, path_text, values_of
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.managed import Contested, Manager, Write
-from nanovirt.resources.shapes import WHOLE, Shape
+from nanovirt.resources.shapes import WHOLE, Shape, shape_of
 
 JSON = dict[str, Any]
 ITEM = Shape({"name": WHOLE, "size": WHOLE, "tags": WHOLE})
@@ -412,3 +414,52 @@ def test_field_sets_travel_the_same_way_back(history: list[Any]) -> None:
     made = lived(history)
     for one in made.managers:
         assert decode(json.loads(json.dumps(encode(one.fields)))) == one.fields
+
+
+# --- with a model, which adds defaults ------------------------------------------------------------------
+
+KIND = shape_of(Instance)
+CARDS = st.fixed_dictionaries({"name": WORDS, "network": WORDS}, optional={"mtu": st.just(1500)})
+WISHES = st.fixed_dictionaries(
+    {},
+    optional={
+        "cpus": st.integers(1, 2),
+        "memory": st.sampled_from(["1Gi", "2Gi"]),
+        "restart": st.just({"at": "2026-11-22T06:00:00Z"}),
+        "guest": st.fixed_dictionaries({}, optional={"hostname": WORDS}),
+        "disks": st.lists(
+            st.fixed_dictionaries({"name": WORDS, "size": st.sampled_from(["1Gi", "2Gi"])}),
+            max_size=3,
+            unique_by=lambda item: item["name"],
+        ),
+        "nics": st.lists(CARDS, max_size=2, unique_by=lambda item: item["name"]),
+    },
+).map(lambda fields: {"metadata": {"name": "a"}, "spec": fields})
+
+
+class Machine(Thing):
+    """An Instance: what is stored has defaults and is valid."""
+
+    def apply(self, name: str, applied: JSON, *, force: bool = False) -> None:
+        wanted = managed.wanted(KIND, self.doc, applied, self.managers, name)
+        new = decode_model(Instance, wanted).to_json()
+        done = Write(KIND, self.doc, new, "")
+        self.managers = managed.after_apply(done, applied, self.managers, name, force=force, version="nano/v1")
+        self.doc = new
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(NAMES, WISHES), max_size=5))
+def test_nothing_but_defaults_is_ever_unowned(history: list[tuple[str, JSON]]) -> None:
+    made = Machine()
+    for name, doc in history:
+        try:
+            made.apply(name, doc, force=True)
+        except Invalid:  # somebody took the network of another one's card and leaves it out now: that cannot be
+            continue
+        before = (made.doc, made.managers)
+        made.apply(name, doc)
+        assert (made.doc, made.managers) == before
+        chosen = decode_model(Instance, made.doc).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        said = {path for path, value in values_of(KIND, chosen).items() if value != []}
+        assert said <= all_owned(made)
