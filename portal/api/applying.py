@@ -90,7 +90,6 @@ async def read(request: web.BaseRequest, target: Target, now: datetime) -> Apply
         raise Malformed("metadata must be an object")
     if metadata.get("managedFields") is not None:
         raise Malformed("metadata.managedFields must be nil: the server keeps them; leave them out of what is applied")
-    doc.pop("status", None)
     return Applying(target, doc, manager, force=truth(request.query.get("force")), now=_second(now))
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from nanovirt.resources.codec import load
 from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Update, transact
 from tests.portal.api_world import INSTANCES, JSON, JSON_PATCH, MERGE, NANO, Reply, World, instance, pool, world
 
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
@@ -355,4 +357,8 @@ async def test_controllers_writes_keep_managed_fields() -> None:
         marked = (await w.call("GET", WEB)).doc
         assert marked["metadata"]["deletionTimestamp"]
         assert marked["metadata"]["managedFields"] == made["metadata"]["managedFields"]
-        assert w.store.get(Key("instances", "default", "web-1")).deleting
+        finalizers = {"metadata": {"name": "web-1", "finalizers": ["nano/instance", "nano/more"]}, "spec": {"cpus": 2}}
+        key = Key("instances", "default", "web-1")
+        (entry,) = (await transact(w.store, [Update(key, finalizers)], "system:controllers")).entries
+        assert entry is not None
+        assert load(entry.raw)["metadata"]["managedFields"] == made["metadata"]["managedFields"]

@@ -287,6 +287,22 @@ def test_time_is_that_of_the_last_change() -> None:
     assert made.managers == [], "who owns nothing is forgotten"
 
 
+def test_same_name_is_another_manager_when_it_does_not_apply() -> None:
+    made = thing(("bob", spec(dns=["a"])))
+    made.put("ann", spec(cpus=1, dns=["a"]))
+    with pytest.raises(Contested, match='conflict with "ann" using nano/v1 at 0002'):
+        made.apply("ann", spec(cpus=2))
+    made.apply("ann", spec(cpus=1))
+    assert [one[::3] for one in made.managers] == [("bob", "0001"), ("ann", "0004"), ("ann", "0002")]
+
+
+def test_claim_on_what_is_not_there_is_no_conflict() -> None:
+    made = thing(("ann", spec(cpus=1, dns=["a"])))
+    made.doc = spec(dns=["a"])
+    made.apply("bob", spec(cpus=2))
+    assert made.owned("ann") == [".spec.dns"]
+
+
 def test_entries_of_a_sub_resource_are_left_out_and_others_are_checked() -> None:
     entry = {"manager": "a", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:cpus": {}}}}
     assert [one.name for one in managed.read([entry, entry | {"subresource": "status"}])] == ["a"]
