@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ ANNOTATION = ("f:metadata", "f:annotations", f"f:{LAST_APPLIED}")
 BEFORE = "before-first-apply"
 """Who wrote what was there when an object was applied for the first time."""
 NOBODY: Fields = frozenset()
+NAME_MAX = 128
+"""Characters of a manager's name."""
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 SHOWN = 20
 
 
@@ -84,15 +88,18 @@ def _of_part(entry: Any) -> bool:
 
 def _manager(index: int, entry: Any) -> Manager:
     where = f"metadata.managedFields[{index}]"
-    if not isinstance(entry, dict) or not isinstance(entry.get("manager"), str):
-        raise Invalid(where, "an entry has manager, operation, apiVersion, time, fieldsType and fieldsV1")
+    name, time = (entry.get("manager"), entry.get("time", "")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(name, str) or len(name) > NAME_MAX or not name.isprintable():
+        raise Invalid(where, f"it needs a manager of at most {NAME_MAX} printable characters")
     if entry.get("operation") not in (APPLY, UPDATE) or entry.get("fieldsType", "FieldsV1") != "FieldsV1":
         raise Invalid(where, "the operation is Apply or Update, the fieldsType is FieldsV1")
+    if not isinstance(time, str) or (time and not TIME.fullmatch(time)):
+        raise Invalid(f"{where}.time", "a time is written like 2026-11-22T06:00:00Z")
     try:
         fields = field_sets.decode(entry.get("fieldsV1", {}))
     except ValueError as error:
         raise Invalid(f"{where}.fieldsV1", str(error)) from error
-    return Manager(entry["manager"], entry["operation"], fields, str(entry.get("time") or ""))
+    return Manager(name, entry["operation"], fields, time)
 
 
 def write(managers: Iterable[Manager], version: str) -> list[JSON]:
@@ -102,7 +109,7 @@ def write(managers: Iterable[Manager], version: str) -> list[JSON]:
             "manager": one.name,
             "operation": one.operation,
             "apiVersion": version,
-            "time": one.time,
+            **({"time": one.time} if one.time else {}),
             "fieldsType": "FieldsV1",
             "fieldsV1": field_sets.encode(one.fields),
         }

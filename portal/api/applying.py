@@ -16,13 +16,12 @@ from nanovirt.resources.codec import BODY_MAX, JSON, dump, load, parse
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, TooLarge, UnsupportedMedia
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import Document
-from nanovirt.resources.managed import Manager, Write
+from nanovirt.resources.managed import NAME_MAX, Manager, Write
 from nanovirt.resources.openapi import APPLY_TYPE
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.shapes import shape_of
 from nanovirt.resources.yaml_reading import parse_yaml
 
-NAME_MAX = 128
 NAMELESS = "unknown"
 CLEARED: list[JSON] = [{}]
 """What clears managedFields: an empty list does not, so that clients which do not know them never do it."""

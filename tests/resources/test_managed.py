@@ -50,17 +50,21 @@ class Thing:
     def apply(self, name: str, applied: JSON, *, force: bool = False) -> None:
         self.now += 1
         new = managed.wanted(SHAPE, self.doc, applied, self.managers, name)
-        done = Write(SHAPE, self.doc, new, f"{self.now:04}")
+        done = Write(SHAPE, self.doc, new, moment(self.now))
         after = managed.after_apply(done, applied, self.managers, name, force=force, version="nano/v1")
         self.doc, self.managers = new, managed.read(managed.write(after, "nano/v1"))
 
     def put(self, name: str, new: JSON) -> None:
         self.now += 1
-        after = managed.after_update(Write(SHAPE, self.doc, new, f"{self.now:04}"), self.managers, name)
+        after = managed.after_update(Write(SHAPE, self.doc, new, moment(self.now)), self.managers, name)
         self.doc, self.managers = new, managed.read(managed.write(after, "nano/v1"))
 
     def owned(self, name: str, operation: str = "Apply") -> list[str]:
         return [path_text(path) for one in self.managers if one[:2] == (name, operation) for path in sorted(one.fields)]
+
+
+def moment(number: int) -> str:
+    return f"2026-01-01T00:00:{number:02}Z"
 
 
 def spec(**fields: Any) -> JSON:
@@ -238,7 +242,7 @@ def test_only_the_first_conflicts_are_written_out_in_the_message() -> None:
 def test_kubectl_takes_over_what_it_applied_by_itself_and_nothing_else() -> None:
     annotation = '{"spec": {"cpus": 1}}'
     said = spec(cpus=1, dns=["a"]) | {"metadata": {"annotations": {managed.LAST_APPLIED: annotation}}}
-    made = Thing(said, managed.unmanaged(SHAPE, said, "0000"))
+    made = Thing(said, managed.unmanaged(SHAPE, said, moment(0)))
     with pytest.raises(Contested, match=r"before-first-apply.*spec\.dns"):
         made.apply("kubectl", spec(cpus=2, dns=["b"]))
     with pytest.raises(Contested, match=r"kubectl-client-side-apply.*spec\.cpus"):
@@ -265,7 +269,7 @@ def test_changed_and_new_fields_belong_to_whoever_wrote_them() -> None:
     assert made.owned("bob", "Update") == [
         ".spec.cpus", '.spec.disks[name="data"]', '.spec.disks[name="data"].name', '.spec.disks[name="data"].size',
     ]  # fmt: skip
-    with pytest.raises(Contested, match='conflict with "bob" using nano/v1 at 0002'):
+    with pytest.raises(Contested, match='conflict with "bob" using nano/v1 at 2026-01-01T00:00:02Z'):
         made.apply("ann", spec(cpus=1))
 
 
@@ -278,11 +282,11 @@ def test_field_that_is_gone_belongs_to_nobody() -> None:
 
 def test_time_is_that_of_the_last_change() -> None:
     made = thing(("ann", spec(cpus=1)), ("ann", spec(cpus=1)))
-    assert [one.time for one in made.managers] == ["0001"]
+    assert [one.time for one in made.managers] == [moment(1)]
     made.apply("ann", spec(cpus=2))
-    assert [one.time for one in made.managers] == ["0003"]
+    assert [one.time for one in made.managers] == [moment(3)]
     made.put("bob", spec(cpus=2))
-    assert [one.time for one in made.managers] == ["0003"]
+    assert [one.time for one in made.managers] == [moment(3)]
     made.apply("ann", {})
     assert made.managers == [], "who owns nothing is forgotten"
 
@@ -290,10 +294,10 @@ def test_time_is_that_of_the_last_change() -> None:
 def test_same_name_is_another_manager_when_it_does_not_apply() -> None:
     made = thing(("bob", spec(dns=["a"])))
     made.put("ann", spec(cpus=1, dns=["a"]))
-    with pytest.raises(Contested, match='conflict with "ann" using nano/v1 at 0002'):
+    with pytest.raises(Contested, match='conflict with "ann" using nano/v1 at 2026-01-01T00:00:02Z'):
         made.apply("ann", spec(cpus=2))
     made.apply("ann", spec(cpus=1))
-    assert [one[::3] for one in made.managers] == [("bob", "0001"), ("ann", "0004"), ("ann", "0002")]
+    assert [one[::3] for one in made.managers] == [("bob", moment(1)), ("ann", moment(4)), ("ann", moment(2))]
 
 
 def test_claim_on_what_is_not_there_is_no_conflict() -> None:
@@ -305,6 +309,7 @@ def test_claim_on_what_is_not_there_is_no_conflict() -> None:
 
 def test_entries_of_a_sub_resource_are_left_out_and_others_are_checked() -> None:
     entry = {"manager": "a", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:cpus": {}}}}
+    assert managed.write(managed.read([entry]), "nano/v1") == [{**entry, "apiVersion": "nano/v1"}], "no time is none"
     assert [one.name for one in managed.read([entry, entry | {"subresource": "status"}])] == ["a"]
     for bad in (
         1,
