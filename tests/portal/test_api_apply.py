@@ -182,7 +182,7 @@ async def test_what_stood_there_before_the_first_apply_is_protected() -> None:
         made = await applied(w, instance(cpus=4, memory="4Gi"), force="true")
         assert made["spec"]["disks"][0]["name"] == "root"
         assert made["metadata"]["generation"] == 2
-        disks = {'k:{"name":"root"}': {".": {}, "f:name": {}, "f:size": {}}}
+        disks: JSON = {'k:{"name":"root"}': {".": {}, "f:name": {}, "f:size": {}}}
         assert owners(made)["before-first-apply", "Update"] == {"f:spec": {"f:disks": disks}}
 
 
@@ -224,7 +224,10 @@ async def test_managed_fields_can_be_rewritten_but_not_made_up() -> None:
         moved = await w.call("PATCH", WEB, ops, headers=JSON_PATCH)
         assert moved.code == 200, moved.raw
         assert owners(moved.doc) == {("bob", "Apply"): {"f:spec": {"f:cpus": {}, "f:memory": {}}}}
-        for bad in ({"operation": "Eat"}, {"fieldsV1": {"cpus": {}}}, {"fieldsV1": {"f:spec": 1}}, {"manager": 1}):
+        wrong: list[JSON] = [
+            {"operation": "Eat"}, {"fieldsV1": {"cpus": {}}}, {"fieldsV1": {"f:spec": 1}}, {"manager": 1},
+        ]  # fmt: skip
+        for bad in wrong:
             change = {"metadata": {"managedFields": [entry | bad]}}
             refused = await w.call("PATCH", WEB, change, headers=MERGE)
             assert refused.code == 422, bad
@@ -326,7 +329,7 @@ async def test_labels_and_finalizers_under_nano_are_never_owned() -> None:
         made = await applied(w, doc)
         assert made["metadata"]["labels"] == {"nano/owner": "admin", "app": "web"}
         assert set(made["metadata"]["finalizers"]) == {"nano/instance", "a/b"}
-        metadata = {"f:finalizers": {'v:"a/b"': {}}, "f:labels": {"f:app": {}}}
+        metadata: JSON = {"f:finalizers": {'v:"a/b"': {}}, "f:labels": {"f:app": {}}}
         assert owners(made)["ann", "Apply"] == {"f:metadata": metadata}
         left = await applied(w, instance())
         assert left["metadata"]["labels"] == {"nano/owner": "admin"}

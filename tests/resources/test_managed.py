@@ -307,18 +307,23 @@ def test_claim_on_what_is_not_there_is_no_conflict() -> None:
     assert made.owned("ann") == [".spec.dns"]
 
 
+BAD_ENTRIES: list[JSON] = [
+    {"operation": "Eat"},
+    {"fieldsType": "V2"},
+    {"fieldsV1": 1},
+    {"time": "soon"},
+    {"time": None},
+    {"manager": "x" * 129},
+    {"manager": "a\n"},
+]
+
+
 def test_entries_of_a_sub_resource_are_left_out_and_others_are_checked() -> None:
     entry = {"manager": "a", "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:cpus": {}}}}
     assert managed.write(managed.read([entry]), "nano/v1") == [{**entry, "apiVersion": "nano/v1"}], "no time is none"
     assert [one.name for one in managed.read([entry, entry | {"subresource": "status"}])] == ["a"]
-    for bad in (
-        1,
-        [1],
-        [{}],
-        [entry | {"operation": "Eat"}],
-        [entry | {"fieldsType": "V2"}],
-        [entry | {"fieldsV1": 1}],
-    ):
+    wrong: list[Any] = [1, [1], [{}], *([entry | bad] for bad in BAD_ENTRIES)]
+    for bad in wrong:
         with pytest.raises(Invalid):
             managed.read(bad)
 
