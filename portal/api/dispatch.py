@@ -178,12 +178,11 @@ class Api:
         asked = options(request)
         patch = await applying.read(request, target, self._clock())
         if self._store.peek(target.key) is not None:
-            change = self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
-            return _told(target, await change)
-        authorize(subject, "patch", target.key.plural, "", target.key)
-        written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
-        assert written.entry is not None
-        return reply(written.entry.raw, 201, warnings=written.warnings)
+            written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
+        else:
+            authorize(subject, "patch", target.key.plural, "", target.key)
+            written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
+        return _told(target, written)
 
     async def _delete(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
@@ -201,7 +200,7 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        return reply(written.entry.raw, warnings=written.warnings)
+        return reply(written.entry.raw, 200 if written.before else 201, warnings=written.warnings)
     assert written.before is not None
     details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
     return reply(dump(success(details)))
