@@ -51,16 +51,26 @@ async def test_conflict_is_explained_and_can_be_forced(tmp_path: Path, version: 
         assert 'conflict with "bob": .spec.cpus' in await c.fails(*SERVER_SIDE, "--field-manager=ann", text=INSTANCE)
 
 
-async def test_what_is_edited_by_hand_conflicts_with_the_next_apply(tmp_path: Path, version: str) -> None:
+async def test_what_is_edited_by_hand_conflicts_with_the_next_apply(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with cluster(tmp_path, version) as c:
         await c.run(*SERVER_SIDE, text=INSTANCE)
+        monkeypatch.setenv("EDITOR", "sed -i -e s/cpus:.2/cpus:\\ 5/")
+        assert "edited" in await c.run("edit", "inst", "web-1")
         await c.run("patch", "inst", "web-1", "--type=merge", "-p", '{"spec":{"cpus":6}}')
+        text = (await c.run("get", "inst", "web-1", "-o", "yaml")).replace("memory: 2Gi", "memory: 3Gi")
+        assert "replaced" in await c.run("replace", "-f", "-", text=text)
         await c.run("label", "inst", "web-1", "tier=front")
         assert any(operation == "Update" for _, operation in await managers(c, "inst", "web-1"))
-        assert 'conflict with "kubectl' in await c.fails(*SERVER_SIDE, text=INSTANCE)
+        said = await c.fails(*SERVER_SIDE, text=INSTANCE)
+        assert 'with "kubectl' in said
+        assert ".spec.cpus" in said
+        assert ".spec.memory" in said
         await c.run(*SERVER_SIDE, "--force-conflicts", text=INSTANCE)
         found = await c.object("inst", "web-1")
-        assert (found["spec"]["cpus"], found["metadata"]["labels"]["tier"]) == (2, "front")
+        assert (found["spec"]["cpus"], found["spec"]["memory"]) == (2, "2Gi")
+        assert found["metadata"]["labels"]["tier"] == "front"
 
 
 async def test_diff_and_dry_run_change_nothing(tmp_path: Path, version: str) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nanovirt.resources.codec import load
 from nanovirt.resources.kind import Key
+from nanovirt.resources.registry import by_kind
 from nanovirt.resources.store import Update, transact
 from tests.portal.api_world import INSTANCES, JSON, JSON_PATCH, MERGE, NANO, Reply, World, instance, pool, world
 
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
 WEB = f"{INSTANCES}/web-1"
+EXAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "examples").glob("*.yaml"))
 ROOT = {"name": "root", "size": "10Gi"}
 DATA = {"name": "data", "size": "5Gi"}
 
@@ -23,9 +27,9 @@ async def apply(w: World, doc: JSON, by: str = "ann", path: str = WEB, **query: 
     return await w.call("PATCH", f"{path}?fieldManager={by}{words}", doc, headers=APPLY)
 
 
-async def applied(w: World, doc: JSON, by: str = "ann", **query: str) -> JSON:
+async def applied(w: World, doc: JSON, by: str = "ann", path: str = WEB, **query: str) -> JSON:
     """Apply, which has to work."""
-    reply = await apply(w, doc, by, **query)
+    reply = await apply(w, doc, by, path, **query)
     assert reply.code in (200, 201), reply.raw
     made: JSON = reply.doc
     return made
@@ -351,6 +355,22 @@ async def test_required_fields_and_other_keys_work_for_every_kind() -> None:
             bridges = [{"network": network, "device": f"br-{network}"}]
             assert (await apply(w, {"spec": {"bridges": bridges}}, by, path=node)).code in (200, 201)
         assert len((await w.call("GET", node)).doc["spec"]["bridges"]) == 2
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+async def test_every_example_can_be_applied_and_applied_again(file: Path) -> None:
+    async with world() as w:
+        for doc in yaml.safe_load_all(file.read_text()):
+            cls = by_kind(doc["kind"])
+            assert cls is not None
+            space = doc["metadata"].get("namespace", "default") if cls.facts.namespaced else ""
+            root = "/api/v1" if cls.facts.group_version == "v1" else NANO
+            path = f"{root}{'/namespaces/' + space if space else ''}/{cls.facts.plural}/{doc['metadata']['name']}"
+            made = await applied(w, doc, path=path)
+            assert await applied(w, doc, path=path) == made
+            assert (await apply(w, doc, "bob", path=path)).code == 200
+            left = await applied(w, {"spec": doc.get("spec", {})}, path=path)
+            assert left["spec"] == made["spec"]
 
 
 async def test_controllers_writes_keep_managed_fields() -> None:
