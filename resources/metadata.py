@@ -68,5 +68,5 @@ class ObjectMeta(Model):
     deletion_timestamp: Time | None = None
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
     annotations: Annotated[dict[str, str], AfterValidator(_annotations)] = Field(default_factory=dict)
-    finalizers: tuple[str, ...] = ()
+    finalizers: Annotated[tuple[str, ...], Field(json_schema_extra={"x-kubernetes-list-type": "set"})] = ()
     owner_references: tuple[OwnerReference, ...] = ()

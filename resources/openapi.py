@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import CORE, KINDS, Facts
+from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
 
 REF = "#/components/schemas/"
 REF_2 = "#/definitions/"
@@ -16,16 +17,19 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"}
 FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
+APPLY_TYPE = "application/apply-patch+yaml"
 JSON_TYPE = "application/json"
 KEPT = (
     "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
     "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
+    LIST_TYPE,
 )  # fmt: skip
 WRITE_PARAMETERS = {
     "dryRun": "All: check everything and store nothing.",
     "fieldManager": "Who writes.",
     "fieldValidation": "What unknown fields do: Strict refuses, Warn drops and tells, Ignore drops.",
 }
+FORCE = {"force": "Apply takes the fields that other managers own, instead of being refused."}
 LIST_PARAMETERS = {
     "limit": "At most so many items.",
     "continue": "The token of the page before.",
@@ -59,7 +63,8 @@ def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
     models = [(KINDS[one.plural], "validation") for one in facts]
     _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")  # type: ignore[arg-type]
     names = {one.kind: one for one in facts}
-    made = {_qualified(name): _object(schema) for name, schema in found.get("$defs", {}).items()}
+    keys = {_qualified(name): item_key(schema.get("required", ())) for name, schema in found.get("$defs", {}).items()}
+    made = {_qualified(name): _merging(_object(schema), keys) for name, schema in found.get("$defs", {}).items()}
     for name, one in names.items():
         schema = made[_qualified(name)]
         schema["x-kubernetes-group-version-kind"] = [gvk(one)]
@@ -73,6 +78,15 @@ def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
     if metadata is not None:
         metadata["properties"] |= {"managedFields": {"type": "array", "items": FREE}, "selfLink": {"type": "string"}}
     return made
+
+
+def _merging(schema: JSON, keys: dict[str, str]) -> JSON:
+    """Says of each list whose items merge one by one by which field they do."""
+    for below in schema["properties"].values() if "properties" in schema else ():
+        key = keys.get(below["items"].get("$ref", "").removeprefix(REF), "") if below.get("type") == "array" else ""
+        if key:
+            below |= {LIST_TYPE: "map", LIST_KEYS: [key]}
+    return schema
 
 
 def gvk(facts: Facts) -> JSON:
@@ -180,22 +194,23 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
     made: JSON = {
         "operationId": f"{action}{facts.kind}{part.title()}",
         "description": f"{action} {facts.plural}",
-        "parameters": [_parameter(*one) for one in _query(action)],
+        "parameters": [_parameter(*one) for one in _query(action, part)],
         "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": ref}}}},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": gvk(facts),
     }
     if action == "patch":
-        made["requestBody"] = {"content": {kind: {"schema": FREE} for kind in PATCH_TYPES}}
+        kinds = PATCH_TYPES if part else (*PATCH_TYPES, APPLY_TYPE)
+        made["requestBody"] = {"content": {kind: {"schema": FREE} for kind in kinds}}
     elif action in ("post", "put"):
         made["requestBody"] = {"content": {JSON_TYPE: {"schema": ref}}, "required": True}
     return made
 
 
-def _query(action: str) -> list[tuple[str, str, str]]:
+def _query(action: str, part: str) -> list[tuple[str, str, str]]:
     words: dict[str, str] = {}
     if action in ("post", "put", "patch"):
-        words = WRITE_PARAMETERS
+        words = WRITE_PARAMETERS | (FORCE if action == "patch" and not part else {})
     elif action in ("list", "deletecollection"):
         words = LIST_PARAMETERS
     if action in ("delete", "deletecollection"):
@@ -205,6 +220,7 @@ def _query(action: str) -> list[tuple[str, str, str]]:
 
 def _parameter(name: str, where: str, text: str) -> JSON:
     kind = {"limit": "integer", "timeoutSeconds": "integer", "watch": "boolean", "sendInitialEvents": "boolean"}
+    kind["force"] = "boolean"
     schema = {"type": kind.get(name, "boolean" if name == "allowWatchBookmarks" else "string"), "uniqueItems": True}
     made: JSON = {"name": name, "in": where, "description": text, "schema": schema}
     return {**made, "required": True} if where == "path" else made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Facts
 
-SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "managedFields", "name", "namespace")
+SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "name", "namespace")
 METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 
 
@@ -14,15 +14,19 @@ def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
     metadata = _plain(doc["metadata"])
     metadata |= {"uid": metadata.get("uid") or uid, "creationTimestamp": now, "generation": 1}
     metadata.pop("deletionTimestamp", None)
-    metadata.pop("managedFields", None)
     if facts.finalizer and facts.finalizer not in metadata.get("finalizers", ()):
         metadata["finalizers"] = [*metadata.get("finalizers", ()), facts.finalizer]
     return _ordered(facts, {**doc, "metadata": metadata})
 
 
 def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
-    """`new` with the server-owned metadata and the status of `old`; a changed spec is a new generation."""
+    """`new` with the server-owned metadata and the status of `old`; a changed spec is a new generation.
+
+    `managedFields` stay as well, unless `new` says what they are now ([]: there are none any more).
+    """
     kept = {name: old["metadata"][name] for name in SERVER_OWNED if name in old["metadata"]}
+    if "managedFields" in old["metadata"] and "managedFields" not in new["metadata"]:
+        kept["managedFields"] = old["metadata"]["managedFields"]
     given = {name: value for name, value in _plain(new["metadata"]).items() if name not in SERVER_OWNED}
     merged = _ordered(facts, {**new, "metadata": kept | given})
     if "status" in old:

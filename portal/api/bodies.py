@@ -10,6 +10,7 @@ from nanovirt.portal.api.writing import Deletion, Transform
 from nanovirt.resources import patching
 from nanovirt.resources.codec import JSON, load, parse
 from nanovirt.resources.errors import Malformed, UnsupportedMedia
+from nanovirt.resources.openapi import APPLY_TYPE
 
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -37,7 +38,7 @@ def transform(request: web.BaseRequest, body: bytes) -> Transform:
     if kind == JSON_PATCH:
         found = patching.operations(body)
         return lambda raw: patching.json_patch(load(raw), found)
-    known = f"send {MERGE} (kubectl patch --type=merge) or {JSON_PATCH} (--type=json)"
+    known = f"send {MERGE} (kubectl patch --type=merge), {JSON_PATCH} (--type=json) or {APPLY_TYPE}"
     raise UnsupportedMedia(f"patches of type {kind[:80]!r} are not supported here: {known}")
 
 

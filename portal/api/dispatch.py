@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from nanovirt.portal.api import bodies, paths
+from nanovirt.portal.api import applying, bodies, paths
 from nanovirt.portal.api.documents import Documents
 from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
@@ -56,7 +56,7 @@ class Api:
         clock: Callable[[], datetime] = _now,
     ) -> None:
         """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
-        self._store, self._identify, self._ready = store, identify, ready
+        self._store, self._identify, self._ready, self._clock = store, identify, ready, clock
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store)
         self.reader = Reader(store, clock)
@@ -166,9 +166,22 @@ class Api:
             return await self._delete(request, subject, target)
         if method not in ("PUT", "PATCH"):
             raise NotAllowed(f"{method} is not possible on one of {target.key.plural}")
+        if applying.applies(request):
+            return await self._apply(request, subject, target)
         asked = options(request)
         transform = bodies.transform(request, await body(request))
-        written = await self.writer.change(subject, target, VERBS[method], transform, asked)
+        settle = applying.follow(request, self._clock)
+        written = await self.writer.change(subject, target, VERBS[method], transform, asked, settle)
+        return _told(target, written)
+
+    async def _apply(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        asked = options(request)
+        patch = await applying.read(request, target, self._clock())
+        if self._store.peek(target.key) is not None:
+            written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
+        else:
+            authorize(subject, "patch", target.key.plural, "", target.key)
+            written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
         return _told(target, written)
 
     async def _delete(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
@@ -187,7 +200,7 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        return reply(written.entry.raw, warnings=written.warnings)
+        return reply(written.entry.raw, 200 if written.before else 201, warnings=written.warnings)
     assert written.before is not None
     details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
     return reply(dump(success(details)))

@@ -15,7 +15,7 @@ from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
-from nanovirt.resources.kind import Key
+from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
 
@@ -24,6 +24,8 @@ NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 Transform = Callable[[bytes], JSON]
 """From the stored bytes to the document that is wanted."""
+Settle = Callable[[type[Document], JSON, JSON, JSON | None], None]
+"""Whose the fields are after a write: kind, the document asked for, what will be stored (to be amended), what is."""
 
 
 class Written(NamedTuple):
@@ -49,7 +51,9 @@ class Writer:
         self._store = store
         self.world = World(store, Index(store))
 
-    async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
+    async def create(
+        self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
+    ) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
         key = _new_key(target, doc)
         authorize(subject, "create", key.plural, "", key)
@@ -58,12 +62,20 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
+        if settle is not None:
+            settle(target.cls, doc, stored, None)
         warnings += admission.admit(self.world, Wanted(key, made, stored))
         entries = await self._commit([Create(key, stored)], subject, options.dry)
         return Written(entries[0], None, warnings)
 
     async def change(
-        self, subject: Subject, target: Target, verb: str, transform: Transform, options: Options
+        self,
+        subject: Subject,
+        target: Target,
+        verb: str,
+        transform: Transform,
+        options: Options,
+        settle: Settle | None = None,
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
@@ -76,6 +88,8 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored, old = made.to_json(), load(before.raw)
         admission.stamp_reserved(stored, old, subject.name)
+        if settle is not None:
+            settle(target.cls, doc, stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
         warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))

@@ -42,6 +42,37 @@ def test_writes_name_the_parameters_that_kubectl_decides_by() -> None:
     assert "application/merge-patch+json" in single["patch"]["requestBody"]["content"]
 
 
+def test_lists_say_by_which_key_they_merge() -> None:
+    for made in (openapi.v3(NANO, "1")["components"]["schemas"], openapi.v2(NANO, "1")["definitions"]):
+        found = {
+            name: (field["x-kubernetes-list-type"], field.get("x-kubernetes-list-map-keys"))
+            for model in ("InstanceSpec", "AddressPoolSpec", "HostSpec")
+            for name, field in made[f"nano.v1.{model}"]["properties"].items()
+            if "x-kubernetes-list-type" in field
+        }
+        assert found == {
+            "disks": ("map", ["name"]),
+            "nics": ("map", ["name"]),
+            "ranges": ("map", ["name"]),
+            "bridges": ("map", ["network"]),
+            "storagePaths": ("map", ["storagePool"]),
+        }
+        metadata = made["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"]
+        assert metadata["finalizers"]["x-kubernetes-list-type"] == "set"
+        assert metadata["ownerReferences"]["x-kubernetes-list-map-keys"] == ["uid"]
+
+
+def test_objects_can_be_applied_and_their_status_cannot() -> None:
+    apply = "application/apply-patch+yaml"
+    older, newer = openapi.v2(NANO, "1")["paths"], openapi.v3(NANO, "1")["paths"]
+    single = "/apis/nano/v1/namespaces/{namespace}/instances/{name}"
+    assert apply in older[single]["patch"]["consumes"]
+    assert apply in newer[single]["patch"]["requestBody"]["content"]
+    assert "force" in [one["name"] for one in newer[single]["patch"]["parameters"]]
+    assert apply not in older[f"{single}/status"]["patch"]["consumes"]
+    assert apply not in newer[f"{single}/status"]["patch"]["requestBody"]["content"]
+
+
 def test_nothing_stands_beside_a_reference_and_all_references_lead_somewhere() -> None:
     made = openapi.v3(NANO, "1")
     for node in nodes(made):
