@@ -231,6 +231,8 @@ def admit_delete(world: World, key: Key, entry: Entry) -> None:
     """Raise Held or Forbidden when the object must stay."""
     if key.plural == "namespaces":
         _admit_namespace_delete(world, key)
+    if key.plural == "users" and world.index.owned[key.name]:
+        raise Held(key, Reason.OwnsObjects, name=key.name, count=world.index.owned[key.name])
     if b'"deletionProtection":true' in entry.raw and load(entry.raw).get("spec", {}).get("deletionProtection"):
         raise Held(key, Reason.DeletionProtected)
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0

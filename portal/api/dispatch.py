@@ -17,6 +17,7 @@ from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
@@ -24,6 +25,7 @@ from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,11 +56,12 @@ class Api:
         version: str = "0.1.0",
         ready: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = _now,
+        sealer: Sealer | None = None,
     ) -> None:
         """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
         self._store, self._identify, self._ready = store, identify, ready
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
-        self.writer = Writer(store)
+        self.writer = Writer(store, sealer)
         self.reader = Reader(store, clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0)
         self._writing = 0
@@ -158,7 +161,7 @@ class Api:
         doc = bodies.document_of(request, await body(request))
         written = await self.writer.create(subject, target, doc, asked)
         assert written.entry is not None
-        return reply(written.entry.raw, 201, warnings=written.warnings)
+        return reply(public(target.facts, written.entry.raw), 201, warnings=written.warnings)
 
     async def _change(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method
@@ -187,7 +190,7 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        return reply(written.entry.raw, warnings=written.warnings)
+        return reply(public(target.facts, written.entry.raw), warnings=written.warnings)
     assert written.before is not None
     details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
     return reply(dump(success(details)))

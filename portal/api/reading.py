@@ -15,6 +15,7 @@ from aiohttp import web
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.replies import reply
 from nanovirt.portal.api.requests import Shape, number, shape
+from nanovirt.portal.api.secrets import public
 from nanovirt.portal.authorization import authorize, forced_selector, visibility_class, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import JSON, dump, load
@@ -50,7 +51,7 @@ class Reader:
         entry = self.entry(subject, target)
         wanted = shape(request)
         if not wanted.table:
-            return reply(entry.raw)
+            return reply(public(target.facts, entry.raw))
         return reply(self._table(target.facts, [(key, entry)], wanted, {"resourceVersion": str(entry.rev)}))
 
     def entry(self, subject: Subject, target: Target) -> Entry:
@@ -78,7 +79,7 @@ class Reader:
         wanted = shape(request)
         if wanted.table:
             return reply(self._table(target.facts, page.items, wanted, metadata))
-        return reply(joined(target.facts, metadata, (entry.raw for _, entry in page.items)))
+        return reply(joined(target.facts, metadata, (public(target.facts, entry.raw) for _, entry in page.items)))
 
     def found(self, subject: Subject, target: Target, chosen: Selection) -> Page:
         """All committed objects that are asked for and may be seen; `remaining` -1 when some were left out."""
@@ -93,7 +94,7 @@ class Reader:
 
     def _table(self, facts: Facts, items: Found, wanted: Shape, metadata: JSON) -> bytes:
         now = self._clock()
-        rows = b",".join(dump(row(facts, load(entry.raw), now, wanted.include)) for _, entry in items)
+        rows = b",".join(dump(row(facts, load(public(facts, entry.raw)), now, wanted.include)) for _, entry in items)
         head: JSON = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
         head["columnDefinitions"] = definitions(facts)
         return dump(head)[:-1] + b',"rows":[' + rows + b"]}"

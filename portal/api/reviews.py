@@ -10,7 +10,7 @@ from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import Forbidden, Malformed, NotFound
 from nanovirt.resources.kind import KINDS, Key
-from nanovirt.resources.registry import by_any_name
+from nanovirt.resources.registry import by_any_name, kinds
 from nanovirt.resources.store import Store
 
 REVIEWS = {
@@ -63,7 +63,7 @@ def _refused(verb: str, plural: str, asked: JSON, subject: Subject, store: Store
 
 def _rules(subject: Subject) -> JSON:
     rules = []
-    for plural, cls in KINDS.items():
+    for plural, cls in kinds().items():
         verbs = [verb for verb in VERBS if _may(subject, verb, plural)]
         group = GROUP if "/" in cls.facts.group_version else ""
         if verbs:

@@ -11,12 +11,14 @@ from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
+from nanovirt.portal.api.secrets import Vault
 from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
 
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -45,8 +47,8 @@ class Deletion(NamedTuple):
 class Writer:
     """Everything that changes objects on behalf of a subject."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
+        self._store, self._vault = store, Vault(sealer)
         self.world = World(store, Index(store))
 
     async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
@@ -58,7 +60,9 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
-        warnings += admission.admit(self.world, Wanted(key, made, stored))
+        wanted = Wanted(key, made, stored)
+        warnings += admission.admit(self.world, wanted)
+        self._vault.keep(wanted)
         entries = await self._commit([Create(key, stored)], subject, options.dry)
         return Written(entries[0], None, warnings)
 
@@ -67,7 +71,7 @@ class Writer:
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
-        doc = transform(before.raw)
+        doc = self._vault.transformed(target.facts, before, transform)
         expect = _same_identity(target, doc, before)
         if target.subresource == "status":
             return await self._change_status(subject, target, doc, before, expect, options)
@@ -78,7 +82,9 @@ class Writer:
         admission.stamp_reserved(stored, old, subject.name)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
-        warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))
+        wanted = Wanted(target.key, made, stored, before, old)
+        warnings += admission.admit(self.world, wanted)
+        self._vault.keep(wanted)
         entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
         return Written(entries[0], before, warnings)
 

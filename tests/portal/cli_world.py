@@ -26,6 +26,7 @@ from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Half, Op, Update, transact
 
 NAMESPACES = ("default", "shared")
@@ -124,7 +125,9 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
                 await transact(store, [Create(Key("namespaces", "", name), doc)], "start")
             socket_ = socket.create_server(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
-            api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks)
+            api = Api(
+                store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks, sealer=Sealer(b"k" * 32)
+            )
             server = web.Server(api.handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()
