@@ -57,13 +57,17 @@ class Api:
         ready: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = _now,
         sealer: Sealer | None = None,
+        standing: Callable[[Subject], bool] = lambda _subject: True,
     ) -> None:
-        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
+        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication.
+
+        `standing`: whether a subject may go on as what it was recognized as; asked again for every open watch.
+        """
         self._store, self._identify, self._ready = store, identify, ready
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store, sealer)
         self.reader = Reader(store, clock)
-        self.hub = Hub(store, clock, lambda: self._writing > 0)
+        self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
         self._documents = Documents(version, hooks=self._hooks)
@@ -182,7 +186,8 @@ class Api:
     async def _delete_all(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
-        found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
+        chosen = selected(subject, target.facts, request)
+        found = self.reader.found(subject, target, chosen, "deletecollection").items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
         return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
 

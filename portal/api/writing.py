@@ -12,7 +12,7 @@ from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.secrets import Vault
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
@@ -111,7 +111,7 @@ class Writer:
 
     async def delete_all(self, subject: Subject, target: Target, found: Iterable[Key], deletion: Deletion) -> int:
         """Delete all that was `found`, or nothing if one of them must stay. Gives how many."""
-        authorize(subject, "deletecollection", target.key.plural, "", None)
+        authorize(subject, "deletecollection", target.key.plural, "", target.key)
         admission.refuse_system(target.cls)
         if target.key.plural == "namespaces":
             raise NotAllowed("namespaces are deleted one by one")
@@ -135,7 +135,7 @@ class Writer:
         key = target.key
         entry = self._store.peek(key)
         authorize(subject, verb, key.plural, target.subresource, key, entry)
-        if entry is None or not visible(subject, key.plural, entry):
+        if entry is None:
             raise NotFound(key.plural, key.name)
         return entry
 
