@@ -53,8 +53,8 @@ class Writer:
 
     async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
+        authorize(subject, "create", target.key.plural, "", target.key)
         key = _new_key(target, doc)
-        authorize(subject, "create", key.plural, "", key)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from nanovirt.resources.store import Create, Op, transact
 from tests.portal.api_world import MERGE, NANO, Reply, Watch
 
 JSON = dict[str, Any]
+Names = Sequence[str]
 ADMIN_TOKEN = "nano_" + "a" * 43
 
 
@@ -54,10 +55,11 @@ def document(plural: str, name: str, namespace: str = "", owner: str = "", **spe
 
 
 def group(
-    name: str, members: Sequence[str], roles: Sequence[str], namespaces: Sequence[str], **visibility: str
+    name: str, members: Names, roles: Names, namespaces: Names, visibility: Mapping[str, str] | None = None
 ) -> Create:
     """A Group."""
-    spec: JSON = {"members": list(members), "roles": list(roles), "namespaces": list(namespaces), "visibility": visibility}
+    spec: JSON = {"members": list(members), "roles": list(roles), "namespaces": list(namespaces)}
+    spec["visibility"] = dict(visibility or {})
     return document("groups", name, "", "", **spec)
 
 
