@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nanovirt.portal.identity import SYSTEM, Subject
 from nanovirt.portal.membership import Reach
 from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS
@@ -56,6 +58,11 @@ def authorize(
 def visible(subject: Subject, key: Key, entry: Entry, verb: str = "get") -> bool:
     """Whether the subject may see that object at all, or do `verb` to it; absent and invisible look the same."""
     return unlimited(subject) or _reaches(subject, verb, key.plural, "", key, entry)
+
+
+def sight_of(subject: Subject) -> Callable[[Key, Entry], bool] | None:
+    """What the subject may see of what it refers to; None: everything."""
+    return None if unlimited(subject) else lambda key, entry: visible(subject, key, entry)
 
 
 def visibility_class(subject: Subject, verb: str = "", plural: str = "", namespace: str = "") -> str:

@@ -12,7 +12,7 @@ from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.secrets import Vault
-from nanovirt.portal.authorization import authorize
+from nanovirt.portal.authorization import authorize, sight_of
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
@@ -60,7 +60,7 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
-        wanted = Wanted(key, made, stored)
+        wanted = Wanted(key, made, stored, sees=sight_of(subject))
         warnings += admission.admit(self.world, wanted)
         self._vault.keep(wanted)
         entries = await self._commit([Create(key, stored)], subject, options.dry)
@@ -82,7 +82,7 @@ class Writer:
         admission.stamp_reserved(stored, old, subject.name)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
-        wanted = Wanted(target.key, made, stored, before, old)
+        wanted = Wanted(target.key, made, stored, before, old, sight_of(subject))
         warnings += admission.admit(self.world, wanted)
         self._vault.keep(wanted)
         entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)

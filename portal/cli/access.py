@@ -1,15 +1,21 @@
-"""`nanoctl kubeconfig`: the access that is in use, printed, written to a file, or merged into kubectl's own."""
+"""`nanoctl kubeconfig`: the access that is in use, or a user's, printed, or merged into kubectl's own."""
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nanovirt.portal.cli import Misused, examples
-from nanovirt.portal.cli.connection import locate
+from nanovirt.portal.cli.connection import connect, locate
+from nanovirt.portal.cli.people import Lifetime, new_token
+from nanovirt.portal.cli.session import Session
 from nanovirt.resources import kubeconfig as files
+
+JSON = dict[str, Any]
 
 
 @click.command(
@@ -17,19 +23,32 @@ from nanovirt.resources import kubeconfig as files
         kubeconfig > nano.kubeconfig
         kubeconfig --server https://10.20.0.5:5870 > nano.kubeconfig
         kubeconfig --merge
+        kubeconfig --user alice --expires 90d > alice.kubeconfig
     """)
 )
 @click.option("--kubeconfig", "given", metavar="FILE", help="Instead of $NANO_KUBECONFIG and the data folder's own.")
 @click.option("--server", metavar="URL", help="Write this address instead of the one that stands there.")
 @click.option("--merge", is_flag=True, help="Merge into $KUBECONFIG, or ~/.kube/config.")
+@click.option("--user", metavar="NAME", help="Make a token for this user, and write a file with that instead.")
+@click.option("--expires", type=Lifetime(), default="30d", show_default=True, metavar="TIME", help="Of that token.")
+@click.option("-n", "--namespace", metavar="NAME", help="The user's namespace.  [default: default]")
 @click.option("--where", is_flag=True, help="Print only which file is in use.")
-def kubeconfig(*, given: str | None, server: str | None, merge: bool, where: bool) -> None:
-    """Print the kubeconfig that is in use, or merge it into kubectl's."""
+def kubeconfig(
+    *,
+    given: str | None,
+    server: str | None,
+    merge: bool,
+    user: str | None,
+    expires: int,
+    namespace: str | None,
+    where: bool,
+) -> None:
+    """Print the kubeconfig that is in use, or one for a user, or merge it into kubectl's."""
     path = locate(given)
     if where:
         click.echo(path)
         return
-    config = files.read(path)
+    config = files.read(path) if user is None else of_user(str(path), user, expires, namespace or "default")
     if server is not None:
         if not server.startswith("https://"):
             raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
@@ -41,6 +60,28 @@ def kubeconfig(*, given: str | None, server: str | None, merge: bool, where: boo
     goal = Path(os.environ.get("KUBECONFIG", "").split(":")[0] or Path.home() / ".kube" / "config")
     write_private(goal, files.dump(files.merge(files.read(goal) if goal.exists() else {}, config)))
     click.echo(f"{goal}: context {config.get('current-context')} merged and current", err=True)
+
+
+def of_user(path: str, user: str, seconds: int, namespace: str) -> JSON:
+    """A kubeconfig with a new token of that user, for the server that `path` leads to."""
+    connection = connect(path, None)
+    try:
+        made = new_token(Session(connection, None), user, "kubeconfig", seconds)
+        server, ca = connection.credentials.server, connection.credentials.ca_pem
+    finally:
+        connection.close()
+    cluster: JSON = {"server": server}
+    if ca:
+        cluster["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
+    context = {"cluster": "nano", "user": user, "namespace": namespace}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "nano", "cluster": cluster}],
+        "users": [{"name": user, "user": {"token": made["status"]["token"]}}],
+        "contexts": [{"name": user, "context": context}],
+        "current-context": user,
+    }
 
 
 def write_private(path: Path, text: str) -> None:

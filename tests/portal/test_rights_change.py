@@ -139,6 +139,46 @@ async def test_no_role_lets_write_what_administrators_keep(p: People, plural: st
     assert (await p.call("alice", method, path, None if method == "DELETE" else doc)).code == 403
 
 
+# --- referring ------------------------------------------------------------------------------------------
+
+INSTANCES = f"{NANO}/namespaces/team-a/instances"
+
+
+def instance(image: str, name: str = "web") -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"disks": [{"name": "system", "source": {"image": image}}]}}
+
+
+async def test_image_of_somebody_else_cannot_be_used_and_looks_absent(p: People) -> None:
+    spec = {"type": "Disk", "architecture": "x86_64", "source": {"upload": {}}}
+    await p.does(change("team", roles=["all", "images"]))
+    await p.does(role("images", (["images"], READ)))
+    for name, owner in (("his", "bob"), ("hers", "alice")):
+        await p.does(document("images", name, "team-a", owner, **spec))
+    await p.does(document("images", "debian", "shared", "admin", **spec))
+    theirs = await p.call("alice", "POST", INSTANCES, instance("his"))
+    absent = await p.call("alice", "POST", INSTANCES, instance("xxx"))
+    assert theirs.code == absent.code == 422
+    assert theirs.raw.replace(b"his", b"xxx") == absent.raw
+    assert (await p.call("alice", "POST", INSTANCES, instance("hers", "a"))).code == 201
+    assert (await p.call("alice", "POST", INSTANCES, instance("shared/debian", "b"))).code == 201
+    assert (await p.call("alice", "POST", INSTANCES, instance("shared/later", "c"))).code == 201
+    assert (await p.call("admin", "POST", INSTANCES, instance("later", "d"))).code == 201
+    await p.call("admin", "POST", f"{NANO}/namespaces/team-a/images/hers/owner", {"user": "bob"})
+    kept = await p.call("alice", "PATCH", f"{INSTANCES}/a", {"spec": {"displayName": "x"}})
+    assert kept.code == 200, "what was referred to before stays"
+
+
+async def test_address_taken_elsewhere_is_told_without_whose_it_is(p: People) -> None:
+    nics = [{"name": "a", "network": "x", "mac": "52:54:00:00:00:01"}]
+    disks = [{"name": "system", "size": "1Gi"}]
+    doc = {"metadata": {"name": "web"}, "spec": {"disks": disks, "nics": nics}}
+    await p.call("admin", "POST", f"{NANO}/namespaces/team-b/instances", doc)
+    reply = await p.call("alice", "POST", INSTANCES, doc)
+    assert reply.code == 422
+    assert b"another namespace" in reply.raw
+    assert b"team-b" not in reply.raw
+
+
 # --- changing hands -------------------------------------------------------------------------------------
 
 
