@@ -97,7 +97,10 @@ class Identities:
         if made is None or made.rights is not self._membership.rights(known.user):
             made = self._user(known.user, known.user_uid, known.id, known.expires)
             self._subjects[known.id] = made
-        return made if self._stands(made) else None
+        if self._stands(made):
+            return made
+        del self._subjects[known.id]
+        return None
 
     def _user(self, name: str, uid: str, credential: str = "", until: datetime | None = None) -> Subject:
         rights = self._membership.rights(name)

@@ -91,8 +91,8 @@ class Writer:
     async def _change_status(
         self, subject: Subject, target: Target, doc: JSON, before: Entry, expect: int | None, options: Options
     ) -> Written:
-        if "status" not in target.cls.model_fields:
-            raise NotAllowed(f"{target.facts.plural} have no status")
+        if "status" not in target.cls.model_fields or target.facts.sealed:
+            raise NotAllowed(f"{target.facts.plural} have no status that can be written")
         made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
         stored = made.to_json()
         entries = await self._commit([Update(target.key, stored, Half.STATUS, expect)], subject, options.dry)

@@ -40,6 +40,11 @@ async def test_what_a_group_names_is_held_by_it(w: World, path: str, name: str) 
     assert (await w.call("DELETE", f"{path}/{name}")).code == 200
 
 
+@pytest.mark.parametrize("name", ["nano:admins", "nano:users", "nano:hosts"])
+async def test_no_group_can_bear_a_name_that_the_door_knows(w: World, name: str) -> None:
+    assert (await w.call("POST", f"{NANO}/groups", manifest("Group", name))).code == 422
+
+
 async def test_group_may_name_what_does_not_exist_yet(w: World) -> None:
     group = manifest("Group", "web", members=["alice", "bob"], roles=["operator"], namespaces=["team-b"])
     reply = await w.call("POST", f"{NANO}/groups", group)

@@ -212,6 +212,13 @@ async def test_remade_object_opens_under_its_own_uid(w: World) -> None:
     assert opened(w, "s") == {"a": "2"}
 
 
+async def test_status_is_made_from_the_values_and_cannot_be_written(w: World) -> None:
+    await w.make(SECRETS, secret("s", {"a": "x" * 60_000}))
+    reply = await w.call("PATCH", f"{SECRETS}/s/status", {"status": {"keys": ["b"]}}, headers=MERGE)
+    assert reply.code == 405
+    assert (await w.call("GET", f"{SECRETS}/s/status")).doc["status"] == {"keys": ["a"]}
+
+
 async def test_without_a_key_no_secret_is_taken(w: World) -> None:
     w.api.writer._vault._sealer = None
     assert (await w.call("POST", SECRETS, secret("s", {"a": "1"}))).code == 503
