@@ -61,8 +61,8 @@ class Writer:
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
         wanted = Wanted(key, made, stored, sees=sight_of(subject))
-        warnings += admission.admit(self.world, wanted)
         self._vault.keep(wanted)
+        warnings += admission.admit(self.world, wanted)
         entries = await self._commit([Create(key, stored)], subject, options.dry)
         return Written(entries[0], None, warnings)
 
@@ -83,8 +83,8 @@ class Writer:
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
         wanted = Wanted(target.key, made, stored, before, old, sight_of(subject))
-        warnings += admission.admit(self.world, wanted)
         self._vault.keep(wanted)
+        warnings += admission.admit(self.world, wanted)
         entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
         return Written(entries[0], before, warnings)
 
