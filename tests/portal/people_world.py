@@ -78,6 +78,7 @@ class People:
     base: str
     clock: Clock
     tokens: dict[str, str]
+    api: Api
 
     async def does(self, *ops: Op) -> None:
         """What the system writes; everybody who follows the store has heard of it then."""
@@ -143,7 +144,7 @@ async def people_world(*namespaces: str) -> AsyncIterator[People]:
         try:
             async with ClientSession(connector=TCPConnector(limit=0)) as session:
                 base = f"http://{server.host}:{server.port}"
-                yield People(store, identities, session, base, clock, {"admin": ADMIN_TOKEN})
+                yield People(store, identities, session, base, clock, {"admin": ADMIN_TOKEN}, api)
         finally:
             api.close()
             await server.close()

@@ -69,6 +69,25 @@ async def test_watch_ends_when_what_it_may_see_is_another(p: People, op: Any) ->
         assert b"later" not in rest
 
 
+async def test_those_who_see_the_same_are_served_together(p: People) -> None:
+    """One group of watchers for all who see everything there; those who see their own have one each."""
+    await p.does(change("team", visibility={"secrets": "Group"}))
+    groups = p.api.hub._groups
+    async with p.watch("alice", SECRETS) as one, p.watch("bob", SECRETS) as other, p.watch("admin", SECRETS) as admins:
+        for watch in (one, other, admins):
+            await watch.take(2)
+        assert [len(group.watchers) for group in groups.values()] == [3]
+        await p.does(change("team"))
+        assert b'"code":410' in await one.end()
+        assert b'"code":410' in await other.end()
+        assert [len(group.watchers) for group in groups.values()] == [1], "the administrator's goes on"
+    async with p.watch("alice", SECRETS) as one, p.watch("bob", SECRETS) as other:
+        for watch in (one, other):
+            await watch.take(1)
+        mine = [group for group in groups.values() if group.interest.sight.startswith("user/")]
+        assert [len(group.watchers) for group in mine] == [1, 1]
+
+
 async def test_watch_of_others_goes_on(p: People) -> None:
     await p.does(group("other", ["carol"], ["read"], ["team-b"]))
     path = f"{NANO}/namespaces/team-b/secrets"
