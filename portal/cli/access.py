@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nanovirt.portal.cli import Misused, examples
-from nanovirt.portal.cli.connection import connect, locate
-from nanovirt.portal.cli.people import Lifetime, new_token
-from nanovirt.portal.cli.session import Session
+from nanovirt.portal.cli.connection import locate
+from nanovirt.portal.cli.people import Lifetime
+from nanovirt.portal.cli.user_access import with_certificate, with_token
 from nanovirt.resources import kubeconfig as files
-
-JSON = dict[str, Any]
 
 
 @click.command(
@@ -31,6 +27,7 @@ JSON = dict[str, Any]
 @click.option("--merge", is_flag=True, help="Merge into $KUBECONFIG, or ~/.kube/config.")
 @click.option("--user", metavar="NAME", help="Make a token for this user, and write a file with that instead.")
 @click.option("--expires", type=Lifetime(), default="30d", show_default=True, metavar="TIME", help="Of that token.")
+@click.option("--certificate", is_flag=True, help="A client certificate for a year instead; on the server's machine.")
 @click.option("-n", "--namespace", metavar="NAME", help="The user's namespace.  [default: default]")
 @click.option("--where", is_flag=True, help="Print only which file is in use.")
 def kubeconfig(
@@ -40,6 +37,7 @@ def kubeconfig(
     merge: bool,
     user: str | None,
     expires: int,
+    certificate: bool,
     namespace: str | None,
     where: bool,
 ) -> None:
@@ -48,10 +46,15 @@ def kubeconfig(
     if where:
         click.echo(path)
         return
-    config = files.read(path) if user is None else of_user(str(path), user, expires, namespace or "default")
+    if server is not None and not server.startswith("https://"):
+        raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
+    if user is None:
+        config = files.read(path)
+    elif certificate:
+        config = with_certificate(path, user, namespace or "default")
+    else:
+        config = with_token(path, user, namespace or "default", expires)
     if server is not None:
-        if not server.startswith("https://"):
-            raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
         for one in config.get("clusters") or ():
             one["cluster"]["server"] = server.rstrip("/")
     if not merge:
@@ -60,28 +63,6 @@ def kubeconfig(
     goal = Path(os.environ.get("KUBECONFIG", "").split(":")[0] or Path.home() / ".kube" / "config")
     write_private(goal, files.dump(files.merge(files.read(goal) if goal.exists() else {}, config)))
     click.echo(f"{goal}: context {config.get('current-context')} merged and current", err=True)
-
-
-def of_user(path: str, user: str, seconds: int, namespace: str) -> JSON:
-    """A kubeconfig with a new token of that user, for the server that `path` leads to."""
-    connection = connect(path, None)
-    try:
-        made = new_token(Session(connection, None), user, "kubeconfig", seconds)
-        server, ca = connection.credentials.server, connection.credentials.ca_pem
-    finally:
-        connection.close()
-    cluster: JSON = {"server": server}
-    if ca:
-        cluster["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
-    context = {"cluster": "nano", "user": user, "namespace": namespace}
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "nano", "cluster": cluster}],
-        "users": [{"name": user, "user": {"token": made["status"]["token"]}}],
-        "contexts": [{"name": user, "context": context}],
-        "current-context": user,
-    }
 
 
 def write_private(path: Path, text: str) -> None:

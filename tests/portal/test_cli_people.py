@@ -59,6 +59,23 @@ def test_user_works_with_the_file_that_the_administrator_made(running: Cluster, 
     assert running.nanoctl("chown", "secret/s", "alice", "--kubeconfig", bob).exit_code == 1
 
 
+def test_user_gets_in_with_a_certificate_as_well(running: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "bob.kubeconfig"
+    file.write_text(running.says("kubeconfig", "--user", "bob", "--certificate", "-n", "team-a"))
+    proof = yaml.safe_load(file.read_text())["users"][0]["user"]
+    assert sorted(proof) == ["client-certificate-data", "client-key-data"]
+    assert "No secrets" in running.nanoctl("get", "secrets", "-n", "shared", "--kubeconfig", str(file)).output
+    assert running.nanoctl("get", "hosts", "--kubeconfig", str(file)).exit_code == 1
+    away = running.nanoctl("kubeconfig", "--kubeconfig", str(file), "--user", "bob", "--certificate")
+    assert away.exit_code == 1, "bob may not even read users, and signs nothing elsewhere"
+
+
+def test_bad_address_makes_no_token(running: Cluster) -> None:
+    before = running.says("token", "list", "alice")
+    assert running.nanoctl("kubeconfig", "--user", "alice", "--server", "http://x").exit_code == 2
+    assert running.says("token", "list", "alice") == before
+
+
 def test_tokens_are_made_listed_and_taken_back(running: Cluster) -> None:
     made = running.nanoctl("token", "create", "bob", "--description", "robot", "--expires", "12h")
     assert made.stdout.startswith("nano_")
