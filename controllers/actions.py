@@ -11,7 +11,7 @@ from nanovirt.resources.codec import load
 from nanovirt.resources.conditions import Condition, condition, settle
 from nanovirt.resources.event import Event, EventSource, InvolvedObject
 from nanovirt.resources.kind import Document, Key, Status
-from nanovirt.resources.metadata import ObjectMeta
+from nanovirt.resources.metadata import OWNER_LABEL, ObjectMeta
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Entry, Half, Op, Update
 
@@ -68,7 +68,7 @@ def tell(
     key = event_key(about, reason, params)
     at = now.replace(microsecond=0)
     event = Event(
-        metadata=ObjectMeta(name=key.name, namespace=key.namespace),
+        metadata=ObjectMeta(name=key.name, namespace=key.namespace, labels=owner_of(about)),
         involved_object=_involved(about),
         reason=reason.name,
         message=reason.say(**params),
@@ -86,6 +86,12 @@ def event_key(about: Document, reason: Reason, params: dict[str, Any]) -> Key:
     said = f"{about.metadata.uid} {reason.name} {sorted(params.items())}"
     digest = hashlib.blake2s(said.encode(), digest_size=8).hexdigest()
     return Key("events", about.metadata.namespace or "default", f"{about.metadata.name[:200]}.{digest}")
+
+
+def owner_of(thing: Document) -> dict[str, str]:
+    """The label that says whose a thing is, for what is made of it."""
+    owner = thing.metadata.labels.get(OWNER_LABEL)
+    return {OWNER_LABEL: owner} if owner else {}
 
 
 def _involved(about: Document) -> InvolvedObject:

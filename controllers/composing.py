@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from nanovirt.controllers.actions import owner_of
 from nanovirt.controllers.scheduler import Ask, refuse, told
 from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, AddressSpec, address_name
@@ -18,7 +19,7 @@ from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import DEFAULT_NIC, Disk, Instance, Nic
 from nanovirt.resources.kind import Document
-from nanovirt.resources.metadata import OWNER_LABEL, ObjectMeta, OwnerReference
+from nanovirt.resources.metadata import ObjectMeta, OwnerReference
 from nanovirt.resources.placement import (
     Domain,
     Lease,
@@ -220,7 +221,7 @@ def free_mac(uid: str, nic: str, world: World) -> str:
 def _address(instance: Instance, nic: Nic, pool: str, ip: IPv4Address, mac: str) -> Address:
     metadata = instance.metadata
     return Address(
-        metadata=ObjectMeta(name=address_name(pool, str(ip)), labels=_inherited(instance)),
+        metadata=ObjectMeta(name=address_name(pool, str(ip)), labels=owner_of(instance)),
         spec=AddressSpec(
             address_pool=pool,
             ip=ip,
@@ -372,10 +373,5 @@ def _owned(instance: Instance, name: str) -> ObjectMeta:
         block_owner_deletion=True,
     )
     return ObjectMeta(
-        name=name, namespace=instance.metadata.namespace, labels=_inherited(instance), owner_references=(owner,)
+        name=name, namespace=instance.metadata.namespace, labels=owner_of(instance), owner_references=(owner,)
     )
-
-
-def _inherited(instance: Instance) -> dict[str, str]:
-    owner = instance.metadata.labels.get(OWNER_LABEL)
-    return {OWNER_LABEL: owner} if owner else {}

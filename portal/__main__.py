@@ -173,16 +173,28 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     from importlib.metadata import version
 
     from nanovirt.portal.api.dispatch import Api
+    from nanovirt.portal.api.people import people
     from nanovirt.portal.identity import ADMIN, Identities
     from nanovirt.portal.images import Library
     from nanovirt.portal.server import landing, listening
+    from nanovirt.resources.sealing import key_file
 
     digest = heart.pki.admin_access(f"https://127.0.0.1:{heart.api_port}")
     identities = Identities(heart.store, {digest: ADMIN})
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
-    hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks}
-    api = Api(heart.store, identities.identify, hooks, {("GET", "/"): landing}, version=version("nanovirt"))
+    hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
+    pages = {("GET", "/"): landing}
+    sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
+    api = Api(
+        heart.store,
+        identities.identify,
+        hooks,
+        pages,
+        version=version("nanovirt"),
+        sealer=sealer,
+        standing=identities.standing,
+    )
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:

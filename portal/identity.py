@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS, digest
+from nanovirt.portal.credentials import Credentials, Known
+from nanovirt.portal.membership import Membership, Rights
+from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS, USERS, digest
 from nanovirt.resources.errors import NotFound, Unauthorized
 from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Commit, Store
@@ -20,11 +23,23 @@ ADVICE = "send the token or the client certificate from admin.kubeconfig"
 
 @dataclass(frozen=True)
 class Subject:
-    """Whoever asks; `host` is the name of the Host whose agent it is, "" for all others."""
+    """Whoever asks; `host` is the name of the Host whose agent it is, "" for all others.
+
+    A User has `rights` as they were when the request came, its `uid`, and, with a token, the token's id and end.
+    """
 
     name: str
     groups: tuple[str, ...]
     host: str = ""
+    rights: Rights | None = field(default=None, compare=False)
+    uid: str = ""
+    credential: str = ""
+    until: datetime | None = None
+
+
+def now_utc() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
 
 
 SYSTEM = Subject("system:controllers", ("nano:system",))
@@ -33,11 +48,13 @@ ADMIN = Subject("admin", (ADMINS,))
 
 
 class Identities:
-    """Knows the tokens by their digests, and the hosts as they stand in the store at this moment."""
+    """Knows the tokens by their digests, and hosts and users as they stand in the store at this moment."""
 
-    def __init__(self, store: Store, tokens: Mapping[str, Subject]) -> None:
-        """`tokens`: SHA-256 of a token (hex) -> who it means."""
+    def __init__(self, store: Store, tokens: Mapping[str, Subject], clock: Callable[[], datetime] = now_utc) -> None:
+        """`tokens`: SHA-256 of a token (hex) -> who it means, beside the tokens of users."""
         self._store = store
+        self._membership, self._credentials = Membership(store), Credentials(store, clock)
+        self._subjects: dict[str, Subject] = {}
         self._tokens = [(known.encode(), subject) for known, subject in tokens.items()]
         self._names = {entry.uid: key.name for key, entry in store.list("hosts")}
         store.subscribe(self._follow)
@@ -66,9 +83,45 @@ class Identities:
             raise Unauthorized(f"the header Authorization must be one `Bearer TOKEN`; {ADVICE}")
         asked = digest(token).encode()
         found = [subject for known, subject in self._tokens if hmac.compare_digest(known, asked)]
-        if not found:
+        user = self._credentials.find(asked.decode())
+        if found:
+            return found[0]
+        subject = self._by_credential(user) if user is not None else None
+        if subject is None:
             raise Unauthorized(f"the token is not known here, or not any more; {ADVICE}")
-        return found[0]
+        return subject
+
+    def _by_credential(self, known: Known) -> Subject | None:
+        """The user of a token, made once for as long as it has the same rights."""
+        made = self._subjects.get(known.id)
+        if made is None or made.rights is not self._membership.rights(known.user):
+            made = self._user(known.user, known.user_uid, known.id, known.expires)
+            self._subjects[known.id] = made
+        if self._stands(made):
+            return made
+        del self._subjects[known.id]
+        return None
+
+    def _user(self, name: str, uid: str, credential: str = "", until: datetime | None = None) -> Subject:
+        rights = self._membership.rights(name)
+        groups = (USERS, *rights.groups)
+        return Subject(name, groups, rights=rights, uid=uid, credential=credential, until=until)
+
+    def _stands(self, subject: Subject) -> bool:
+        """Whether the User is there, the same one, and not disabled."""
+        try:
+            entry = self._store.get(Key("users", "", subject.name))
+        except NotFound:
+            return False
+        return entry.uid == subject.uid and not entry.row.disabled and not entry.deleting
+
+    def standing(self, subject: Subject) -> bool:
+        """Whether a subject may go on as what it was recognized as: a watch ends when this is no longer so."""
+        if subject.rights is None:
+            return True
+        if subject.credential and not self._credentials.good(subject.credential):
+            return False
+        return subject.rights is self._membership.rights(subject.name) and self._stands(subject)
 
     def by_certificate(self, certificate: Mapping[str, Any]) -> Subject:
         """Whom a verified certificate (as `SSLSocket.getpeercert` gives it) names today. Raises Unauthorized."""
@@ -80,6 +133,11 @@ class Identities:
                 return Subject(name, (ADMINS,))
             case [organization], [name] if organization == HOSTS and name.startswith(HOST_PREFIX):
                 return self._host(name.removeprefix(HOST_PREFIX))
+            case [organization], [name] if organization == USERS:
+                uids = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+                subject = self._user(name, uids[0] if uids else "")
+                if self._stands(subject):
+                    return subject
         raise Unauthorized(f"the certificate names nobody who may ask here; {ADVICE}")
 
     def _host(self, uid: str) -> Subject:

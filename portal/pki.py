@@ -36,7 +36,7 @@ from nanovirt.resources.credentials import HostCredentials
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.segments import sync_directory, write_all
 
-ADMINS, HOSTS, SERVERS = "nano:admins", "nano:hosts", "nano:servers"
+ADMINS, HOSTS, SERVERS, USERS = "nano:admins", "nano:hosts", "nano:servers", "nano:users"
 HOST_PREFIX = "host:"
 TOKEN_PREFIX = "nano_"  # noqa: S105 - what tokens begin with, so that leak scanners find them
 YEAR = timedelta(days=365)
@@ -135,6 +135,13 @@ class Pki:
         pair = self._issued(Wanted(HOSTS, f"{HOST_PREFIX}{uid}", (CLIENT, SERVER), YEAR, (uid, name)))
         certificate, key = certificate_pem(pair.certificate).decode(), key_pem(pair.key).decode()
         return HostCredentials(server=server_url, host=name, uid=uid, ca=self.ca_pem, certificate=certificate, key=key)
+
+    def user_pair(self, name: str, uid: str) -> Pair:
+        """A new key and certificate for a User; valid for a year, or until the User is disabled or deleted.
+
+        The uid stands beside the name, so that it means nobody else when the name is given again.
+        """
+        return self._issued(Wanted(USERS, name, (CLIENT,), YEAR, (uid,)))
 
     # --- the administrator ---
 

@@ -12,6 +12,13 @@ from nanovirt.resources.registry import by_kind
 SUBNET = "10.87.0.0/19"
 GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
+READING = ["get", "list", "watch"]
+MACHINES = ["instances", "images", "secrets"]
+LOOKED_AT = [
+    "placements", "volumes", "addresses", "events", "namespaces", "computepools", "storagepools", "addresspools",
+    "systemtemplates",
+]  # fmt: skip
+"""What an owner may look at: what the system made of the wish, and what a wish can name."""
 
 
 def defaults() -> Iterator[Document]:
@@ -43,6 +50,29 @@ def defaults() -> Iterator[Document]:
         ranges=[{"name": "guests", "first": FIRST, "last": LAST}],
     )
     yield made("ComputePool", "default", storagePool="local", addressPool="lan")
+    yield from roles()
+
+
+def roles() -> Iterator[Document]:
+    """Beside the administrator, whom no Role describes: one who runs machines, and one who looks."""
+    yield made(
+        "Role",
+        "operator",
+        displayName="Operator",
+        rules=[
+            {"kinds": MACHINES, "verbs": [*READING, "create", "update", "patch", "delete", "deletecollection"]},
+            {"kinds": ["images/upload"], "verbs": ["get", "create", "update", "patch"]},
+            {"kinds": LOOKED_AT, "verbs": READING},
+        ],
+        menus=["dashboard", "instances", "images", "secrets"],
+    )
+    yield made(
+        "Role",
+        "viewer",
+        displayName="Viewer",
+        rules=[{"kinds": [*MACHINES, *LOOKED_AT], "verbs": READING}],
+        menus=["dashboard", "instances", "images"],
+    )
 
 
 def made(kind: str, name: str, namespace: str = "", **spec: Any) -> Document:

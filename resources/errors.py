@@ -194,6 +194,12 @@ class LogFull(Unavailable):
 # --- A person is needed --------------------------------------------------------------------------------
 
 
+class SealBroken(NanoError):
+    """A stored secret does not open: another key, another object, or damage."""
+
+    reason = "SealBroken"
+
+
 class StoreCorrupt(NanoError):
     """The log is damaged in a place that no crash explains; the store refuses to start.
 

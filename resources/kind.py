@@ -102,6 +102,10 @@ class Facts:
     finalizer: str
     system: str
     categories: tuple[str, ...]
+    sealed: bool
+    """Whether `spec.data` holds ciphertext, which no reply shows."""
+    internal: bool
+    """Whether the kind is for the server alone: no route, no discovery, no schema."""
 
     @property
     def singular(self) -> str:
@@ -177,11 +181,13 @@ def _facts(
     system: str = "",
     group_version: str = GROUP_VERSION,
     categories: tuple[str, ...] = ("nano",),
+    sealed: bool = False,
+    internal: bool = False,
 ) -> Facts:
     shorts = tuple(short.split())
     return Facts(
         kind, plural, shorts, scope, group_version, row, columns, selectable, refers, immutable, finalizer, system,
-        categories,
+        categories, sealed, internal,
     )  # fmt: skip
 
 

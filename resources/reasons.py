@@ -36,6 +36,13 @@ class Reason(Enum):
     ReferenceMissing = "{kind} {name} does not exist."
     InUse = "{name} is still used by {users}."
     NotEmpty = "Namespace {name} still holds {count} objects; delete them first."
+    OwnsObjects = "User {name} still owns {count} objects; delete them, or give them away with `nanoctl chown`."
+    UserDisabled = "User {name} is disabled."
+    TooManyTokens = "User {name} has {limit} tokens already; take some of them back first."
+    NameReserved = "The name {name} belongs to the system; choose another one."
+    NotGrantable = "No role can grant {verbs} on {kind}: only the administrator and the system may do that."
+    SecretTooLong = "It has {size} bytes; the limit is {limit}."
+    SecretMoved = "Values of a Secret cannot be copied or moved by a patch; write them again."
     DeletionProtected = "deletionProtection is on; set it to false first."
     FieldManagerConflict = 'conflict with "{manager}"{since}'
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."

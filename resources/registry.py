@@ -6,21 +6,26 @@ from nanovirt.resources import (
     address,
     address_pool,
     compute_pool,
+    credential,
     event,
+    group,
     host,
     image,
     instance,
     namespace,
     placement,
+    role,
+    secret,
     storage_pool,
     system_template,
+    user,
     volume,
 )
 from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, placement,
+    instance, placement, secret, user, group, role, credential,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 
@@ -28,20 +33,23 @@ SHARED = "shared"
 DEFAULT = "default"
 
 
+SERVED = {plural: one for plural, one in KINDS.items() if not one.facts.internal}
+
+
 def kinds() -> dict[str, type[Document]]:
-    """Every kind by its plural."""
-    return KINDS
+    """Every kind that the API serves, by its plural; the store knows a few more."""
+    return SERVED
 
 
 def by_kind(kind: str) -> type[Document] | None:
     """The kind with that CamelCase name, or None."""
-    return next((one for one in KINDS.values() if one.facts.kind == kind), None)
+    return next((one for one in SERVED.values() if one.facts.kind == kind), None)
 
 
 def by_any_name(word: str) -> type[Document] | None:
     """The kind that a person means by `word`: plural, singular, short name, in any case."""
     word = word.lower()
-    for one in KINDS.values():
+    for one in SERVED.values():
         if word in (one.facts.plural, one.facts.singular, *one.facts.short):
             return one
     return None

@@ -20,6 +20,8 @@ PATCH_TYPES = {
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which kubectl and nanoctl keep the manifest that was applied last."""
 LINE_MAX = 8 << 20
 """Bytes that one watch event may have; the server stores objects of 1 MiB at most."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -50,6 +50,8 @@ class Wanted:
     doc: JSON
     before: Entry | None = None
     old: JSON | None = None
+    sees: Callable[[Key, Entry], bool] | None = None
+    """What the one who writes may see of what the object refers to; None: everything."""
 
 
 def admit(world: World, wanted: Wanted) -> list[str]:
@@ -85,6 +87,7 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
         yield from bad_name(wanted.key)
     else:
         yield from changed(wanted)
+    yield from unseen(world, wanted)
     match wanted.made:
         case AddressPool() as pool:
             yield from overlaps(world.index, pool)
@@ -129,6 +132,25 @@ def missing(world: World, wanted: Wanted) -> Iterator[str]:
         if world.store.peek(mention.target) is None:
             kind = KINDS[mention.target.plural].facts.kind
             yield f"{mention.field}: {Reason.ReferenceMissing.say(kind=kind, name=mention.written)}"
+
+
+def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
+    """New references of a user to what is not there in the namespace, or not there for that user.
+
+    To refer is to use: an image or a secret of somebody else would be read through one's own machine.
+    """
+    if wanted.sees is None:
+        return
+    facts = wanted.made.facts
+    had = {one.target for one in mentions(facts, wanted.key, wanted.old or {})}
+    for mention in mentions(facts, wanted.key, wanted.doc):
+        target = mention.target
+        if target.namespace in ("", SHARED) or target in had:
+            continue
+        entry = world.store.peek(target)
+        if entry is None or not wanted.sees(target, entry):
+            kind = KINDS[target.plural].facts.kind
+            yield _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 
 
 # --- address pools --------------------------------------------------------------------------------------
@@ -200,13 +222,18 @@ def _bad_ip(world: World, field: str, pool_name: str, ip: IPv4Address, owner: st
     holders = (*((holder.row.instance,) if holder else ()), *world.index.ips.get(name, ()))
     other = next((one for one in holders if one != owner), "")
     if other:
-        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=other)
+        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=_told_to(owner, other))
 
 
 def _bad_mac(world: World, field: str, mac: str, owner: str) -> Iterator[Cause]:
     other = next((one for one in world.index.macs.get(mac, ()) if one != owner), "")
     if other:
-        yield _cause(field, Reason.MacInUse, mac=mac, instance=other)
+        yield _cause(field, Reason.MacInUse, mac=mac, instance=_told_to(owner, other))
+
+
+def _told_to(asking: str, holder: str) -> str:
+    """Who holds it, for those of the same namespace: others do not learn what stands elsewhere."""
+    return holder if asking.partition("/")[0] == holder.partition("/")[0] else "an instance of another namespace"
 
 
 # --- labels and finalizers that are the server's ---------------------------------------------------------
@@ -231,6 +258,8 @@ def admit_delete(world: World, key: Key, entry: Entry) -> None:
     """Raise Held or Forbidden when the object must stay."""
     if key.plural == "namespaces":
         _admit_namespace_delete(world, key)
+    if key.plural == "users" and world.index.owned[key.name]:
+        raise Held(key, Reason.OwnsObjects, name=key.name, count=world.index.owned[key.name])
     if b'"deletionProtection":true' in entry.raw and load(entry.raw).get("spec", {}).get("deletionProtection"):
         raise Held(key, Reason.DeletionProtected)
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0

@@ -17,6 +17,7 @@ from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
@@ -24,6 +25,7 @@ from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,13 +56,18 @@ class Api:
         version: str = "0.1.0",
         ready: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = _now,
+        sealer: Sealer | None = None,
+        standing: Callable[[Subject], bool] = lambda _subject: True,
     ) -> None:
-        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
+        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication.
+
+        `standing`: whether a subject may go on as what it was recognized as; asked again for every open watch.
+        """
         self._store, self._identify, self._ready, self._clock = store, identify, ready, clock
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
-        self.writer = Writer(store)
+        self.writer = Writer(store, sealer)
         self.reader = Reader(store, clock)
-        self.hub = Hub(store, clock, lambda: self._writing > 0)
+        self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
         self._documents = Documents(version, hooks=self._hooks)
@@ -158,7 +165,7 @@ class Api:
         doc = bodies.document_of(request, await body(request))
         written = await self.writer.create(subject, target, doc, asked)
         assert written.entry is not None
-        return reply(written.entry.raw, 201, warnings=written.warnings)
+        return reply(public(target.facts, written.entry.raw), 201, warnings=written.warnings)
 
     async def _change(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method
@@ -192,7 +199,8 @@ class Api:
     async def _delete_all(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
-        found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
+        chosen = selected(subject, target.facts, request)
+        found = self.reader.found(subject, target, chosen, "deletecollection").items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
         return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
 
@@ -200,7 +208,8 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        return reply(written.entry.raw, 200 if written.before else 201, warnings=written.warnings)
+        shown = public(target.facts, written.entry.raw)
+        return reply(shown, 200 if written.before else 201, warnings=written.warnings)
     assert written.before is not None
     details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
     return reply(dump(success(details)))

@@ -17,6 +17,7 @@ from nanovirt.resources import openapi
 from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.errors import NotAllowed
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Document, Facts
+from nanovirt.resources.registry import kinds
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 V2_PROTOBUF_REPLY = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -186,7 +187,7 @@ class Documents:
 
 
 def _kinds(group_version: str) -> list[type[Document]]:
-    return [cls for cls in KINDS.values() if cls.facts.group_version == group_version]
+    return [cls for cls in kinds().values() if cls.facts.group_version == group_version]
 
 
 def verbs_of(facts: Facts) -> list[str]:

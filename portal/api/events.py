@@ -6,6 +6,7 @@ from datetime import datetime
 
 from nanovirt.portal.api.failures import status_of
 from nanovirt.portal.api.requests import Shape
+from nanovirt.portal.api.secrets import public
 from nanovirt.resources.codec import JSON, dump, load
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.kind import Facts
@@ -29,8 +30,8 @@ def chunk(piece: bytes) -> bytes:
 def shown(facts: Facts, entry: Entry, shape: Shape, now: datetime) -> bytes:
     """An object as a watcher of that shape sees it."""
     if not shape.table:
-        return entry.raw
-    return dump(table(facts, [load(entry.raw)], now, {"resourceVersion": str(entry.rev)}, shape.include))
+        return public(facts, entry.raw)
+    return dump(table(facts, [load(public(facts, entry.raw))], now, {"resourceVersion": str(entry.rev)}, shape.include))
 
 
 def gone(before: Entry, rev: int) -> Entry:

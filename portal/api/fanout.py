@@ -30,6 +30,8 @@ PATIENCE_SECONDS, PAUSE_SECONDS = 0.02, 0.001
 """A crowd is told so much later while somebody waits for a write; what is written meanwhile goes with it."""
 TICK_SECONDS = 10.0
 BOOKMARK_TICKS, AGENT_BOOKMARK_TICKS = 3, 1
+STANDING = frozenset(["users", "groups", "roles", "credentials"])
+"""Kinds whose changes may take from a watcher what it was recognized as."""
 
 
 class Interest(NamedTuple):
@@ -46,16 +48,18 @@ class Interest(NamedTuple):
 
 
 class Watcher:
-    """One open watch: `since` is the revision up to which it has seen everything."""
+    """One open watch of `subject`: `since` is the revision up to which it has seen everything."""
 
-    __slots__ = ("done", "since", "transport")
+    __slots__ = ("done", "since", "subject", "transport")
 
-    def __init__(self, transport: asyncio.Transport, since: int, done: asyncio.Future[None]) -> None:
-        self.transport, self.since, self.done = transport, since, done
+    def __init__(self, transport: asyncio.Transport, since: int, done: asyncio.Future[None], subject: Subject) -> None:
+        self.transport, self.since, self.done, self.subject = transport, since, done, subject
 
     def send(self, frames: list[tuple[int, bytes]], whole: bytes) -> None:
         """Write `whole`, or those of `frames` that are new to this watcher; end it when it does not keep up."""
         transport = self.transport
+        if self.done.done():
+            return
         if transport.is_closing():
             self.end()
         elif transport.get_write_buffer_size() > BUFFER_MAX:
@@ -71,6 +75,12 @@ class Watcher:
         """Let the request end."""
         if not self.done.done():
             self.done.set_result(None)
+
+    def expire(self, rev: int) -> None:
+        """Say 410 and end: what it may see is another from `rev` on, so it has to list again."""
+        if not self.transport.is_closing():
+            self.transport.write(events.chunk(events.error(Expired(self.since, rev))))
+        self.end()
 
     def _give_up(self, rev: int) -> None:
         """Say 410 behind what waits already, and do not wait for ever until it is taken."""
@@ -98,7 +108,7 @@ class Group:
             return False
         if self._accepts is not None and not self._accepts(key, entry):
             return False
-        return not self._limited or visible(self.subject, key.plural, entry)
+        return not self._limited or visible(self.subject, key, entry, "watch")
 
     def verdict(self, change: Change) -> str:
         """ADDED, MODIFIED or DELETED as these watchers see it; "" when it is not for them."""
@@ -111,9 +121,15 @@ class Group:
 class Hub:
     """Follows the store and serves every open watch; needs the running loop, and no task of its own."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime], busy: Callable[[], bool]) -> None:
-        """`busy`: whether somebody waits for a write, so that slices should be small."""
-        self._clock, self._busy = clock, busy
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], datetime],
+        busy: Callable[[], bool],
+        standing: Callable[[Subject], bool],
+    ) -> None:
+        """`busy`: whether somebody waits for a write, so that slices should be small; `standing`: see Api."""
+        self._clock, self._busy, self.standing = clock, busy, standing
         self._groups: dict[Interest, Group] = {}
         self._open: defaultdict[str, dict[Group, None]] = defaultdict(dict)
         self._gated: defaultdict[tuple[str, int], defaultdict[str, dict[Group, None]]]
@@ -177,6 +193,8 @@ class Hub:
     def hear(self, commit: Commit) -> None:
         """Encode a commit for each group that it concerns; the store calls this after the writer was answered."""
         self.told = commit.rev
+        if any(change.key.plural in STANDING for change in commit.changes):
+            self._question(commit.rev)
         for change in commit.changes:
             if change.key.plural == "hosts" and change.after is None:
                 self._revoke(change.key.name)
@@ -186,6 +204,13 @@ class Hub:
                 if word:
                     self._put(group, commit.rev, self._encoded(group, change, word, commit.rev, encoded))
         self._wake()
+
+    def _question(self, rev: int) -> None:
+        """End every watch of whom the change leaves nothing, less, or something else to see."""
+        for group in self._groups.values():
+            for watcher in group.watchers:
+                if not self.standing(watcher.subject):
+                    watcher.expire(rev)
 
     def _revoke(self, host: str) -> None:
         """A Host that is deleted takes the rights of its agent away, also from watches that are open."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
+from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Change, Commit, Entry, Store
 
 
@@ -22,7 +23,7 @@ class Mention(NamedTuple):
 
 
 def mentions(facts: Facts, key: Key, doc: JSON) -> Iterator[Mention]:
-    """Every reference of one object."""
+    """Every reference of one object; a path that ends in `[]` names a list of texts that are references themselves."""
     spec = doc.get("spec") or {}
     for refers, above, listed, below in _plan(facts.plural):
         if not listed:
@@ -33,7 +34,7 @@ def mentions(facts: Facts, key: Key, doc: JSON) -> Iterator[Mention]:
         for at, item in enumerate(_at(spec, above) or ()):
             written = _at(item, below)
             if written:
-                field = f"{refers.path.partition('[]')[0]}[{at}].{'.'.join(below)}"
+                field = ".".join((f"{refers.path.partition('[]')[0]}[{at}]", *below))
                 yield Mention(field, written, _target(refers, key, written))
 
 
@@ -48,8 +49,8 @@ def _plan(plural: str) -> tuple[tuple[Refers, tuple[str, ...], bool, tuple[str, 
     """Each reference with the path below spec to its list, whether there is one, and the path from there."""
     steps = []
     for refers in KINDS[plural].facts.refers:
-        above, listed, below = refers.path.removeprefix("spec.").rpartition("[].")
-        steps.append((refers, tuple(above.split(".")), bool(listed), tuple(below.split("."))))
+        above, listed, below = refers.path.removeprefix("spec.").rpartition("[]")
+        steps.append((refers, tuple(above.split(".")), bool(listed), tuple(filter(None, below.split(".")))))
     return tuple(steps)
 
 
@@ -94,15 +95,26 @@ class Index:
         """MAC -> the instances (NAMESPACE/NAME) that have it or ask for it."""
         self.ips: dict[str, tuple[str, ...]] = {}
         """POOL.IP -> the instances that ask for it by name; whoever has it stands in the Address of that name."""
+        self.owned: Counter[str] = Counter()
+        """How many objects a user owns, by the label `nano/owner`."""
         for plural in KINDS:
             for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
+                self._note_owner(entry, 1)
         store.subscribe(self._follow, admitted=True)
 
     def _follow(self, commit: Commit) -> None:
         for change in commit.changes:
+            if change.before is None or change.after is None or change.before.labels is not change.after.labels:
+                self._note_owner(change.before, -1)
+                self._note_owner(change.after, 1)
             if not _irrelevant(change):
                 self._turn(change)
+
+    def _note_owner(self, entry: Entry | None, sign: int) -> None:
+        owner = entry.labels.get(OWNER_LABEL) if entry is not None else None
+        if owner:
+            _count(self.owned, owner, sign)
 
     def _turn(self, change: Change) -> None:
         if change.before is not None:

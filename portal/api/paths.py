@@ -6,7 +6,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from nanovirt.resources.errors import NotFound
-from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Document, Facts, Key
+from nanovirt.resources.kind import CORE, GROUP_VERSION, Document, Facts, Key
+from nanovirt.resources.registry import kinds
 
 GROUP = GROUP_VERSION.partition("/")[0]
 
@@ -44,7 +45,7 @@ def target(group_version: str, rest: list[str]) -> Target:
     if len(rest) > 2 and rest[0] == "namespaces" and not (group_version == CORE and rest[2] == "status"):
         namespace, rest = rest[1], rest[2:]
     plural, name, subresource = (*rest, "", "")[:3] if len(rest) < 4 else ("", "", "")
-    cls = KINDS.get(plural)
+    cls = kinds().get(plural)
     if cls is None or cls.facts.group_version != group_version or (not name and len(rest) > 1):
         raise Unknown
     if "%" in name or "%" in namespace:

@@ -15,7 +15,8 @@ from aiohttp import web
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.replies import reply
 from nanovirt.portal.api.requests import Shape, number, shape
-from nanovirt.portal.authorization import authorize, forced_selector, visibility_class, visible
+from nanovirt.portal.api.secrets import public
+from nanovirt.portal.authorization import SEES_ALL, authorize, forced_selector, visibility_class, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import JSON, dump, load
 from nanovirt.resources.errors import Malformed, NotFound
@@ -24,7 +25,6 @@ from nanovirt.resources.selectors import Selection, matcher, selection
 from nanovirt.resources.store import Entry, Store
 from nanovirt.resources.tables import definitions, row
 
-SEES_ALL = "all"
 Found = Sequence[tuple[Key, Entry]]
 
 
@@ -50,7 +50,7 @@ class Reader:
         entry = self.entry(subject, target)
         wanted = shape(request)
         if not wanted.table:
-            return reply(entry.raw)
+            return reply(public(target.facts, entry.raw))
         return reply(self._table(target.facts, [(key, entry)], wanted, {"resourceVersion": str(entry.rev)}))
 
     def entry(self, subject: Subject, target: Target) -> Entry:
@@ -66,7 +66,7 @@ class Reader:
 
     def list(self, subject: Subject, target: Target, request: web.BaseRequest) -> web.Response:
         """A list or a page of it."""
-        authorize(subject, "list", target.key.plural)
+        authorize(subject, "list", target.key.plural, "", target.key)
         limit, token = number(request, "limit") or 0, request.query.get("continue", "")
         found = self.found(subject, target, selected(subject, target.facts, request))
         page = paged(found.items, limit, token, self._store.committed) if limit or token else Page(found.items)
@@ -78,22 +78,26 @@ class Reader:
         wanted = shape(request)
         if wanted.table:
             return reply(self._table(target.facts, page.items, wanted, metadata))
-        return reply(joined(target.facts, metadata, (entry.raw for _, entry in page.items)))
+        return reply(joined(target.facts, metadata, (public(target.facts, entry.raw) for _, entry in page.items)))
 
-    def found(self, subject: Subject, target: Target, chosen: Selection) -> Page:
-        """All committed objects that are asked for and may be seen; `remaining` -1 when some were left out."""
+    def found(self, subject: Subject, target: Target, chosen: Selection, verb: str = "list") -> Page:
+        """All committed objects that are asked for and may be seen; `remaining` -1 when some were left out.
+
+        With another `verb`: those to which the subject may do that.
+        """
         key = target.key
         entries = self._store.list(key.plural, key.namespace)
         accepts = matcher(chosen, target.facts)
         if accepts is not None:
             entries = [one for one in entries if accepts(*one)]
-        if visibility_class(subject) != SEES_ALL:
-            entries = [one for one in entries if visible(subject, key.plural, one[1])]
-        return Page(entries, remaining=None if accepts is None else -1)
+        whole = visibility_class(subject, verb, key.plural, key.namespace) == SEES_ALL
+        if not whole:
+            entries = [one for one in entries if visible(subject, *one, verb)]
+        return Page(entries, remaining=None if accepts is None and whole else -1)
 
     def _table(self, facts: Facts, items: Found, wanted: Shape, metadata: JSON) -> bytes:
         now = self._clock()
-        rows = b",".join(dump(row(facts, load(entry.raw), now, wanted.include)) for _, entry in items)
+        rows = b",".join(dump(row(facts, load(public(facts, entry.raw)), now, wanted.include)) for _, entry in items)
         head: JSON = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
         head["columnDefinitions"] = definitions(facts)
         return dump(head)[:-1] + b',"rows":[' + rows + b"]}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from nanovirt.portal.api.admission import refuse_system
 from nanovirt.portal.api.paths import GROUP
-from nanovirt.portal.authorization import authorize, visibility_class
+from nanovirt.portal.authorization import authorize, unlimited
 from nanovirt.portal.identity import Subject
+from nanovirt.portal.membership import Rights
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import Forbidden, Malformed, NotFound
 from nanovirt.resources.kind import KINDS, Key
-from nanovirt.resources.registry import by_any_name
+from nanovirt.resources.registry import by_any_name, kinds
+from nanovirt.resources.role import READING
 from nanovirt.resources.store import Store
 
 REVIEWS = {
@@ -32,7 +36,7 @@ def review(kind: str, doc: JSON, subject: Subject, store: Store) -> JSON:
         return {**answer, "status": {"userInfo": {"username": subject.name, "groups": list(subject.groups)}}}
     if kind == "SelfSubjectAccessReview":
         return {**answer, "spec": spec, "status": _access(spec, subject, store)}
-    return {**answer, "spec": spec, "status": _rules(subject)}
+    return {**answer, "spec": spec, "status": _rules(subject, str(spec.get("namespace") or ""))}
 
 
 def _access(spec: JSON, subject: Subject, store: Store) -> JSON:
@@ -42,7 +46,7 @@ def _access(spec: JSON, subject: Subject, store: Store) -> JSON:
     word = str(asked.get("resource") or "")
     cls = by_any_name(word)
     if word == "*":
-        everything = visibility_class(subject) == "all"
+        everything = unlimited(subject)
         return {"allowed": everything, "reason": "administrator" if everything else "no right to everything"}
     if cls is None:
         return {"allowed": False, "reason": f"there is no resource {word[:80]}"}
@@ -51,25 +55,45 @@ def _access(spec: JSON, subject: Subject, store: Store) -> JSON:
 
 
 def _refused(verb: str, plural: str, asked: JSON, subject: Subject, store: Store) -> str:
-    name = str(asked.get("name") or "")
+    """Why the request would be answered with 403; what one may not see is answered for as if it were not there."""
     namespace = str(asked.get("namespace") or "") if KINDS[plural].facts.namespaced else ""
-    key = Key(plural, namespace, name) if name else None
+    key = Key(plural, namespace, str(asked.get("name") or ""))
+    subresource = str(asked.get("subresource") or "")
     try:
-        authorize(subject, verb, plural, str(asked.get("subresource") or ""), key, store.peek(key) if key else None)
-    except (Forbidden, NotFound) as error:
+        authorize(subject, verb, plural, subresource, key, store.peek(key) if key.name else None)
+        if verb not in READING and not subresource:
+            refuse_system(KINDS[plural])
+    except Forbidden as error:
         return str(error)
+    except NotFound:
+        return ""
     return ""
 
 
-def _rules(subject: Subject) -> JSON:
-    rules = []
-    for plural, cls in KINDS.items():
+def _rules(subject: Subject, namespace: str) -> JSON:
+    rules = list(_tried(subject) if subject.rights is None else _granted(subject.rights, namespace))
+    paths = {"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/openapi/*", "/version"]}
+    return {"resourceRules": rules, "nonResourceRules": [paths], "incomplete": False}
+
+
+def _granted(rights: Rights, namespace: str) -> Iterator[JSON]:
+    """What a user may do in that namespace (in any, when it is ""), kind by kind."""
+    verbs: dict[str, list[str]] = {"users/token": ["create", "delete", "get"]}
+    for (verb, plural, subresource), reach in sorted(rights.table.items()):
+        facts = KINDS[plural].facts
+        if reach and (not namespace or not facts.namespaced or namespace in reach):
+            verbs.setdefault("/".join(part for part in (plural, subresource) if part), []).append(verb)
+    for resource, granted in verbs.items():
+        group = GROUP if "/" in KINDS[resource.partition("/")[0]].facts.group_version else ""
+        yield {"verbs": granted, "apiGroups": [group], "resources": [resource]}
+
+
+def _tried(subject: Subject) -> Iterator[JSON]:
+    for plural, cls in kinds().items():
         verbs = [verb for verb in VERBS if _may(subject, verb, plural)]
         group = GROUP if "/" in cls.facts.group_version else ""
         if verbs:
-            rules.append({"verbs": verbs, "apiGroups": [group], "resources": [plural]})
-    paths = {"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/openapi/*", "/version"]}
-    return {"resourceRules": rules, "nonResourceRules": [paths], "incomplete": False}
+            yield {"verbs": verbs, "apiGroups": [group], "resources": [plural]}
 
 
 def _may(subject: Subject, verb: str, plural: str) -> bool:

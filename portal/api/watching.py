@@ -48,7 +48,7 @@ class Watches:
 
     async def watch(self, subject: Subject, target: Target, request: web.BaseRequest) -> web.StreamResponse:
         """Stream events until the client goes, its time is over, or it is too slow."""
-        authorize(subject, "watch", target.key.plural)
+        authorize(subject, "watch", target.key.plural, "", target.key)
         if request.version < HttpVersion11:
             raise Malformed("a watch needs HTTP/1.1")
         asked, interest = _asked(request), _interest(subject, target, request)
@@ -61,11 +61,13 @@ class Watches:
             return response
         await response.prepare(request)
         try:
-            since = await self._catch_up(response, group, asked)
+            self._check_resumable(subject, asked)
+            self._check_standing(subject)
+            since = await self._catch_up(response, group, asked, subject)
         except Expired as gone:
             await response.write(events.error(gone))
             return response
-        await self._follow(request, group, since, asked.seconds)
+        await self._follow(request, group, subject, since, self._seconds(subject, asked))
         return response
 
     async def _reached(self, revision: int) -> bool:
@@ -77,22 +79,36 @@ class Watches:
             await asyncio.sleep(FUTURE_POLL_SECONDS)
         return True
 
-    async def _catch_up(self, response: web.StreamResponse, group: Group, asked: Asked) -> int:
+    def _check_resumable(self, subject: Subject, asked: Asked) -> None:
+        """What became visible with new rights is told to nobody who has not listed since. Raises Expired."""
+        since = subject.rights.since if subject.rights is not None else 0
+        if not asked.initial and (asked.revision or 0) < since:
+            raise Expired(asked.revision or 0, since)
+
+    def _check_standing(self, subject: Subject) -> None:
+        """Whether the subject is still what it was when the request came. Raises Expired."""
+        if not self._hub.standing(subject):
+            raise Expired(0, self._store.committed)
+
+    async def _catch_up(self, response: web.StreamResponse, group: Group, asked: Asked, subject: Subject) -> int:
         """Send what is there or was missed; gives, without having slept since, the revision that all of it reaches."""
         revision = self._store.committed if asked.initial else asked.revision or 0
         if asked.initial:
             for piece in self._state(group):
                 await response.write(piece)
+                self._check_standing(subject)
         while (newest := self._store.committed) > revision:
             for piece in _pieces(self._missed(group, revision, newest)):
                 await response.write(piece)
+                self._check_standing(subject)
             revision = newest
         if asked.initial_end:
             end = events.bookmark(group.facts, revision, group.interest.shape, initial_end=True)
             await response.write(end)
+            self._check_standing(subject)
             if self._store.committed > revision:
                 rest = Asked(revision, initial=False, initial_end=False, seconds=0)
-                return await self._catch_up(response, group, rest)
+                return await self._catch_up(response, group, rest, subject)
         return revision
 
     def _state(self, group: Group) -> Iterator[bytes]:
@@ -113,11 +129,18 @@ class Watches:
                     lines.append(event_line(group.facts, change, word, commit.rev, group.interest.shape, now))
         return iter(lines)
 
-    async def _follow(self, request: web.BaseRequest, group: Group, since: int, seconds: int) -> None:
+    def _seconds(self, subject: Subject, asked: Asked) -> float:
+        """How long the watch may go on: no longer than the token is good."""
+        left = (subject.until - self._clock()).total_seconds() if subject.until is not None else asked.seconds
+        return min(asked.seconds, max(left, 0))
+
+    async def _follow(
+        self, request: web.BaseRequest, group: Group, subject: Subject, since: int, seconds: float
+    ) -> None:
         transport = request.transport
         if transport is None:
             return
-        watcher = Watcher(transport, since, asyncio.get_running_loop().create_future())
+        watcher = Watcher(transport, since, asyncio.get_running_loop().create_future(), subject)
         self._hub.join(group, watcher)
         try:
             async with asyncio.timeout(seconds):
@@ -157,4 +180,5 @@ def _interest(subject: Subject, target: Target, request: web.BaseRequest) -> Int
     every = AGENT_BOOKMARK_TICKS if subject.host else BOOKMARK_TICKS
     bookmarks = every if truth(request.query.get("allowWatchBookmarks")) else 0
     key: Key = target.key
-    return Interest(key.plural, key.namespace, chosen, shape(request), visibility_class(subject), bookmarks)
+    sight = visibility_class(subject, "watch", key.plural, key.namespace)
+    return Interest(key.plural, key.namespace, chosen, shape(request), sight, bookmarks)

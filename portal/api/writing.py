@@ -11,12 +11,14 @@ from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.api.secrets import Vault
+from nanovirt.portal.authorization import authorize, sight_of
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.reasons import Reason
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
 
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -47,24 +49,26 @@ class Deletion(NamedTuple):
 class Writer:
     """Everything that changes objects on behalf of a subject."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
+        self._store, self._vault = store, Vault(sealer)
         self.world = World(store, Index(store))
 
     async def create(
         self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
     ) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
+        authorize(subject, "create", target.key.plural, "", target.key)
         key = _new_key(target, doc)
-        authorize(subject, "create", key.plural, "", key)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.stamp_reserved(stored, None, subject.name)
+        wanted = Wanted(key, made, stored, sees=sight_of(subject))
+        self._vault.keep(wanted)
         if settle is not None:
             settle(target.cls, doc, stored, None)
-        warnings += admission.admit(self.world, Wanted(key, made, stored))
+        warnings += admission.admit(self.world, wanted)
         entries = await self._commit([Create(key, stored)], subject, options.dry)
         return Written(entries[0], None, warnings)
 
@@ -79,7 +83,7 @@ class Writer:
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         before = self._seen(subject, verb, target)
-        doc = transform(before.raw)
+        doc = self._vault.transformed(target.facts, before, transform)
         expect = _same_identity(target, doc, before)
         if target.subresource == "status":
             return await self._change_status(subject, target, doc, before, expect, options)
@@ -88,19 +92,21 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored, old = made.to_json(), load(before.raw)
         admission.stamp_reserved(stored, old, subject.name)
+        wanted = Wanted(target.key, made, stored, before, old, sight_of(subject))
+        self._vault.keep(wanted)
         if settle is not None:
             settle(target.cls, doc, stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
-        warnings += admission.admit(self.world, Wanted(target.key, made, stored, before, old))
+        warnings += admission.admit(self.world, wanted)
         entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
         return Written(entries[0], before, warnings)
 
     async def _change_status(
         self, subject: Subject, target: Target, doc: JSON, before: Entry, expect: int | None, options: Options
     ) -> Written:
-        if "status" not in target.cls.model_fields:
-            raise NotAllowed(f"{target.facts.plural} have no status")
+        if "status" not in target.cls.model_fields or target.facts.sealed:
+            raise NotAllowed(f"{target.facts.plural} have no status that can be written")
         made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
         stored = made.to_json()
         entries = await self._commit([Update(target.key, stored, Half.STATUS, expect)], subject, options.dry)
@@ -119,7 +125,7 @@ class Writer:
 
     async def delete_all(self, subject: Subject, target: Target, found: Iterable[Key], deletion: Deletion) -> int:
         """Delete all that was `found`, or nothing if one of them must stay. Gives how many."""
-        authorize(subject, "deletecollection", target.key.plural, "", None)
+        authorize(subject, "deletecollection", target.key.plural, "", target.key)
         admission.refuse_system(target.cls)
         if target.key.plural == "namespaces":
             raise NotAllowed("namespaces are deleted one by one")
@@ -143,7 +149,7 @@ class Writer:
         key = target.key
         entry = self._store.peek(key)
         authorize(subject, verb, key.plural, target.subresource, key, entry)
-        if entry is None or not visible(subject, key.plural, entry):
+        if entry is None:
             raise NotFound(key.plural, key.name)
         return entry
 

@@ -31,6 +31,8 @@ LAZY = {
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",
+    "token": "people",
+    "chown": "people",
     "host": "hosts",
     "store": "store",
     "version": "versions",

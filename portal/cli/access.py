@@ -1,4 +1,4 @@
-"""`nanoctl kubeconfig`: the access that is in use, printed, written to a file, or merged into kubectl's own."""
+"""`nanoctl kubeconfig`: the access that is in use, or a user's, printed, or merged into kubectl's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 
 from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.connection import locate
+from nanovirt.portal.cli.people import Lifetime
+from nanovirt.portal.cli.user_access import with_certificate, with_token
 from nanovirt.resources import kubeconfig as files
 
 
@@ -17,22 +19,42 @@ from nanovirt.resources import kubeconfig as files
         kubeconfig > nano.kubeconfig
         kubeconfig --server https://10.20.0.5:5870 > nano.kubeconfig
         kubeconfig --merge
+        kubeconfig --user alice --expires 90d > alice.kubeconfig
     """)
 )
 @click.option("--kubeconfig", "given", metavar="FILE", help="Instead of $NANO_KUBECONFIG and the data folder's own.")
 @click.option("--server", metavar="URL", help="Write this address instead of the one that stands there.")
 @click.option("--merge", is_flag=True, help="Merge into $KUBECONFIG, or ~/.kube/config.")
+@click.option("--user", metavar="NAME", help="Make a token for this user, and write a file with that instead.")
+@click.option("--expires", type=Lifetime(), default="30d", show_default=True, metavar="TIME", help="Of that token.")
+@click.option("--certificate", is_flag=True, help="A client certificate for a year instead; on the server's machine.")
+@click.option("-n", "--namespace", metavar="NAME", help="The user's namespace.  [default: default]")
 @click.option("--where", is_flag=True, help="Print only which file is in use.")
-def kubeconfig(*, given: str | None, server: str | None, merge: bool, where: bool) -> None:
-    """Print the kubeconfig that is in use, or merge it into kubectl's."""
+def kubeconfig(
+    *,
+    given: str | None,
+    server: str | None,
+    merge: bool,
+    user: str | None,
+    expires: int,
+    certificate: bool,
+    namespace: str | None,
+    where: bool,
+) -> None:
+    """Print the kubeconfig that is in use, or one for a user, or merge it into kubectl's."""
     path = locate(given)
     if where:
         click.echo(path)
         return
-    config = files.read(path)
+    if server is not None and not server.startswith("https://"):
+        raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
+    if user is None:
+        config = files.read(path)
+    elif certificate:
+        config = with_certificate(path, user, namespace or "default")
+    else:
+        config = with_token(path, user, namespace or "default", expires)
     if server is not None:
-        if not server.startswith("https://"):
-            raise Misused(f"--server {server}: write a URL such as https://10.20.0.5:5870")
         for one in config.get("clusters") or ():
             one["cluster"]["server"] = server.rstrip("/")
     if not merge:

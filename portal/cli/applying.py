@@ -16,9 +16,9 @@ from nanovirt.portal.cli.output import documents
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotFound, Rejected
+from nanovirt.resources.wire import LAST_APPLIED
 
 JSON = dict[str, Any]
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 Outcome = Literal["created", "configured", "unchanged"]
 ATTEMPTS = 3
 
@@ -160,8 +160,16 @@ def settle(session: Session, one: Wanted, *, dry_run: bool) -> tuple[Outcome, JS
 
 
 def _same(before: JSON, after: JSON) -> bool:
-    """Whether the patch changed nothing that counts: lists that the server had completed come back as they were."""
-    return before.get("spec") == after.get("spec") and _plain(before) == _plain(after)
+    """Whether the patch changed nothing that counts: lists that the server had completed come back as they were.
+
+    What no reply shows, the values of a Secret, still makes a new generation.
+    """
+    same = before.get("spec") == after.get("spec") and _generation(before) == _generation(after)
+    return same and _plain(before) == _plain(after)
+
+
+def _generation(doc: JSON) -> Any:
+    return doc["metadata"].get("generation")
 
 
 def _plain(doc: JSON) -> tuple[Any, Any]:

@@ -12,8 +12,8 @@ from nanovirt.resources.errors import Malformed
 
 ROOTS = {"nano/v1": "/apis/nano/v1", "v1": "/api/v1"}
 BEFORE = (
-    "Namespace", "StoragePool", "AddressPool", "ComputePool", "SystemTemplate", "Host", "Secret", "SecurityGroup",
-    "Image",
+    "Namespace", "User", "Role", "Group", "StoragePool", "AddressPool", "ComputePool", "SystemTemplate", "Host",
+    "Secret", "SecurityGroup", "Image",
 )  # fmt: skip
 """Kinds that others refer to, in the order in which a set of manifests is sent; all else follows."""
 
@@ -131,5 +131,6 @@ def words_known_here() -> Iterator[str]:
     """What completion offers without asking a server."""
     yield from (
         "instances", "images", "hosts", "computepools", "storagepools", "addresspools", "addresses", "volumes",
-        "placements", "systemtemplates", "namespaces", "events",
+        "placements", "systemtemplates", "namespaces", "events", "secrets",
+        "users", "groups", "roles",
     )  # fmt: skip

@@ -9,12 +9,12 @@ import click
 
 from nanovirt.portal.cli import examples, tables
 from nanovirt.portal.cli.ages import age
-from nanovirt.portal.cli.applying import LAST_APPLIED
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.events import last_seen
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Malformed, NotFound
+from nanovirt.resources.wire import LAST_APPLIED
 
 JSON = dict[str, Any]
 HALVES = ("apiVersion", "kind", "metadata", "spec", "status")

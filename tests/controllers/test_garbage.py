@@ -6,9 +6,11 @@ from datetime import timedelta
 
 from nanovirt.controllers import garbage
 from nanovirt.controllers.actions import LookAgain, Transact
+from nanovirt.resources.defaults import made
 from nanovirt.resources.event import EVENT_SECONDS, Event
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Create
+from nanovirt.resources.store import Create, Delete
+from nanovirt.resources.user import User
 from nanovirt.resources.volume import Volume
 from tests.controllers.universe import NOW, Universe
 
@@ -21,6 +23,22 @@ def test_object_whose_owner_is_gone_is_deleted() -> None:
     spec = {"storagePool": "local", "size": "1Gi", "file": "/v/a.qcow2"}
     metadata = {"name": key.name, "namespace": "default", "ownerReferences": [ORPHAN]}
     universe.stage(Create(key, {"metadata": metadata, "spec": spec}))
+    universe.settle()
+    assert key not in universe.keys
+
+
+def test_tokens_go_with_their_user() -> None:
+    universe = Universe()
+    universe.create(made("User", "alice"))
+    uid = universe.get(User, "alice").metadata.uid
+    owner = {"apiVersion": "nano/v1", "kind": "User", "name": "alice", "uid": uid}
+    metadata = {"name": "token", "ownerReferences": [owner]}
+    spec = {"user": "alice", "userUid": uid, "digest": "0" * 64, "expires": "2027-01-01T00:00:00Z"}
+    key = Key("credentials", "", "token")
+    universe.stage(Create(key, {"metadata": metadata, "spec": spec}))
+    universe.settle()
+    assert key in universe.keys
+    universe.stage(Delete(Key("users", "", "alice")))
     universe.settle()
     assert key not in universe.keys
 

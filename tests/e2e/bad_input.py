@@ -397,6 +397,7 @@ LATER: list[tuple[str, str, Any]] = [
     ("images", "spec.source.url", "https://images.example/debian.qcow2"),
     ("images", "spec.source.instance", "web-1"),
     ("images", "spec.source.disk", "system"),
+    ("groups", "spec.quota", {"instances": 20}),
     ("storagepools", "spec.type", "NFS"),
     ("storagepools", "spec.nfs", {"server": "10.20.0.5", "path": "/export/nano"}),
     ("storagepools", "spec.directory", {"path": "/mnt/nas"}),
@@ -418,6 +419,7 @@ SMALLEST: dict[str, JSON] = {
     "addresspools": {"network": "own", "subnet": "10.99.0.0/24", "ranges": [RANGE]},
     "systemtemplates": {},
     "hosts": {},
+    "groups": {},
 }
 
 

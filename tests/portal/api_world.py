@@ -20,6 +20,7 @@ from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Unauthorized
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, transact
 
 JSON = dict[str, Any]
@@ -151,7 +152,7 @@ async def world(hooks: HookTable | None = None, log: Log | None = None) -> Async
         committer = tasks.create_task(store.run())
         for name in ("default", "shared", "team-a"):
             await transact(store, [Create(Key("namespaces", "", name), {"metadata": {"name": name}})], "start")
-        api = Api(store, identify, hooks)
+        api = Api(store, identify, hooks, sealer=Sealer(b"k" * 32))
         server = RawTestServer(api.handle)
         await server.start_server()
         try:

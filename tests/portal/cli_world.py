@@ -18,6 +18,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from nanovirt.portal.api.dispatch import Api, HookTable
+from nanovirt.portal.api.people import people
 from nanovirt.portal.cli import cli
 from nanovirt.portal.identity import ADMIN, Identities
 from nanovirt.portal.pki import Pki
@@ -26,6 +27,7 @@ from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Half, Op, Update, transact
 
 NAMESPACES = ("default", "shared")
@@ -124,7 +126,14 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
                 await transact(store, [Create(Key("namespaces", "", name), doc)], "start")
             socket_ = socket.create_server(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
-            api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks)
+            identities = Identities(store, {pki.admin_access(url): ADMIN})
+            api = Api(
+                store,
+                identities.identify,
+                {**(hooks or {}), **people(store)},
+                sealer=Sealer(b"k" * 32),
+                standing=identities.standing,
+            )
             server = web.Server(api.handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()

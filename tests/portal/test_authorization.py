@@ -160,13 +160,15 @@ def test_what_is_visible(subject: Subject, sees: str) -> None:
         "theirs": ("placements", THEIRS),
         "unplaced": ("placements", entry(ON_H1, "")),
     }
-    assert ", ".join(name for name, (plural, one) in world.items() if visible(subject, plural, one)) == sees
+    assert (
+        ", ".join(name for name, (plural, one) in world.items() if visible(subject, Key(plural, "", "x"), one)) == sees
+    )
 
 
 def test_host_made_anew_is_not_visible_to_the_old_certificate() -> None:
     made = host("h1")
     doc = made.doc | {"metadata": made.doc["metadata"] | {"uid": UIDS["h2"]}}
-    assert not visible(H1, "hosts", entry_of("hosts", doc, 1))
+    assert not visible(H1, H1_KEY, entry_of("hosts", doc, 1))
 
 
 def test_classes_are_shared_only_by_those_who_see_the_same() -> None:

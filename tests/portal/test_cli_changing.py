@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from nanovirt.portal.cli.applying import LAST_APPLIED, difference
+from nanovirt.portal.cli.applying import difference
 from nanovirt.portal.cli.manifests import BadManifests, read_all
 from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
 from nanovirt.portal.cli.waiting import met_by
 from nanovirt.resources.errors import Malformed
+from nanovirt.resources.wire import LAST_APPLIED
 from tests.portal.cli_world import Cluster, cluster
 
 JSON = dict[str, Any]

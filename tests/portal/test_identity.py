@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
+from nanovirt.portal.credentials import NO_DIGEST
 from nanovirt.portal.identity import ADMIN, Identities
 from nanovirt.portal.pki import Pki, digest
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Unauthorized
 from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Create, Half, Update
 from tests.portal.world import (
     admin_pem,
     client_tls,
     commit,
     credentials_pem,
+    document,
     gone,
     host,
     listening,
@@ -147,6 +150,46 @@ async def test_host_that_waits_for_its_deletion_may_still_speak(door: Door) -> N
         assert (await told(client, door.url))[2] == "h3"
 
 
+# --- users ----------------------------------------------------------------------------------------------
+
+
+def user(name: str, **spec: object) -> Create:
+    key = Key("users", "", name)
+    return Create(key, document(key, dict(spec)))
+
+
+def user_pem(door: Door, name: str) -> str:
+    return door.pki.user_pair(name, door.store.get(Key("users", "", name)).uid).pem().decode()
+
+
+async def test_certificate_of_a_user_is_that_user_until_it_is_disabled(door: Door) -> None:
+    await commit(door.store, user("alice"))
+    async with door.client(user_pem(door, "alice")) as client:
+        assert await told(client, door.url) == ["alice", ["nano:users"], ""]
+        made = user("alice", disabled=True)
+        await commit(door.store, Update(made.key, made.doc, Half.MAIN))
+        assert await told(client, door.url) == "Unauthorized"
+
+
+async def test_certificate_of_a_user_means_nobody_else_of_that_name(door: Door) -> None:
+    await commit(door.store, user("alice"))
+    pem = user_pem(door, "alice")
+    await commit(door.store, gone("users", "alice"))
+    async with door.client(pem) as client:
+        assert await told(client, door.url) == "Unauthorized"
+        await commit(door.store, user("alice"))
+        assert await told(client, door.url) == "Unauthorized"
+    async with door.client(user_pem(door, "alice")) as client:
+        assert (await told(client, door.url))[0] == "alice"
+
+
+async def test_unknown_token_is_compared_like_a_known_one(door: Door) -> None:
+    """One look-up and one comparison of equal length, whether the digest is known or not."""
+    credentials = door.identities._credentials
+    assert credentials.find(digest("nano_unknown")) is None
+    assert len(NO_DIGEST) == len(digest("x"))
+
+
 def subject_of(*parts: tuple[str, str]) -> dict[str, Any]:
     return {"subject": tuple((part,) for part in parts)}
 
@@ -169,6 +212,9 @@ O, CN = "organizationName", "commonName"  # noqa: E741 - as X.500 calls them
         subject_of((O, "nano:hosts"), (O, "nano:admins"), (CN, "admin")),
         subject_of((O, "nano:admins"), (CN, "admin"), (CN, "host:x")),
         subject_of((O, "NANO:ADMINS"), (CN, "admin")),
+        subject_of((O, "nano:users"), (CN, "alice")),
+        subject_of((O, "nano:users"), (CN, "admin")),
+        subject_of((O, "nano:users"), (CN, "alice")) | {"subjectAltName": (("DNS", ""),)},
         {"subject": (((O, "nano:admins"), (O, "nano:hosts"), (CN, "admin")),)},
     ],
 )

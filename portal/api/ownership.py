@@ -1,0 +1,68 @@
+"""PLURAL/NAME/owner: giving an object, with all that the system made of it, to another user in one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from nanovirt.portal.api.bodies import document_of
+from nanovirt.portal.api.replies import reply
+from nanovirt.portal.api.requests import body
+from nanovirt.portal.api.secrets import public
+from nanovirt.portal.identity import ADMIN, Subject
+from nanovirt.resources.codec import load
+from nanovirt.resources.errors import Invalid, Malformed
+from nanovirt.resources.kind import KINDS, Key
+from nanovirt.resources.metadata import OWNER_LABEL
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.registry import kinds
+from nanovirt.resources.store import Entry, Store, Update, transact
+
+Hook = Callable[[web.BaseRequest, Subject, Key], Any]
+CHILDREN = ("placements", "volumes", "events")
+
+
+class Ownership:
+    """The only way to change the label `nano/owner`; the door lets administrators in and nobody else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def hooks(self) -> Mapping[tuple[str, str, str], Hook]:
+        """(plural, sub-resource, method) -> who answers, for every kind of object that users make."""
+        given = [plural for plural, cls in kinds().items() if cls.facts.namespaced and not cls.facts.system]
+        return {(plural, "owner", "POST"): self.give for plural in given if plural not in CHILDREN}
+
+    async def give(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
+        """POST {user: NAME}: the object as it is then. Raises NotFound, Malformed, Invalid (no such user), Conflict."""
+        self._store.get(key)
+        user = document_of(request, await body(request)).get("user")
+        if not isinstance(user, str) or not user:
+            raise Malformed("say to whom: {user: NAME}")
+        if user != ADMIN.name and self._store.peek(Key("users", "", user)) is None:
+            raise Invalid("user", Reason.ReferenceMissing, kind="User", name=user)
+        entry = self._store.peek(key) or self._store.get(key)
+        family = [(key, entry), *self._children(key, entry)]
+        await transact(self._store, [_given(one, held, user) for one, held in family], subject.name)
+        return reply(public(KINDS[key.plural].facts, self._store.get(key).raw))
+
+    def _children(self, key: Key, entry: Entry) -> Iterator[tuple[Key, Entry]]:
+        """What was made of the object: by ownerReferences, and the addresses of an instance, which cannot have any."""
+        for plural in ("placements", "volumes"):
+            yield from (one for one in self._store.peek_all(plural) if entry.uid in one[1].owners)
+        if key.plural == "instances":
+            of = (one for one in self._store.peek_all("addresses") if one[1].row.instance_uid == entry.uid)
+            yield from of
+        for one, held in self._store.peek_all("events"):
+            about = load(held.raw).get("involvedObject", {}) if one.namespace == key.namespace else {}
+            if about.get("uid") == entry.uid:
+                yield one, held
+
+
+def _given(key: Key, entry: Entry, user: str) -> Update:
+    doc = load(entry.raw)
+    doc["metadata"]["labels"] = {**doc["metadata"].get("labels", {}), OWNER_LABEL: user}
+    return Update(key, doc, expect=entry.rev)
