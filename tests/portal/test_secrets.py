@@ -222,3 +222,27 @@ async def test_status_is_made_from_the_values_and_cannot_be_written(w: World) ->
 async def test_without_a_key_no_secret_is_taken(w: World) -> None:
     w.api.writer._vault._sealer = None
     assert (await w.call("POST", SECRETS, secret("s", {"a": "1"}))).code == 503
+
+
+async def test_secret_that_is_applied_on_the_server_is_shared_by_keys_and_never_shown(w: World) -> None:
+    headers, path = {"Content-Type": "application/apply-patch+yaml"}, f"{SECRETS}/shared-one"
+    values = {name: secrets.token_hex(8) for name in ("password", "token", "other")}
+
+    async def apply(by: str, query: str = "", **data: str) -> Reply:
+        return await w.call("PATCH", f"{path}?fieldManager={by}{query}", secret("shared-one", data), headers=headers)
+
+    first = await apply("ann", password=values["password"], token=values["token"])
+    again = await apply("ann", password=values["password"], token=values["token"])
+    assert (first.code, again.code) == (201, 200)
+    assert first.doc["metadata"]["resourceVersion"] == again.doc["metadata"]["resourceVersion"], "nothing changed"
+    clash = await apply("bob", password=values["other"])
+    assert clash.code == 409
+    taken = await apply("bob", "&force=true", password=values["other"])
+    left = await apply("ann", token=values["token"])
+    assert (taken.code, left.code) == (200, 200)
+    assert opened(w, "shared-one") == {"password": values["other"], "token": values["token"]}
+    gone = await apply("bob")
+    assert gone.code == 200
+    assert opened(w, "shared-one") == {"token": values["token"]}
+    shown = b"".join(reply.raw for reply in (first, again, clash, taken, left, gone))
+    assert not [name for name, value in values.items() if value.encode() in shown]
