@@ -37,6 +37,7 @@ class Reason(Enum):
     InUse = "{name} is still used by {users}."
     NotEmpty = "Namespace {name} still holds {count} objects; delete them first."
     DeletionProtected = "deletionProtection is on; set it to false first."
+    WrittenTwice = "{name} is in the transaction twice; {other} names it already."
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
     # of instances
     AsDesired = "The machine is as desired."

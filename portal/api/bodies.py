@@ -8,21 +8,21 @@ from nanovirt.portal.api import protobuf
 from nanovirt.portal.api.requests import JSON_TYPES, PROTOBUF, media_type
 from nanovirt.portal.api.writing import Deletion, Transform
 from nanovirt.resources import patching
-from nanovirt.resources.codec import JSON, load, parse
+from nanovirt.resources.codec import BODY_MAX, JSON, load, parse
 from nanovirt.resources.errors import Malformed, UnsupportedMedia
 
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 
-def document_of(request: web.BaseRequest, body: bytes) -> JSON:
+def document_of(request: web.BaseRequest, body: bytes, limit: int = BODY_MAX) -> JSON:
     """The document in a body. Raises UnsupportedMedia, Malformed, TooLarge."""
     kind = media_type(request)
     if kind == PROTOBUF:
         return protobuf.document(body)
     if kind not in JSON_TYPES:
         raise UnsupportedMedia(f"the body is {kind[:80]!r}; send application/json")
-    return parse(body)
+    return parse(body, limit)
 
 
 def transform(request: web.BaseRequest, body: bytes) -> Transform:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.transactions import WORD, Transactions
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
@@ -59,6 +61,7 @@ class Api:
         self._store, self._identify, self._ready = store, identify, ready
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store)
+        self._transactions = Transactions(store, self.writer)
         self.reader = Reader(store, clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0)
         self._writing = 0
@@ -88,6 +91,8 @@ class Api:
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
+            if root == "apis" and segments[3] == WORD:
+                return await self._counted(self._transactions.answer(request, subject, segments[4:]))
             target = paths.target(group_version, segments[2 if root == "api" else 3 :])
             return await self._object(request, subject, target)
         page = self._pages.get((request.method, path))
@@ -117,9 +122,13 @@ class Api:
             raise Unknown
         if method == "GET":
             return await self._read(request, subject, target)
+        return await self._counted(self._write(request, subject, target))
+
+    async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
+        """Carry out a write, known as one that is under way."""
         self._writing += 1
         try:
-            return await self._write(request, subject, target)
+            return await writing
         finally:
             self._writing -= 1
 

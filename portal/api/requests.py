@@ -58,6 +58,8 @@ async def body(request: web.BaseRequest, limit: int = BODY_MAX) -> bytes:
         raise UnsupportedMedia("send the body as it is: Content-Encoding is not read here")
     if (request.content_length or 0) > limit:
         raise TooLarge(f"the body has {request.content_length} bytes; the limit is {limit}")
+    if limit != BODY_MAX:
+        request = request.clone(client_max_size=limit)
     if request.content.is_eof():
         return await request.read()
     try:
