@@ -38,6 +38,8 @@ class Reason(Enum):
     NotEmpty = "Namespace {name} still holds {count} objects; delete them first."
     DeletionProtected = "deletionProtection is on; set it to false first."
     WrittenTwice = "{name} is in the transaction twice; {other} names it already."
+    RequestDiffers = "The key {key} stands for another request; choose a new key for a new request."
+    RequestInFlight = "The request with the key {key} is being carried out; ask again."
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
     # of instances
     AsDesired = "The machine is as desired."

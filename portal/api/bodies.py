@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from nanovirt.portal.api import protobuf
-from nanovirt.portal.api.requests import JSON_TYPES, PROTOBUF, media_type
+from nanovirt.portal.api.requests import JSON_TYPES, ONCE, PROTOBUF, media_type
 from nanovirt.portal.api.writing import Deletion, Transform
 from nanovirt.resources import patching
 from nanovirt.resources.codec import BODY_MAX, JSON, load, parse
@@ -51,4 +51,5 @@ def deletion(request: web.BaseRequest, body: bytes, *, dry: bool) -> Deletion:
     revision = str(wanted.get("resourceVersion") or "")
     if revision and not revision.isdigit():
         raise Malformed(f"resourceVersion {revision[:40]!r} is none that this server gave")
-    return Deletion(dry or "All" in asked, str(wanted.get("uid") or ""), int(revision) if revision else None)
+    uid = str(wanted.get("uid") or "")
+    return Deletion(dry or "All" in asked, uid, int(revision) if revision else None, request.get(ONCE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
+from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
@@ -23,7 +25,6 @@ from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
-from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.store import Store
@@ -61,7 +62,8 @@ class Api:
         self._store, self._identify, self._ready = store, identify, ready
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store)
-        self._transactions = Transactions(store, self.writer)
+        self._repeats = Repeats(store)
+        self._transactions = Transactions(store, self.writer, self._repeats)
         self.reader = Reader(store, clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0)
         self._writing = 0
@@ -122,7 +124,8 @@ class Api:
             raise Unknown
         if method == "GET":
             return await self._read(request, subject, target)
-        return await self._counted(self._write(request, subject, target))
+        act = partial(self._write, request, subject, target)
+        return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
         """Carry out a write, known as one that is under way."""
@@ -190,7 +193,7 @@ class Api:
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
         found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
-        return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
+        return _counted_out(target, count)
 
 
 def _told(target: Target, written: Written) -> Reply:
@@ -198,5 +201,22 @@ def _told(target: Target, written: Written) -> Reply:
     if written.entry is not None:
         return reply(written.entry.raw, warnings=written.warnings)
     assert written.before is not None
-    details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
-    return reply(dump(success(details)))
+    return _gone(target, target.key.name, written.before.uid)
+
+
+def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply:
+    """What a write answered when it was carried out, without its warnings."""
+    if request.method == "DELETE" and not target.key.name:
+        return _counted_out(target, len(again.results))
+    key, raw, uid = again.results[-1]
+    if raw is not None:
+        return reply(raw, 201 if request.method == "POST" else 200)
+    return _gone(target, key.name, uid)
+
+
+def _gone(target: Target, name: str, uid: str) -> Reply:
+    return document(success({"name": name, "group": target.group, "kind": target.key.plural, "uid": uid}))
+
+
+def _counted_out(target: Target, count: int) -> Reply:
+    return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))

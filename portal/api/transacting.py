@@ -16,25 +16,17 @@ from nanovirt.resources import patching
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Entry, Expect, Store
+from nanovirt.resources.store import Entry, Expect, Result, Store
 
 AT_ONCE = 32
 """So many writes are prepared before others get their turn."""
-
-
-class Result(NamedTuple):
-    """What became of one write: the object as stored (None: it is gone, or was never there), and its uid."""
-
-    key: Key
-    raw: bytes | None
-    uid: str
 
 
 class Done(NamedTuple):
     """What a set led to: its revision, one result for each write, and what to warn of."""
 
     rev: int
-    results: list[Result]
+    results: Sequence[Result]
     warnings: list[str]
 
 
@@ -63,7 +55,7 @@ class Transactor:
         warnings = self._judge(subject, batch)
         if batch.faults:
             raise refused(batch)
-        ticket = self._store.stage([*batch.beside, *batch.ops], subject.name, dry=options.dry)
+        ticket = self._store.stage([*batch.beside, *batch.ops], subject.name, dry=options.dry, once=options.once)
         if not options.dry:
             await ticket.durable()
         entries = ticket.outcome.entries[-len(asked) :]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+from urllib.parse import unquote
+
 from aiohttp import web
 
 from nanovirt.portal.api import bodies
 from nanovirt.portal.api.failures import group_of
 from nanovirt.portal.api.intents import KIND, intents, writes_of
 from nanovirt.portal.api.paths import Unknown
-from nanovirt.portal.api.replies import reply, success
-from nanovirt.portal.api.requests import body, options
-from nanovirt.portal.api.transacting import Done, Result, Transactor
+from nanovirt.portal.api.repeating import Again, Repeats, key_in
+from nanovirt.portal.api.replies import document, reply, success
+from nanovirt.portal.api.requests import BODY, body, options
+from nanovirt.portal.api.transacting import Done, Transactor
 from nanovirt.portal.api.writing import Writer
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.errors import NotAllowed
+from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import GROUP_VERSION
-from nanovirt.resources.store import Store
+from nanovirt.resources.store import Result, Store
 
 WORD = "transactions"
 TRANSACTION_MAX = 4 << 20
@@ -28,22 +33,41 @@ WARNINGS_SAID = 20
 class Transactions:
     """Answers what comes to that path."""
 
-    def __init__(self, store: Store, writer: Writer) -> None:
-        self._transactor = Transactor(store, writer)
+    def __init__(self, store: Store, writer: Writer, repeats: Repeats) -> None:
+        self._transactor, self._repeats = Transactor(store, writer), repeats
 
-    async def answer(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> web.Response:
+    async def answer(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> web.StreamResponse:
         """`rest`: the segments of the path behind the word."""
-        if rest:
+        if len(rest) > 1:
             raise Unknown
-        if request.method != "POST":
-            raise NotAllowed(f"{request.method} is not possible here; POST a set of writes")
-        return await self._post(request, subject)
+        if rest and request.method == "GET":
+            return self._seen(subject, key_in(unquote(rest[0])))
+        if rest or request.method != "POST":
+            raise NotAllowed(f"{request.method} is not possible here; POST a set of writes, or GET one by its key")
+        act = partial(self._post, request, subject)
+        return await self._repeats.once(request, subject, act, partial(_told_again, request), TRANSACTION_MAX)
+
+    def _seen(self, subject: Subject, key: str) -> web.Response:
+        """What became of a request with that Idempotency-Key, of whatever kind it was."""
+        known = self._repeats.known(subject, key)
+        head = _head(known.rev)
+        head["metadata"] |= {"name": key, "creationTimestamp": rfc3339(known.at)}
+        return document(head)
 
     async def _post(self, request: web.BaseRequest, subject: Subject) -> web.Response:
         asked = options(request)
-        doc = bodies.document_of(request, await body(request, TRANSACTION_MAX), TRANSACTION_MAX)
-        done = await self._transactor.carry_out(subject, intents(writes_of(doc)), asked)
-        return _told(done)
+        found = writes_of(_body_of(request, await body(request, TRANSACTION_MAX)))
+        return _told(await self._transactor.carry_out(subject, intents(found), asked))
+
+
+def _body_of(request: web.BaseRequest, content: bytes) -> JSON:
+    return bodies.document_of(request, content, TRANSACTION_MAX)
+
+
+def _told_again(request: web.BaseRequest, again: Again) -> web.Response:
+    """The results of the writes stand last, behind what went along with them."""
+    count = len(writes_of(_body_of(request, request[BODY])))
+    return _told(Done(again.rev, again.results[-count:], []))
 
 
 def _told(done: Done) -> web.Response:

@@ -17,7 +17,7 @@ from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
+from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Store, Ticket, Update
 
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """As Kubernetes makes names: no vowels, so no words."""
@@ -52,6 +52,7 @@ class Deletion(NamedTuple):
     dry: bool = False
     uid: str = ""
     revision: int | None = None
+    once: Once | None = None
 
 
 class Writer:
@@ -106,7 +107,7 @@ class Writer:
         warnings = list(prepared.warnings)
         if prepared.wanted is not None:
             warnings += admission.admit(self.world, prepared.wanted)
-        entries = await self._commit(prepared.ops, subject, options.dry)
+        entries = await self._commit(prepared.ops, subject, options)
         return Written(entries[-1], prepared.before, warnings)
 
     async def delete(self, subject: Subject, target: Target, deletion: Deletion) -> Written:
@@ -114,7 +115,7 @@ class Writer:
         prepared = self.prepare_delete(subject, target, deletion)
         assert prepared.before is not None
         admission.admit_delete(self.world, target.key, prepared.before)
-        entries = await self._commit(prepared.ops, subject, deletion.dry)
+        entries = await self._commit(prepared.ops, subject, deletion)
         return Written(entries[-1], prepared.before, [])
 
     def prepare_delete(self, subject: Subject, target: Target, deletion: Deletion) -> Prepared:
@@ -137,7 +138,7 @@ class Writer:
             assert entry is not None
             admission.admit_delete(self.world, key, entry)
         if present:
-            await self._commit([Delete(key) for key in present], subject, deletion.dry)
+            await self._commit([Delete(key) for key in present], subject, deletion)
         return len(present)
 
     def _events_of(self, key: Key) -> list[Op]:
@@ -155,9 +156,9 @@ class Writer:
             raise NotFound(key.plural, key.name)
         return entry
 
-    async def _commit(self, ops: list[Op], subject: Subject, dry: bool) -> tuple[Entry | None, ...]:  # noqa: FBT001 - passed on
-        ticket: Ticket = self._store.stage(ops, subject.name, dry=dry)
-        if not dry:
+    async def _commit(self, ops: list[Op], subject: Subject, asked: Options | Deletion) -> tuple[Entry | None, ...]:
+        ticket: Ticket = self._store.stage(ops, subject.name, dry=asked.dry, once=asked.once)
+        if not asked.dry:
             await ticket.durable()
         return ticket.outcome.entries
 

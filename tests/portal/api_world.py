@@ -134,8 +134,11 @@ class Watch:
 
 
 @asynccontextmanager
-async def world(hooks: HookTable | None = None, log: Log | None = None) -> AsyncIterator[World]:
-    """A world with the namespaces `default`, `shared` and `team-a`; the header X-Subject says who asks."""
+async def world(hooks: HookTable | None = None, log: Log | None = None, *, fresh: bool = True) -> AsyncIterator[World]:
+    """A world with the namespaces `default`, `shared` and `team-a`, unless the log has them already.
+
+    The header X-Subject says who asks.
+    """
     subjects = {"admin": ADMIN, "stranger": Subject("stranger", ())}
     for host in ("node-1", "node-2"):
         subjects[host] = Subject(f"host:{host}", (HOSTS,), host=host)
@@ -149,7 +152,7 @@ async def world(hooks: HookTable | None = None, log: Log | None = None) -> Async
     store = Engine(log or MemoryLog())
     async with asyncio.TaskGroup() as tasks:
         committer = tasks.create_task(store.run())
-        for name in ("default", "shared", "team-a"):
+        for name in ("default", "shared", "team-a") if fresh else ():
             await transact(store, [Create(Key("namespaces", "", name), {"metadata": {"name": name}})], "start")
         api = Api(store, identify, hooks)
         server = RawTestServer(api.handle)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nanovirt.portal.api.intents import Intent, intents
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.log import Log, MemoryLog
 from nanovirt.resources.store import Commit
 from tests.portal.api_world import INSTANCES, NANO, Reply, World, instance, pool, world
 
@@ -61,7 +61,7 @@ def named(verb: str, kind: str, name: str, namespace: str = "", **more: Any) -> 
 
 
 @asynccontextmanager
-async def ready(log: MemoryLog | None = None) -> AsyncIterator[World]:
+async def ready(log: Log | None = None) -> AsyncIterator[World]:
     """A world with the pools that instances refer to by default."""
     async with world(log=log) as w:
         for doc in (TEMPLATE, STORAGE, COMPUTE):
