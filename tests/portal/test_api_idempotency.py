@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nanovirt.portal.api import transacting
 from nanovirt.resources.errors import NotFound
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.kind import Key
@@ -160,6 +161,17 @@ async def test_a_twin_in_flight_is_a_conflict_until_the_first_is_durable() -> No
         assert twin.doc["details"]["causes"][0]["reason"] == "RequestInFlight"
         assert (await w.call("POST", INSTANCES, instance(), headers=key())).raw == first.result().raw
         assert (await w.call("GET", f"{SETS}/k-1")).code == 200
+
+
+async def test_a_twin_of_a_set_that_is_still_prepared_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transacting, "AT_ONCE", 1)
+    async with ready() as w:
+        writes = create(*(machine(f"web-{at}") for at in range(300)))
+        async with asyncio.TaskGroup() as tasks:
+            sent = [tasks.create_task(send(w, *writes, headers=key())) for _ in range(2)]
+        first, twin = sorted((one.result() for one in sent), key=lambda reply: reply.code)
+        assert (first.code, twin.code) == (200, 409)
+        assert twin.doc["details"]["causes"][0]["reason"] == "RequestInFlight"
 
 
 async def test_a_client_that_leaves_finds_out_by_its_key() -> None:

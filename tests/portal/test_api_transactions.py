@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanovirt.portal.api import transacting
 from nanovirt.portal.api.intents import Intent, intents
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
-from nanovirt.resources.store import Commit
+from nanovirt.resources.store import Commit, Update, transact
 from tests.portal.api_world import INSTANCES, NANO, Reply, World, instance, pool, world
 
 JSON = dict[str, Any]
@@ -163,6 +165,44 @@ async def test_update_replaces_and_checks_the_revision_in_the_object() -> None:
         assert done.doc["results"][0]["spec"]["cpus"] == 3
         stale = await send(w, {"verb": "update", "object": made})
         assert (stale.code, stale.doc["reason"], causes(stale)) == (409, "Conflict", {"writes[0]": "Conflict"})
+
+
+@pytest.mark.parametrize("wanted", [{"resourceVersion": "1"}, {"uid": "another"}])
+async def test_deletion_of_another_state_is_a_conflict_of_that_write(wanted: dict[str, str]) -> None:
+    async with ready() as w:
+        await w.make(f"{NANO}/addresspools", pool())
+        stale = await send(
+            w, *create(machine("a", cpus=0)), named("delete", "AddressPool", "lan", preconditions=wanted)
+        )
+        assert causes(stale) == {"writes[0].spec.cpus": "FieldValueInvalid", "writes[1]": "Conflict"}
+
+
+async def test_what_others_change_while_a_set_is_prepared_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transacting, "AT_ONCE", 1)
+    async with ready() as w:
+        await w.make(INSTANCES, instance("web-1"))
+        key = Key("instances", "default", "web-1")
+        seen: list[int] = []
+        w.store.subscribe(lambda commit: seen.extend(_labels(commit, key)))
+
+        async def label() -> None:
+            for count in itertools.count(1):
+                doc = json.loads(w.store.get(key).raw)
+                doc["metadata"]["labels"]["count"] = str(count)
+                await transact(w.store, [Update(key, doc)], "another")
+
+        async with asyncio.TaskGroup() as tasks:
+            labelling = tasks.create_task(label())
+            change = named("patch", "Instance", "web-1", "default", patch={"spec": {"cpus": 3}})
+            done = await send(w, change, *create(*(machine(f"other-{at}") for at in range(100))))
+            labelling.cancel()
+        assert done.code == 200
+        assert len(seen) > 10
+        assert seen == sorted(seen), "the patch left the label as it was by then"
+
+
+def _labels(commit: Commit, key: Key) -> list[int]:
+    return [int(one.after.labels.get("count", 0)) for one in commit.changes if one.key == key and one.after]
 
 
 async def test_watchers_see_a_set_with_one_resource_version() -> None:
@@ -422,6 +462,15 @@ async def test_what_the_set_deletes_cannot_be_referred_to() -> None:
         await w.make(f"{NANO}/addresspools", pool())
         refused = await send(w, named("delete", "AddressPool", "lan"), *create(machine("a", nics=card())))
         assert causes(refused) == {"writes[0]": "InUse", "writes[1].spec.nics[0].addressPool": "ReferenceMissing"}
+
+
+async def test_what_the_set_deletes_cannot_be_referred_to_even_while_it_waits_for_its_finalizers() -> None:
+    async with ready() as w:
+        kept = pool()
+        kept["metadata"]["finalizers"] = ["example/keep"]
+        await w.make(f"{NANO}/addresspools", kept)
+        refused = await send(w, named("delete", "AddressPool", "lan"), *create(machine("a", nics=card())))
+        assert causes(refused)["writes[1].spec.nics[0].addressPool"] == "ReferenceMissing"
 
 
 async def test_referred_to_object_goes_only_together_with_its_users() -> None:
