@@ -9,10 +9,10 @@ import click
 
 from nanovirt.portal.cli import examples, tables
 from nanovirt.portal.cli.ages import age
-from nanovirt.portal.cli.applying import LAST_APPLIED
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
+from nanovirt.portal.cli.settling import LAST_APPLIED
 from nanovirt.resources.errors import Malformed, NotFound
 
 JSON = dict[str, Any]
