@@ -1,15 +1,27 @@
-"""`nanoctl apply`: a set of manifests made true in one transaction, or not at all."""
+"""`nanoctl apply` and `nanoctl plan`: a set of manifests made true in one transaction, or only looked at."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
-from nanovirt.portal.cli import examples
+from nanovirt.portal.cli import examples, planning
 from nanovirt.portal.cli.catalogue import Kind, rank
 from nanovirt.portal.cli.manifests import BadManifests, Manifest, read_all
 from nanovirt.portal.cli.output import documents
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.settling import Wanted, settle
+from nanovirt.resources.disruption import Effect
+
+_sources = click.option(
+    "-f", "--filename", "sources", multiple=True, required=True, metavar="FILE|DIR|-",
+    help="Manifests: YAML or JSON, a folder of them, or - for standard input; may be given several times.",
+)  # fmt: skip
+_max_disruption = click.option(
+    "--max-disruption", "most", type=click.Choice([one.name for one in Effect if one is not Effect.Refused]),
+    help="Refuse the whole set if the effect of a change is worse than that.",
+)  # fmt: skip
 
 
 @click.command(
@@ -17,29 +29,53 @@ from nanovirt.portal.cli.settling import Wanted, settle
         apply -f web.yaml
         apply -f manifests/demo
         apply --dry-run -f manifests/demo
+        apply --max-disruption=Live -f manifests/demo
         get instance/web-1 -o yaml | sed 's/cpus: 1/cpus: 2/' | nanoctl apply -f -
     """)
 )
-@click.option(
-    "-f", "--filename", "sources", multiple=True, required=True, metavar="FILE|DIR|-",
-    help="Manifests: YAML or JSON, a folder of them, or - for standard input; may be given several times.",
-)  # fmt: skip
+@_sources
 @click.option("--dry-run", is_flag=True, help="Let the server check everything, and store nothing.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml", "name"]), help="Print the objects as they are then.")
+@_max_disruption
 @connected
-def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: str | None) -> None:
+def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: str | None, most: str | None) -> None:
     """Create what is not there, and change what differs: all of it as one revision, or nothing.
 
     Nothing is sent before every file has been read; then the server checks the whole set, in which the order of files
     does not matter, and stores it at once. A field that stood in the manifest last time and no longer does is removed;
     what others have set stays. The manifest is remembered in the annotation that kubectl uses too.
     """
-    settled = settle(session, resolve(session, read_all(sources)), dry_run=dry_run)
+    wanted = resolve(session, read_all(sources))
+    settled = settle(session, wanted, partial(planning.check, most=most), dry_run=dry_run)
     if output:
-        click.echo(documents([doc for _, _, doc in settled], output, single=True), nl=False)
+        click.echo(documents([one.doc for one in settled], output, single=True), nl=False)
         return
-    for one, outcome, _ in settled:
-        click.echo(f"{one.title} {outcome}" + (" (dry run)" if dry_run else ""))
+    for one in settled:
+        click.echo(f"{one.wanted.title} {one.outcome}" + (" (dry run)" if dry_run else ""))
+    for line in planning.table(settled) if dry_run else ():
+        click.echo(line)
+
+
+@click.command(
+    epilog=examples("""
+        plan -f web.yaml
+        plan -f manifests/demo --max-disruption=Live
+    """)
+)
+@_sources
+@_max_disruption
+@connected
+def plan(session: Session, *, sources: tuple[str, ...], most: str | None) -> None:
+    """Say what apply would change and what that does to machines; nothing is stored.
+
+    The effect of a field: Live (at once, guests go on), NextStart (the machine is off), Restart (the running machine
+    has to end and start again: apply does that only when the change is an order to), DataLoss, Refused.
+    """
+    settled = settle(session, resolve(session, read_all(sources)), partial(planning.check, most=most), dry_run=True)
+    for one in settled:
+        click.echo(f"{one.wanted.title} {planning.WOULD[one.outcome]}")
+    for line in planning.table(settled):
+        click.echo(line)
 
 
 def resolve(session: Session, found: list[Manifest]) -> list[Wanted]:

@@ -19,6 +19,7 @@ from nanovirt.resources import wire
 from nanovirt.resources.errors import AlreadyExists, Conflict, NanoError, NotFound, Rejected, StoreUnreachable
 
 JSON = dict[str, Any]
+Judge = Callable[[list["Settled"]], None]
 Warn = Callable[[list["Planned"], str], None]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 Outcome = Literal["created", "configured", "unchanged"]
@@ -62,33 +63,36 @@ class Planned(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What became of a manifest, and the object as it is then."""
+    """What became of a manifest, the object as it is then, and as it was (None: it is new)."""
 
     wanted: Wanted
     outcome: Outcome
     doc: JSON
+    before: JSON | None
 
 
-def settle(session: Session, wanted: list[Wanted], *, dry_run: bool) -> list[Settled]:
+def settle(session: Session, wanted: list[Wanted], judge: Judge, *, dry_run: bool) -> list[Settled]:
     """Bring about the whole set, or nothing of it. BadManifests tells all that the server refuses, with lines.
 
-    What somebody else changes at the same moment is looked at anew, a few times.
+    `judge` sees what would become of the set before anything is stored, and may raise; a set of nothing but new objects
+    needs no trial. What somebody else changes at the same moment is looked at anew, a few times.
     """
     for attempt in range(ATTEMPTS):
-        planned = [plan(one, _live(session, one)) for one in wanted]
+        planned = [write_for(one, _live(session, one)) for one in wanted]
         try:
-            return _carried_out(session, planned, dry_run=dry_run)
+            return _carried_out(session, planned, judge, dry_run=dry_run)
         except (AlreadyExists, Conflict):
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _carried_out(session: Session, planned: list[Planned], *, dry_run: bool) -> list[Settled]:
+def _carried_out(session: Session, planned: list[Planned], judge: Judge, *, dry_run: bool) -> list[Settled]:
     """A set that changes something is tried first, so that what the server completes anew is not written at all."""
     if not dry_run and all(one.live is None for one in planned):
         return _sent(session, planned, _warn, dry_run=False)
     tried = _sent(session, planned, _warn, dry_run=True)
+    judge(tried)
     if dry_run:
         return tried
     left = [
@@ -97,7 +101,7 @@ def _carried_out(session: Session, planned: list[Planned], *, dry_run: bool) -> 
     return _sent(session, left, _unheard, dry_run=False)
 
 
-def plan(one: Wanted, live: JSON | None) -> Planned:
+def write_for(one: Wanted, live: JSON | None) -> Planned:
     """What has to be written so that `live` becomes what is wanted."""
     if live is None:
         return Planned(one, None, {"verb": "create", "object": one.doc})
@@ -127,7 +131,7 @@ def _sent(session: Session, planned: list[Planned], warn: Warn, *, dry_run: bool
         except (Rejected, Conflict) as error:
             raise _in_manifests(sending, error) from error
     after = iter(made)
-    return [Settled(one.wanted, *_outcome(one, next(after) if one.write else None)) for one in planned]
+    return [Settled(one.wanted, *_outcome(one, next(after) if one.write else None), one.live) for one in planned]
 
 
 def transact(session: Session, doc: JSON, *, dry_run: bool) -> JSON:

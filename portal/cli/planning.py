@@ -1,0 +1,56 @@
+"""What a set of manifests would change, field by field, and when each change would take effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from nanovirt.portal.cli.manifests import BadManifests
+from nanovirt.portal.cli.settling import Settled
+from nanovirt.portal.cli.tables import Grid, printable, render
+from nanovirt.resources.disruption import Effect, FieldChange, changes
+
+HEADINGS = ["OBJECT", "FIELD", "NOW", "THEN", "EFFECT"]
+WOULD = {"created": "would be created", "configured": "would be configured", "unchanged": "is as it should be"}
+SHOWN = 40
+"""Characters of a value."""
+
+
+def table(settled: list[Settled]) -> Iterator[str]:
+    """The lines of a table of the fields that change in objects that are there; none when there are no such fields."""
+    rows = [
+        [one.wanted.title, change.path, _shown(change.current), _shown(change.desired), change.effect.name]
+        for one in settled
+        for change in changes_of(one)
+    ]
+    if rows:
+        yield from ("", *render(Grid(HEADINGS, rows)))
+
+
+def changes_of(one: Settled) -> list[FieldChange]:
+    """What changes in an object that is there already."""
+    return [] if one.before is None else changes(one.wanted.kind.kind, one.before, one.doc)
+
+
+def check(settled: list[Settled], most: str | None) -> None:
+    """Raise BadManifests, with lines, for every change that is worse than `most` (None: nothing is)."""
+    if most is None:
+        return
+    bad = [
+        f"{one.wanted.manifest.where(change.path)}: {change.path}: its effect is {change.effect.name}, "
+        f"worse than {most}"
+        for one in settled
+        for change in changes_of(one)
+        if change.effect > Effect[most]
+    ]
+    if bad:
+        raise BadManifests(bad, "nothing was stored")
+
+
+def _shown(value: Any) -> str:
+    if value in (None, ""):
+        return "-"
+    said = printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+    return said if len(said) <= SHOWN else f"{said[: SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
