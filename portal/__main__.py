@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,7 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
+    from nanovirt.controllers.forecasting import forecast
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.identity import ADMIN, Identities
     from nanovirt.portal.images import Library
@@ -182,7 +184,9 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
     hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks}
-    api = Api(heart.store, identities.identify, hooks, {("GET", "/"): landing}, version=version("nanovirt"))
+    foresee = partial(forecast, heart.store, heart.reports)
+    pages, number = {("GET", "/"): landing}, version("nanovirt")
+    api = Api(heart.store, identities.identify, hooks, pages, version=number, foresee=foresee)
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:

@@ -20,7 +20,7 @@ from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
-from nanovirt.portal.api.transactions import WORD, Transactions
+from nanovirt.portal.api.transactions import WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
@@ -57,13 +57,14 @@ class Api:
         version: str = "0.1.0",
         ready: Callable[[], bool] = lambda: True,
         clock: Callable[[], datetime] = _now,
+        foresee: Foresee = nothing,
     ) -> None:
         """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication."""
         self._store, self._identify, self._ready = store, identify, ready
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store)
         self._repeats = Repeats(store)
-        self._transactions = Transactions(store, self.writer, self._repeats)
+        self._transactions = Transactions(store, self.writer, self._repeats, foresee)
         self.reader = Reader(store, clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0)
         self._writing = 0

@@ -16,18 +16,19 @@ from nanovirt.resources import patching
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Entry, Expect, Result, Store
+from nanovirt.resources.store import Change, Entry, Expect, Result, Store
 
 AT_ONCE = 32
 """So many writes are prepared before others get their turn."""
 
 
 class Done(NamedTuple):
-    """What a set led to: its revision, one result for each write, and what to warn of."""
+    """What a set led to: its revision, one result for each write, what to warn of, and what changed."""
 
     rev: int
     results: Sequence[Result]
-    warnings: list[str]
+    warnings: Sequence[str] = ()
+    changes: Sequence[Change] = ()
 
 
 class Transactor:
@@ -60,7 +61,12 @@ class Transactor:
             await ticket.durable()
         entries = ticket.outcome.entries[-len(asked) :]
         results = [_result(found, entry) for found, entry in zip(batch.prepared.values(), entries, strict=True)]
-        return Done(ticket.outcome.rev, results, warnings)
+        changes = [
+            Change(op.key, found.before, entry)
+            for op, found, entry in zip(batch.ops, batch.prepared.values(), entries, strict=True)
+            if entry is not found.before
+        ]
+        return Done(ticket.outcome.rev, results, warnings, changes)
 
     def _prepare(self, subject: Subject, batch: Batch, at: int, one: Intent, options: Options) -> None:
         """Prepare one write, or note what is wrong with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import unquote
 
@@ -13,28 +14,35 @@ from nanovirt.portal.api.intents import KIND, intents, writes_of
 from nanovirt.portal.api.paths import Unknown
 from nanovirt.portal.api.repeating import Again, Repeats, key_in
 from nanovirt.portal.api.replies import document, reply, success
-from nanovirt.portal.api.requests import BODY, body, options
+from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.transacting import Done, Transactor
 from nanovirt.portal.api.writing import Writer
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.errors import NotAllowed
 from nanovirt.resources.fields import rfc3339
-from nanovirt.resources.kind import GROUP_VERSION
-from nanovirt.resources.store import Result, Store
+from nanovirt.resources.kind import GROUP_VERSION, Key
+from nanovirt.resources.store import Change, Result, Store
 
 WORD = "transactions"
 TRANSACTION_MAX = 4 << 20
 """Bytes of a whole set; with defaults it may grow, and a record of the log holds twice as much."""
+Foresee = Callable[[Sequence[Change]], Mapping[Key, JSON]]
+"""What the controllers would make of changes: for new instances, host and addresses, or the reason why they wait."""
 WARNINGS_SAID = 20
 """More headers than a hundred break clients."""
+
+
+def nothing(_changes: Sequence[Change]) -> Mapping[Key, JSON]:
+    """What is foreseen where no controllers run."""
+    return {}
 
 
 class Transactions:
     """Answers what comes to that path."""
 
-    def __init__(self, store: Store, writer: Writer, repeats: Repeats) -> None:
-        self._transactor, self._repeats = Transactor(store, writer), repeats
+    def __init__(self, store: Store, writer: Writer, repeats: Repeats, foresee: Foresee) -> None:
+        self._transactor, self._repeats, self._foresee = Transactor(store, writer), repeats, foresee
 
     async def answer(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> web.StreamResponse:
         """`rest`: the segments of the path behind the word."""
@@ -57,7 +65,11 @@ class Transactions:
     async def _post(self, request: web.BaseRequest, subject: Subject) -> web.Response:
         asked = options(request)
         found = writes_of(_body_of(request, await body(request, TRANSACTION_MAX)))
-        return _told(await self._transactor.carry_out(subject, intents(found), asked))
+        done = await self._transactor.carry_out(subject, intents(found), asked)
+        if not (asked.dry and truth(request.query.get("forecast"))):
+            return _told(done)
+        foreseen = self._foresee(done.changes)
+        return _told(done, [foreseen.get(one.key, {}) for one in done.results])
 
 
 def _body_of(request: web.BaseRequest, content: bytes) -> JSON:
@@ -67,14 +79,14 @@ def _body_of(request: web.BaseRequest, content: bytes) -> JSON:
 def _told_again(request: web.BaseRequest, again: Again) -> web.Response:
     """The results of the writes stand last, behind what went along with them."""
     count = len(writes_of(_body_of(request, request[BODY])))
-    return _told(Done(again.rev, again.results[-count:], []))
+    return _told(Done(again.rev, again.results[-count:]))
 
 
-def _told(done: Done) -> web.Response:
-    warnings = done.warnings[:WARNINGS_SAID]
+def _told(done: Done, foreseen: list[JSON] | None = None) -> web.Response:
+    warnings = [*done.warnings[:WARNINGS_SAID]]
     if len(done.warnings) > WARNINGS_SAID:
         warnings.append(f"{len(done.warnings) - WARNINGS_SAID} more warnings are left out")
-    head = dump(_head(done.rev))
+    head = dump(_head(done.rev) | ({} if foreseen is None else {"forecast": foreseen}))
     return reply(head[:-1] + b',"results":[' + b",".join(map(_one, done.results)) + b"]}", warnings=warnings)
 
 

@@ -12,21 +12,34 @@ from nanovirt.portal.cli.settling import Settled
 from nanovirt.portal.cli.tables import Grid, printable, render
 from nanovirt.resources.disruption import Effect, FieldChange, changes
 
+JSON = dict[str, Any]
 HEADINGS = ["OBJECT", "FIELD", "NOW", "THEN", "EFFECT"]
+FORESEEN = "Foreseen"
 WOULD = {"created": "would be created", "configured": "would be configured", "unchanged": "is as it should be"}
 SHOWN = 40
 """Characters of a value."""
 
 
 def table(settled: list[Settled]) -> Iterator[str]:
-    """The lines of a table of the fields that change in objects that are there; none when there are no such fields."""
-    rows = [
-        [one.wanted.title, change.path, _shown(change.current), _shown(change.desired), change.effect.name]
-        for one in settled
-        for change in changes_of(one)
-    ]
+    """The lines of a table: fields that change in objects that are there, and what is foreseen of new ones."""
+    rows = [[one.wanted.title, *row] for one in settled for row in (*_changing(one), *_foreseen(one.foreseen))]
     if rows:
         yield from ("", *render(Grid(HEADINGS, rows)))
+
+
+def _changing(one: Settled) -> Iterator[list[str]]:
+    for change in changes_of(one):
+        yield [change.path, _shown(change.current), _shown(change.desired), change.effect.name]
+
+
+def _foreseen(told: JSON) -> Iterator[list[str]]:
+    """Where a new machine would be placed if nothing comes first, with which addresses; or what it would wait for."""
+    if told.get("host"):
+        yield ["status.host", "-", str(told["host"]), FORESEEN]
+        for one in told.get("addresses") or ():
+            yield [f"status.addresses[{one['nic']}]", "-", str(one["ip"]), FORESEEN]
+    elif told.get("message"):
+        yield ["status.phase", "-", f"Pending: {printable(str(told['message']))}", FORESEEN]
 
 
 def changes_of(one: Settled) -> list[FieldChange]:

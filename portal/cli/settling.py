@@ -25,6 +25,7 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 Outcome = Literal["created", "configured", "unchanged"]
 ATTEMPTS = 3
 TRANSACTIONS = "/apis/nano/v1/transactions"
+TRYING, FORESEEING = wire.query(dryRun="All"), wire.query(dryRun="All", forecast=True)
 WRITE = re.compile(r"writes\[(\d+)\]")
 
 
@@ -63,12 +64,13 @@ class Planned(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What became of a manifest, the object as it is then, and as it was (None: it is new)."""
+    """What became of a manifest, the object as it is then, as it was (None: it is new), and what is foreseen of it."""
 
     wanted: Wanted
     outcome: Outcome
     doc: JSON
     before: JSON | None
+    foreseen: JSON
 
 
 def settle(session: Session, wanted: list[Wanted], judge: Judge, *, dry_run: bool) -> list[Settled]:
@@ -90,15 +92,15 @@ def settle(session: Session, wanted: list[Wanted], judge: Judge, *, dry_run: boo
 def _carried_out(session: Session, planned: list[Planned], judge: Judge, *, dry_run: bool) -> list[Settled]:
     """A set that changes something is tried first, so that what the server completes anew is not written at all."""
     if not dry_run and all(one.live is None for one in planned):
-        return _sent(session, planned, _warn, dry_run=False)
-    tried = _sent(session, planned, _warn, dry_run=True)
+        return _sent(session, planned, _warn)
+    tried = _sent(session, planned, _warn, FORESEEING if dry_run else TRYING)
     judge(tried)
     if dry_run:
         return tried
     left = [
         one if now.outcome != "unchanged" else one._replace(write=None) for one, now in zip(planned, tried, strict=True)
     ]
-    return _sent(session, left, _unheard, dry_run=False)
+    return _sent(session, left, _unheard)
 
 
 def write_for(one: Wanted, live: JSON | None) -> Planned:
@@ -120,24 +122,30 @@ def _live(session: Session, one: Wanted) -> JSON | None:
         return None
 
 
-def _sent(session: Session, planned: list[Planned], warn: Warn, *, dry_run: bool) -> list[Settled]:
+def _sent(session: Session, planned: list[Planned], warn: Warn, asked: str = "") -> list[Settled]:
     sending = [one for one in planned if one.write is not None]
     made: list[JSON] = []
+    foreseen: list[JSON] = []
     if sending:
         session.connection.warn = lambda warning: warn(sending, warning)
         doc = {"apiVersion": "nano/v1", "kind": "Transaction", "writes": [one.write for one in sending]}
         try:
-            made = transact(session, doc, dry_run=dry_run)["results"]
+            reply = transact(session, doc, asked)
         except (Rejected, Conflict) as error:
             raise _in_manifests(sending, error) from error
-    after = iter(made)
-    return [Settled(one.wanted, *_outcome(one, next(after) if one.write else None), one.live) for one in planned]
+        made = reply["results"]
+        foreseen = reply.get("forecast") or [{}] * len(made)
+    after = iter(zip(made, foreseen, strict=True))
+    settled: list[Settled] = []
+    for one in planned:
+        doc_after, told_of = next(after) if one.write else (None, {})
+        settled.append(Settled(one.wanted, *_outcome(one, doc_after), one.live, told_of))
+    return settled
 
 
-def transact(session: Session, doc: JSON, *, dry_run: bool) -> JSON:
-    """Send a transaction; over a connection that breaks once more, which has no second effect."""
-    path = TRANSACTIONS + (wire.query(dryRun="All") if dry_run else "")
-    key = str(uuid.uuid4())
+def transact(session: Session, doc: JSON, asked: str = "") -> JSON:
+    """Send a transaction; over a connection that breaks once more, which has no second effect. `asked`: the query."""
+    path, key = TRANSACTIONS + asked, str(uuid.uuid4())
     try:
         return session.connection.ask("POST", path, doc, key=key)
     except StoreUnreachable:

@@ -13,6 +13,7 @@ from aiohttp import ClientResponse, ClientSession, TCPConnector, web
 from aiohttp.test_utils import RawTestServer
 
 from nanovirt.portal.api.dispatch import Api, HookTable
+from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.portal.pki import HOSTS
 from nanovirt.resources import registry
@@ -134,7 +135,9 @@ class Watch:
 
 
 @asynccontextmanager
-async def world(hooks: HookTable | None = None, log: Log | None = None, *, fresh: bool = True) -> AsyncIterator[World]:
+async def world(
+    hooks: HookTable | None = None, log: Log | None = None, *, fresh: bool = True, foresee: Foresee = nothing
+) -> AsyncIterator[World]:
     """A world with the namespaces `default`, `shared` and `team-a`, unless the log has them already.
 
     The header X-Subject says who asks.
@@ -154,7 +157,7 @@ async def world(hooks: HookTable | None = None, log: Log | None = None, *, fresh
         committer = tasks.create_task(store.run())
         for name in ("default", "shared", "team-a") if fresh else ():
             await transact(store, [Create(Key("namespaces", "", name), {"metadata": {"name": name}})], "start")
-        api = Api(store, identify, hooks)
+        api = Api(store, identify, hooks, foresee=foresee)
         server = RawTestServer(api.handle)
         await server.start_server()
         try:

@@ -18,6 +18,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from nanovirt.portal.api.dispatch import Api, HookTable
+from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.portal.cli import cli
 from nanovirt.portal.identity import ADMIN, Identities
 from nanovirt.portal.pki import Pki
@@ -111,7 +112,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
+def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothing) -> Iterator[Cluster]:
     """A server with the namespaces `default` and `shared` and the system templates, which ends with the block."""
     started: Future[Cluster] = Future()
     stopping = asyncio.Event()
@@ -125,7 +126,7 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
             await transact(store, [Create(thing.key, thing.to_json()) for thing in first], "start")
             socket_ = socket.create_server(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
-            api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks)
+            api = Api(store, Identities(store, {pki.admin_access(url): ADMIN}).identify, hooks, foresee=foresee)
             server = web.Server(api.handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()

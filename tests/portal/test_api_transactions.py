@@ -6,7 +6,7 @@ import asyncio
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from nanovirt.portal.api import transacting
 from nanovirt.portal.api.intents import Intent, intents
+from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
-from nanovirt.resources.store import Commit, Update, transact
+from nanovirt.resources.store import Change, Commit, Update, transact
 from tests.portal.api_world import INSTANCES, NANO, Reply, World, instance, pool, world
 
 JSON = dict[str, Any]
@@ -63,9 +64,9 @@ def named(verb: str, kind: str, name: str, namespace: str = "", **more: Any) -> 
 
 
 @asynccontextmanager
-async def ready(log: Log | None = None) -> AsyncIterator[World]:
+async def ready(log: Log | None = None, foresee: Foresee = nothing) -> AsyncIterator[World]:
     """A world with the pools that instances refer to by default."""
-    async with world(log=log) as w:
+    async with world(log=log, foresee=foresee) as w:
         for doc in (TEMPLATE, STORAGE, COMPUTE):
             await w.make(f"{NANO}/{doc['kind'].lower()}s", doc)
         yield w
@@ -255,6 +256,18 @@ async def test_dry_run_answers_as_if_and_stores_nothing() -> None:
         assert (done.code, done.doc["results"][0]["spec"]["cpus"]) == (200, 1)
         assert (w.store.committed, w.store.list("instances")) == (before, [])
         assert w.api.writer.world.index.uses[Key("computepools", "", "default")] == 0, "the real index is untouched"
+
+
+async def test_dry_run_may_ask_what_is_foreseen_of_each_write() -> None:
+    def foresee(changes: Sequence[Change]) -> dict[Key, JSON]:
+        return {one.key: {"host": f"node-for-{one.key.name}"} for one in changes if one.key.plural == "instances"}
+
+    async with ready(foresee=foresee) as w:
+        writes = [named("expect", "Image", "x", "shared", absent=True), *create(pool(), machine("web-1"))]
+        done = await send(w, *writes, query="?dryRun=All&forecast=true")
+        assert done.doc["forecast"] == [{}, {}, {"host": "node-for-web-1"}]
+        assert "forecast" not in (await send(w, *writes, query="?dryRun=All")).doc
+        assert "forecast" not in (await send(w, *writes, query="?forecast=true")).doc
 
 
 async def test_unknown_fields_are_refused_warned_of_or_dropped() -> None:

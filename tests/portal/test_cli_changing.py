@@ -191,7 +191,7 @@ def test_a_transaction_over_a_broken_connection_is_sent_once_more_under_its_key(
             return {"results": [doc]}
 
     connection: Any = Broken()
-    assert transact(Session(connection, "default"), {"a": 1}, dry_run=True) == {"results": [{"a": 1}]}
+    assert transact(Session(connection, "default"), {"a": 1}, "?dryRun=All") == {"results": [{"a": 1}]}
     assert connection.sent[0] == connection.sent[1]
     assert connection.sent[0][:2] == ("POST", "/apis/nano/v1/transactions?dryRun=All")
     assert len(connection.sent[0][2]) == 36

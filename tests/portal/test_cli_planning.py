@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Change
 from tests.portal.cli_world import Cluster, cluster
 from tests.portal.test_cli_changing import pool
+
+JSON = dict[str, Any]
+
+
+def foresee(changes: Sequence[Change]) -> dict[Key, JSON]:
+    """What controllers would say of two machines, and nothing of others."""
+    addresses = [{"nic": "nic0", "addressPool": "lan", "ip": "10.30.0.50"}]
+    known: dict[str, JSON] = {
+        "placeable": {"host": "node-1", "addresses": addresses},
+        "waiting": {"reason": "PoolHasNoHosts", "message": "ComputePool default has no hosts.", "params": {}},
+    }
+    return {one.key: known[one.key.name] for one in changes if one.key.name in known}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cli")) as made:
+    with cluster(tmp_path_factory.mktemp("cli"), foresee=foresee) as made:
         made.creates("computepools", "default", spec={"storagePool": "local"})
         yield made
 
@@ -46,6 +60,17 @@ def test_a_plan_says_per_field_when_it_takes_effect_and_stores_nothing(running: 
     ]
     assert running.store.committed == before
     assert "spec.memory        1Gi   2Gi    Restart" in running.says("apply", "--dry-run", "-f", "-", stdin=docs)
+
+
+def test_a_plan_says_where_a_new_machine_would_run_or_what_it_would_wait_for(running: Cluster) -> None:
+    docs = f"{machine('placeable')}\n---\n{pool('unforeseen')}\n---\n{machine('waiting')}"
+    assert running.says("plan", "-f", "-", stdin=docs).splitlines()[3:] == [
+        "",
+        "OBJECT               FIELD                    NOW   THEN                                         EFFECT",
+        "instance/placeable   status.host              -     node-1                                       Foreseen",
+        "instance/placeable   status.addresses[nic0]   -     10.30.0.50                                   Foreseen",
+        "instance/waiting     status.phase             -     Pending: ComputePool default has no hosts.   Foreseen",
+    ]
 
 
 @pytest.mark.parametrize("command", ["plan", "apply"])
