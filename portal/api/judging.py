@@ -86,20 +86,22 @@ def judge_names(store: View, batch: Batch) -> None:
 
 
 def judge_sizes(batch: Batch, entries: Sequence[Entry | None]) -> None:
-    """An object may be as large as one that comes alone, and all of them as large as one record of the log.
+    """An object may be as large as one that comes alone, and all that change as large as one record of the log.
 
     `entries`: what each prepared write leads to. Raises TooLarge for the whole.
     """
-    sizes = [len(entry.raw) if entry is not None else 0 for entry in entries]
-    for at, size in zip(batch.prepared, sizes, strict=True):
+    led = list(zip(batch.prepared.items(), entries, strict=True))
+    sizes = {at: len(entry.raw) for (at, found), entry in led if entry is not None and entry is not found.before}
+    for at, size in sizes.items():
         if size > BODY_MAX:
             said = f"the object would have {size} bytes; the limit is {BODY_MAX}"
             batch.refuse(at, TooLarge(said, size=size, limit=BODY_MAX))
-    if sum(sizes) > RECORD_LIMIT:
+    total = sum(sizes.values())
+    if total > RECORD_LIMIT:
         raise TooLarge(
-            f"the objects would have {sum(sizes)} bytes together, and one revision holds {RECORD_LIMIT}; "
+            f"the objects would have {total} bytes together, and one revision holds {RECORD_LIMIT}; "
             "send them in several transactions",
-            size=sum(sizes),
+            size=total,
             limit=RECORD_LIMIT,
         )
 

@@ -352,6 +352,12 @@ async def test_limits_of_the_body_of_one_object_and_of_the_record() -> None:
             doc["metadata"]["annotations"] = {"note": text}
         assert (await send(w, *create(*wide[:12]), query="?dryRun=All")).code == 200, "3 MB are fine"
         assert (await send(w, *create(*wide))).code == 413
+        for part in (wide[:12], wide[12:]):
+            assert (await send(w, *create(*part))).code == 200
+        for at in range(20, 40):
+            await w.make(INSTANCES, wide[0] | {"metadata": wide[0]["metadata"] | {"name": f"web-{at}"}})
+        kept = [named("patch", "Instance", f"web-{at}", "default", patch={}) for at in range(40)]
+        assert (await send(w, *kept)).code == 200, "what does not change stands in no record"
         large = machine("large")
         large["spec"]["description"] = "y"
         large["metadata"]["annotations"] = {"a": text}
