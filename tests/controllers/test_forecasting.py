@@ -86,3 +86,13 @@ def test_reason_why_it_would_wait_is_told_for_the_one_that_finds_no_room() -> No
     assert [told[name].get("host") for name in ("a", "b", "c")].count(None) == 1
     assert told["c"]["reason"] == "NoHostFits"
     assert "memory is free" in told["c"]["message"]
+
+
+def test_host_that_comes_with_the_set_is_known_and_not_ready() -> None:
+    one = two_hosts()
+    things = [made("ComputePool", "edge", storagePool="local"), made("Host", "edge-1", computePool="edge")]
+    ops = [Create(thing.key, thing.to_json()) for thing in things]
+    entries = one.engine.stage(ops, "test", dry=True).outcome.entries
+    changes = [Change(op.key, None, entry) for op, entry in zip(ops, entries, strict=True)]
+    told = foreseen(one, [*changes, *coming(one, "a", computePool="edge")])["a"]
+    assert (told["reason"], "edge-1: not ready" in told["message"]) == ("NoHostFits", True)

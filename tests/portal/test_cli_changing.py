@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nanovirt.portal.cli.connection import Connection
 from nanovirt.portal.cli.manifests import BadManifests, read_all
 from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
 from nanovirt.portal.cli.session import Session
@@ -195,6 +196,21 @@ def test_a_transaction_over_a_broken_connection_is_sent_once_more_under_its_key(
     assert connection.sent[0] == connection.sent[1]
     assert connection.sent[0][:2] == ("POST", "/apis/nano/v1/transactions?dryRun=All")
     assert len(connection.sent[0][2]) == 36
+
+
+def test_what_another_creates_meanwhile_is_looked_at_anew(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, raced = Connection.ask, pool("raced")
+
+    def late(connection: Connection, method: str, path: str, doc: Any = None, **more: Any) -> JSON:
+        if path.startswith("/apis/nano/v1/transactions") and not seen:
+            seen.append(path)
+            running.creates("addresspools", "raced", spec=json.loads(raced)["spec"] | {"domain": "lab.example"})
+        return ask(connection, method, path, doc, **more)
+
+    seen: list[str] = []
+    monkeypatch.setattr(Connection, "ask", late)
+    assert running.says("apply", "-f", "-", stdin=raced) == "addresspool/raced configured\n"
+    assert running.object("addresspools", "raced")["metadata"]["labels"]["a"] == "1"
 
 
 def test_only_what_changes_is_written(running: Cluster) -> None:
