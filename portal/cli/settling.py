@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 Outcome = Literal["created", "configured", "unchanged"]
 ATTEMPTS = 3
 TRANSACTIONS = "/apis/nano/v1/transactions"
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds between questions after what is being carried out under the same key, since its first answer was lost."""
 TRYING, FORESEEING = wire.query(dryRun="All"), wire.query(dryRun="All", forecast=True)
 WRITE = re.compile(r"writes\[(\d+)\]")
 
@@ -146,10 +149,19 @@ def _sent(session: Session, planned: list[Planned], warn: Warn, asked: str = "")
 def transact(session: Session, doc: JSON, asked: str = "") -> JSON:
     """Send a transaction; over a connection that breaks once more, which has no second effect. `asked`: the query."""
     path, key = TRANSACTIONS + asked, str(uuid.uuid4())
-    try:
-        return session.connection.ask("POST", path, doc, key=key)
-    except StoreUnreachable:
-        return session.connection.ask("POST", path, doc, key=key)
+    broken = False
+    for pause in PAUSES:
+        try:
+            return session.connection.ask("POST", path, doc, key=key)
+        except StoreUnreachable:
+            if broken:
+                raise
+            broken = True
+        except Conflict as error:
+            if not any(one.reason == "RequestInFlight" for one in error.causes):
+                raise
+            time.sleep(pause)
+    return session.connection.ask("POST", path, doc, key=key)
 
 
 def _outcome(one: Planned, made: JSON | None) -> tuple[Outcome, JSON]:
