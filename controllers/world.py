@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from nanovirt.controllers.indexes import Leases, Loads, Owners
 from nanovirt.controllers.scheduler import Ranking, Slot, slot
@@ -12,17 +12,27 @@ from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.reports import Reports
-from nanovirt.resources.store import Change, Commit, Store
+from nanovirt.resources.store import Change, Commit, Entry, Sink
 
 D = TypeVar("D", bound=Document)
 KEPT = frozenset(("hosts", "computepools", "storagepools", "addresspools", "systemtemplates", "images"))
 """Kinds of which there are few and that every plan reads: kept decoded."""
 
 
+class Source(Protocol):
+    """What a world is read from; see Store."""
+
+    def peek(self, key: Key) -> Entry | None: ...
+
+    def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]: ...
+
+    def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]: ...
+
+
 class World:
     """Synchronous reads only; one instance serves all controllers."""
 
-    def __init__(self, store: Store, reports: Reports) -> None:
+    def __init__(self, store: Source, reports: Reports) -> None:
         self._store = store
         self.reports = reports
         self.loads, self.leases, self.owners = Loads(), Leases(), Owners()

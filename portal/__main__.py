@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +173,7 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
+    from nanovirt.controllers.forecasting import forecast
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
     from nanovirt.portal.identity import ADMIN, Identities
@@ -194,6 +196,7 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,
+        foresee=partial(forecast, heart.store, heart.reports),
     )
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
 
-from nanovirt.resources import stamping
+from nanovirt.resources import idempotency, stamping
 from nanovirt.resources.codec import JSON, dump, dump_text, load
 from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
+from nanovirt.resources.idempotency import Ledger
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.log import Log, Record, check_size
 from nanovirt.resources.rows import entry_of
@@ -28,8 +29,11 @@ from nanovirt.resources.store import (
     Entry,
     Expect,
     Half,
+    Known,
+    Once,
     Op,
     Outcome,
+    Result,
     Sink,
     Ticket,
     Update,
@@ -98,6 +102,7 @@ class Engine:
         self._sinks: list[Sink] = []
         self._admitted: list[Sink] = []
         self._ring = Ring()
+        self._ledger = Ledger()
         self._failure: StoreFailed | None = None
         self._last_at = ""
         self.committed = 0
@@ -110,6 +115,9 @@ class Engine:
         for record in self._log.read(0):
             body = load(record.body)
             self._last_at = body["at"]
+            if "key" in body:
+                once = Once(body["key"]["name"], body["key"]["digest"])
+                self._ledger.add(body["by"], once, record.rev, body["at"])
             self._apply(Commit(record.rev, tuple(self._replayed(record.rev, body["writes"]))))
 
     def _replayed(self, rev: int, writes: Iterable[JSON]) -> Iterable[Change]:
@@ -150,6 +158,21 @@ class Engine:
         """See Store."""
         return self._ring.after(after)
 
+    def remembered(self, by: str, key: str) -> Known | None:
+        """See Store."""
+        return self._ledger.find(by, key, self._clock())
+
+    async def recall(self, rev: int) -> Sequence[Result]:
+        """See Store. It is read from the log, which is seldom asked for and may take a moment."""
+        return await asyncio.to_thread(lambda: idempotency.results_of(self._record(rev), self._at))
+
+    def _at(self, key: Key, rev: int) -> bytes:
+        entry = self._objects[key.plural].get(key[1:])
+        return entry.raw if entry and entry.rev == rev else idempotency.object_in(self._record(rev), key)
+
+    def _record(self, rev: int) -> JSON:
+        return load(next(self._log.read(rev - 1)).body)
+
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
         """See Store."""
         sinks = self._admitted if admitted else self._sinks
@@ -159,7 +182,14 @@ class Engine:
     # --- writing ---
 
     def stage(
-        self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False, patient: bool = False
+        self,
+        ops: Sequence[Op],
+        by: str,
+        request: str = "",
+        *,
+        dry: bool = False,
+        patient: bool = False,
+        once: Once | None = None,
     ) -> Ticket:
         """See Store; with `patient` only in a running loop."""
         if self._failure is not None:
@@ -176,16 +206,19 @@ class Engine:
                 changes[op.key] = Change(op.key, first, after)
                 held[op.key] = after
             results.append(after)
-        if not changes or dry:
+        if dry or not (changes or once):
             newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
             return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
-        self._queue_up(Commit(rev, tuple(changes.values())), by, request, now)
+        receipt = idempotency.receipt(once, ops, results, changes, rev) if once else None
+        self._queue_up(Commit(rev, tuple(changes.values())), by, request, now, receipt)
+        if once:
+            self._ledger.add(by, once, rev, self._last_at)
         self._hurry(patient=patient)
         return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
 
-    def _queue_up(self, commit: Commit, by: str, request: str, now: datetime) -> None:
+    def _queue_up(self, commit: Commit, by: str, request: str, now: datetime, receipt: JSON | None) -> None:
         at = max(self._last_at, rfc3339(now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)))
-        record = Record(commit.rev, _body(commit, at, by, request))
+        record = Record(commit.rev, _body(commit, at, by, request, receipt))
         check_size(record.body)
         self._last_at, self._staged = at, commit.rev
         for change in commit.changes:
@@ -298,6 +331,7 @@ class Engine:
         self._calm()
         self._pending.clear()
         self._staged = self.committed
+        self._ledger.forget_after(self.committed)
         for _, commit in reversed(dropped):
             undone = Commit(
                 commit.rev, tuple(Change(key, after, before) for key, before, after in commit.changes[::-1])
@@ -364,8 +398,9 @@ def _second(now: datetime) -> str:
     return rfc3339(now.replace(microsecond=0))
 
 
-def _body(commit: Commit, at: str, by: str, request: str) -> bytes:
-    head = dump({"rev": commit.rev, "at": at, "by": by, "request": request})
+def _body(commit: Commit, at: str, by: str, request: str, receipt: JSON | None) -> bytes:
+    said: JSON = {"rev": commit.rev, "at": at, "by": by, "request": request}
+    head = dump(said if receipt is None else said | {"key": receipt})
     writes = b",".join(_write(change) for change in commit.changes)
     return head[:-1] + b',"writes":[' + writes + b"]}"
 

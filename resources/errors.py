@@ -21,10 +21,22 @@ class NanoError(Exception):
 
     reason: str = "InternalError"
     params: dict[str, Any]
+    causes: tuple[Cause, ...] = ()
 
     def __init__(self, message: str, **params: Any) -> None:
         super().__init__(message)
         self.params = params
+
+
+class Refused(NanoError):
+    """Several writes of one transaction cannot be, and so none was carried out; `causes` names each by its number.
+
+    It is answered as `gravest` would be: the error that a caller has to mend first.
+    """
+
+    def __init__(self, message: str, gravest: NanoError, causes: tuple[Cause, ...]) -> None:
+        super().__init__(message)
+        self.reason, self.gravest, self.causes = gravest.reason, gravest, causes
 
 
 # --- Rejected: the caller must change something -------------------------------------------------------
@@ -44,7 +56,7 @@ class Invalid(Rejected):
     def __init__(self, field: str, why: Reason | str, **params: Any) -> None:
         word, message = (why.name, why.say(**params)) if isinstance(why, Reason) else ("FieldValueInvalid", why)
         super().__init__(f"{field}: {message}" if field else message, **params)
-        self.causes: tuple[Cause, ...] = (Cause(field, word, message, params),)
+        self.causes = (Cause(field, word, message, params),)
 
     @classmethod
     def of(cls, causes: list[Cause]) -> Invalid:

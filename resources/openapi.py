@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.kind import CORE, KINDS, Facts
+from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Facts
 from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
 
 REF = "#/components/schemas/"
@@ -182,6 +182,20 @@ def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
     if "status" in KINDS[facts.plural].model_fields:
         status = {"get": "get", "put": "put", "patch": "patch"}
         yield f"{root}{space}/{facts.plural}/{{name}}/status", _item(facts, status, "status", named)
+
+
+def transactions() -> JSON:
+    """The path of transactions, which are no kind and stand beside those of Nano's own group."""
+    operation: JSON = {
+        "operationId": "postTransaction",
+        "description": "any writes and preconditions as one revision, or none of them",
+        "parameters": [_parameter(*one) for one in _query("post", "")],
+        "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": FREE}}}},
+        "requestBody": {"content": {JSON_TYPE: {"schema": FREE}}, "required": True},
+        "x-kubernetes-action": "post",
+        "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": "Transaction"},
+    }
+    return {f"/apis/{GROUP_VERSION}/transactions": {"post": operation}}
 
 
 def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSON]) -> JSON:

@@ -45,6 +45,9 @@ class Reason(Enum):
     SecretMoved = "Values of a Secret cannot be copied or moved by a patch; write them again."
     DeletionProtected = "deletionProtection is on; set it to false first."
     FieldManagerConflict = 'conflict with "{manager}"{since}'
+    WrittenTwice = "{name} is in the transaction twice; {other} names it already."
+    RequestDiffers = "The key {key} stands for another request; choose a new key for a new request."
+    RequestInFlight = "The request with the key {key} is being carried out; ask again."
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
     # of instances
     AsDesired = "The machine is as desired."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -91,6 +92,29 @@ class Expect:
 Op = Create | Update | Delete | Expect
 
 
+class Once(NamedTuple):
+    """The key under which a client sends a request again, and the hash by which it is known to be the same one."""
+
+    key: str
+    digest: str
+
+
+class Known(NamedTuple):
+    """A request that was staged once: the hash of what it asked, the revision that it led to, and when."""
+
+    digest: str
+    rev: int
+    at: datetime
+
+
+class Result(NamedTuple):
+    """What became of one operation, told again: the bytes of the object (None: gone, or never there) and its uid."""
+
+    key: Key
+    raw: bytes | None
+    uid: str
+
+
 class Outcome(NamedTuple):
     """What a transaction led to: its revision, and per operation the entry afterwards (None: gone)."""
 
@@ -128,14 +152,28 @@ class Store(Protocol):
         """All durable objects of a kind, in key order; `namespace` "" means everywhere."""
 
     def stage(
-        self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False, patient: bool = False
+        self,
+        ops: Sequence[Op],
+        by: str,
+        request: str = "",
+        *,
+        dry: bool = False,
+        patient: bool = False,
+        once: Once | None = None,
     ) -> Ticket:
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
         Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
         if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may wait
-        a moment (2 ms), to make it durable together with what others write.
+        a moment (2 ms), to make it durable together with what others write. With `once` the request is remembered in
+        the same record, also when it changes nothing; asking `remembered` first is up to the caller.
         """
+
+    def remembered(self, by: str, key: str) -> Known | None:
+        """What `by` has staged once under that key; durable when its `rev` is. None: never seen, or too long ago."""
+
+    async def recall(self, rev: int) -> Sequence[Result]:
+        """The result of each operation of the durable revision `rev`, which was staged with `once`."""
 
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
         """Call `sink` with every later commit, in order; returns what ends it. With `admitted`, already when staged."""

@@ -124,8 +124,7 @@ def _made(cls: type[NanoError], message: str, params: JSON, causes: tuple[Cause,
     error = cls.__new__(cls)
     NanoError.__init__(error, message)
     error.params = params
-    if isinstance(error, errors.Invalid | errors.Malformed):
-        error.causes = causes
+    error.causes = causes
     if isinstance(error, errors.Forbidden):
         error.why = causes[0].reason if causes else ""
     if isinstance(error, errors.HypervisorError):

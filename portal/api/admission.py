@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from nanovirt.portal.api.index import Index, mentions, users
+from nanovirt.portal.api.index import Index, Mention, View, mentions, users
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
@@ -18,7 +18,7 @@ from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, SHARED
-from nanovirt.resources.store import Entry, Store
+from nanovirt.resources.store import Entry
 
 SHORT_NAMES = ("namespaces", "instances")
 """Kinds whose names are DNS labels: they become parts of other names."""
@@ -37,7 +37,7 @@ class Held(Conflict):
 class World:
     """What admission looks at."""
 
-    store: Store
+    store: View
     index: Index
 
 
@@ -57,7 +57,7 @@ class Wanted:
 def admit(world: World, wanted: Wanted) -> list[str]:
     """What to warn of. Raises Invalid with every cause, or NotFound when the namespace is missing."""
     if wanted.before is None:
-        _check_namespace(world, wanted.key)
+        check_namespace(world, wanted.key)
     causes = list(problems(world, wanted))
     if causes:
         raise Invalid.of(causes)
@@ -71,7 +71,8 @@ def refuse_system(made: type[Document]) -> None:
         raise Forbidden(Reason.SystemWritten, kind=facts.kind, owner=facts.system)
 
 
-def _check_namespace(world: World, key: Key) -> None:
+def check_namespace(world: World, key: Key) -> None:
+    """Raise NotFound or Forbidden when nothing can be made in the namespace of `key`."""
     if not key.namespace:
         return
     entry = world.store.peek(Key("namespaces", "", key.namespace))
@@ -128,10 +129,21 @@ def _at(doc: Any, path: str) -> Any:
 
 def missing(world: World, wanted: Wanted) -> Iterator[str]:
     """References to what does not exist yet: accepted, so that manifests can be applied in any order."""
+    for mention in dangling(world, wanted):
+        yield f"{mention.field}: {reference_missing(mention).message}"
+
+
+def dangling(world: World, wanted: Wanted) -> Iterator[Mention]:
+    """The references to what does not exist."""
     for mention in mentions(wanted.made.facts, wanted.key, wanted.doc):
         if world.store.peek(mention.target) is None:
-            kind = KINDS[mention.target.plural].facts.kind
-            yield f"{mention.field}: {Reason.ReferenceMissing.say(kind=kind, name=mention.written)}"
+            yield mention
+
+
+def reference_missing(mention: Mention) -> Cause:
+    """What is said about a reference to nothing."""
+    kind = KINDS[mention.target.plural].facts.kind
+    return _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 
 
 def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
@@ -166,7 +178,7 @@ def overlaps(index: Index, pool: AddressPool) -> Iterator[Cause]:
             yield _cause("spec.subnet", Reason.SubnetOverlaps, **params)
 
 
-def lost_addresses(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
+def lost_addresses(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
     """The ranges must go on holding the addresses that instances have."""
     if wanted.old is None or wanted.old["spec"]["ranges"] == wanted.doc["spec"]["ranges"]:
         return
@@ -179,7 +191,7 @@ def lost_addresses(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[
         yield _cause("spec.ranges", Reason.RangeHoldsAddressInUse, ip=row.ip, instance=row.instance)
 
 
-def taken_gateway(store: Store, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
+def taken_gateway(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
     """A gateway must not be the address of an instance."""
     gateway = pool.spec.gateway
     if gateway is None or wanted.old is None or wanted.old["spec"].get("gateway") == str(gateway):

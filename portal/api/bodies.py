@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from nanovirt.portal.api import protobuf
-from nanovirt.portal.api.requests import JSON_TYPES, PROTOBUF, media_type
+from nanovirt.portal.api.requests import JSON_TYPES, ONCE, PROTOBUF, media_type
 from nanovirt.portal.api.writing import Deletion, Transform
 from nanovirt.resources import patching
-from nanovirt.resources.codec import JSON, load, parse
+from nanovirt.resources.codec import BODY_MAX, JSON, load, parse
 from nanovirt.resources.errors import Malformed, UnsupportedMedia
 from nanovirt.resources.openapi import APPLY_TYPE
 
@@ -16,14 +16,14 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 
-def document_of(request: web.BaseRequest, body: bytes) -> JSON:
+def document_of(request: web.BaseRequest, body: bytes, limit: int = BODY_MAX) -> JSON:
     """The document in a body. Raises UnsupportedMedia, Malformed, TooLarge."""
     kind = media_type(request)
     if kind == PROTOBUF:
         return protobuf.document(body)
     if kind not in JSON_TYPES:
         raise UnsupportedMedia(f"the body is {kind[:80]!r}; send application/json")
-    return parse(body)
+    return parse(body, limit)
 
 
 def transform(request: web.BaseRequest, body: bytes) -> Transform:
@@ -52,4 +52,5 @@ def deletion(request: web.BaseRequest, body: bytes, *, dry: bool) -> Deletion:
     revision = str(wanted.get("resourceVersion") or "")
     if revision and not revision.isdigit():
         raise Malformed(f"resourceVersion {revision[:40]!r} is none that this server gave")
-    return Deletion(dry or "All" in asked, str(wanted.get("uid") or ""), int(revision) if revision else None)
+    uid = str(wanted.get("uid") or "")
+    return Deletion(dry or "All" in asked, uid, int(revision) if revision else None, request.get(ONCE))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -14,15 +16,16 @@ from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
+from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
 from nanovirt.portal.api.secrets import public
+from nanovirt.portal.api.transactions import WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
-from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.sealing import Sealer
@@ -58,6 +61,7 @@ class Api:
         clock: Callable[[], datetime] = _now,
         sealer: Sealer | None = None,
         standing: Callable[[Subject], bool] = lambda _subject: True,
+        foresee: Foresee = nothing,
     ) -> None:
         """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication.
 
@@ -66,6 +70,8 @@ class Api:
         self._store, self._identify, self._ready, self._clock = store, identify, ready, clock
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store, sealer)
+        self._repeats = Repeats(store, sealer)
+        self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
         self.reader = Reader(store, clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
@@ -95,6 +101,8 @@ class Api:
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
+            if root == "apis" and segments[3] == WORD:
+                return await self._counted(self._transactions.answer(request, subject, segments[4:]))
             target = paths.target(group_version, segments[2 if root == "api" else 3 :])
             return await self._object(request, subject, target)
         page = self._pages.get((request.method, path))
@@ -124,9 +132,14 @@ class Api:
             raise Unknown
         if method == "GET":
             return await self._read(request, subject, target)
+        act = partial(self._write, request, subject, target)
+        return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
+
+    async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
+        """Carry out a write, known as one that is under way."""
         self._writing += 1
         try:
-            return await self._write(request, subject, target)
+            return await writing
         finally:
             self._writing -= 1
 
@@ -202,7 +215,7 @@ class Api:
         chosen = selected(subject, target.facts, request)
         found = self.reader.found(subject, target, chosen, "deletecollection").items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
-        return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
+        return _counted_out(target, count)
 
 
 def _told(target: Target, written: Written) -> Reply:
@@ -211,5 +224,22 @@ def _told(target: Target, written: Written) -> Reply:
         shown = public(target.facts, written.entry.raw)
         return reply(shown, 200 if written.before else 201, warnings=written.warnings)
     assert written.before is not None
-    details = {"name": target.key.name, "group": target.group, "kind": target.key.plural, "uid": written.before.uid}
-    return reply(dump(success(details)))
+    return _gone(target, target.key.name, written.before.uid)
+
+
+def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply:
+    """What a write answered when it was carried out, without its warnings."""
+    if request.method == "DELETE" and not target.key.name:
+        return _counted_out(target, len(again.results))
+    key, raw, uid = again.results[-1]
+    if raw is not None:
+        return reply(public(target.facts, raw), 201 if request.method == "POST" else 200)
+    return _gone(target, key.name, uid)
+
+
+def _gone(target: Target, name: str, uid: str) -> Reply:
+    return document(success({"name": name, "group": target.group, "kind": target.key.plural, "uid": uid}))
+
+
+def _counted_out(target: Target, count: int) -> Reply:
+    return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))

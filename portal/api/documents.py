@@ -161,7 +161,9 @@ class Documents:
     @cached_property
     def _v3(self) -> dict[str, bytes]:
         facts = {one: [cls.facts for cls in _kinds(one)] for one in (CORE, GROUP_VERSION)}
-        return {one: dump(openapi.v3(kinds, self._version)) for one, kinds in facts.items()}
+        made = {one: openapi.v3(kinds, self._version) for one, kinds in facts.items()}
+        made[GROUP_VERSION]["paths"] |= openapi.transactions()
+        return {one: dump(doc) for one, doc in made.items()}
 
     @cached_property
     def _v3_index(self) -> JSON:

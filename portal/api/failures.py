@@ -35,6 +35,8 @@ RETRY_SECONDS = 1
 
 def code_of(error: NanoError) -> int:
     """The HTTP code of the nearest family of `error`."""
+    if isinstance(error, errors.Refused):
+        error = error.gravest
     return next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)
 
 
@@ -44,7 +46,7 @@ def status_of(error: NanoError) -> JSON:
     plural, name = str(error.params.get("plural", "")), str(error.params.get("name", ""))
     details: JSON = {"name": name, "kind": plural, "group": group_of(plural)}
     details = {word: text for word, text in details.items() if text}
-    causes: tuple[Cause, ...] = getattr(error, "causes", ())
+    causes = error.causes
     why = getattr(error, "why", "")
     if why and not causes:
         causes = (Cause("", why, str(error), error.params),)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Change, Commit, Entry, Store
+
+
+class View(Protocol):
+    """What admission reads of a store, or of a draft of what it would be; see Store."""
+
+    def peek(self, key: Key) -> Entry | None: ...
+
+    def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]: ...
+
+    def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]: ...
 
 
 class Mention(NamedTuple):
@@ -101,9 +112,21 @@ class Index:
             for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
                 self._note_owner(entry, 1)
-        store.subscribe(self._follow, admitted=True)
+        store.subscribe(self.follow, admitted=True)
 
-    def _follow(self, commit: Commit) -> None:
+    def after(self, commit: Commit, leaving: Iterable[tuple[Key, Entry]]) -> Index:
+        """A copy as it would be after `commit`; what is `leaving` is still there and refers to nothing any more."""
+        twin = copy(self)
+        for name, held in vars(self).items():
+            setattr(twin, name, held.copy())
+        twin.follow(commit)
+        for key, entry in leaving:
+            for mention in mentions(KINDS[key.plural].facts, key, load(entry.raw)):
+                _count(twin.uses, mention.target, -1)
+        return twin
+
+    def follow(self, commit: Commit) -> None:
+        """Take in what a commit changes."""
         for change in commit.changes:
             if change.before is None or change.after is None or change.before.labels is not change.after.labels:
                 self._note_owner(change.before, -1)
@@ -179,7 +202,7 @@ def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int)
         claims[what] = tuple(owners)
 
 
-def users(store: Store, target: Key, limit: int = 10) -> Iterable[str]:
+def users(store: View, target: Key, limit: int = 10) -> Iterable[str]:
     """The first durable objects that refer to `target`, like `instances/default/web-1`; scans, so only for messages."""
     found: list[str] = []
     needle = target.name.encode()

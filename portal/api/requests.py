@@ -9,9 +9,13 @@ from aiohttp import web
 
 from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Malformed, TooLarge, UnsupportedMedia
+from nanovirt.resources.store import Once
 
 BODY_SECONDS = 30
 JSON_TYPES = ("", "application/json", "application/octet-stream")
+ONCE: web.RequestKey[Once] = web.RequestKey("once", Once)
+BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
+"""What is known of a request by the time it is carried out: its Idempotency-Key, and its body once that is read."""
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
@@ -20,6 +24,7 @@ class Options(NamedTuple):
 
     dry: bool
     validation: str
+    once: Once | None = None
 
 
 class Shape(NamedTuple):
@@ -54,10 +59,14 @@ def media_type(request: web.BaseRequest) -> str:
 
 async def body(request: web.BaseRequest, limit: int = BODY_MAX) -> bytes:
     """The whole body. Raises UnsupportedMedia before reading what is encoded, TooLarge without reading to the end."""
+    if BODY in request:
+        return request[BODY]
     if "Content-Encoding" in request.headers:
         raise UnsupportedMedia("send the body as it is: Content-Encoding is not read here")
     if (request.content_length or 0) > limit:
         raise TooLarge(f"the body has {request.content_length} bytes; the limit is {limit}")
+    if limit != BODY_MAX:
+        request = request.clone(client_max_size=limit)
     if request.content.is_eof():
         return await request.read()
     try:
@@ -71,16 +80,16 @@ async def body(request: web.BaseRequest, limit: int = BODY_MAX) -> bytes:
 
 def options(request: web.BaseRequest) -> Options:
     """The options of a write. Raises Malformed for values that do not exist."""
-    query = request.query
+    query, once = request.query, request.get(ONCE)
     if not query:
-        return Options(dry=False, validation="Strict")
+        return Options(dry=False, validation="Strict", once=once)
     dry = query.getall("dryRun", [])
     if any(one not in ("All", "") for one in dry):
         raise Malformed(f"dryRun={dry[0][:40]!r}: the only value is All")
     validation = query.get("fieldValidation") or "Strict"
     if validation not in ("Strict", "Warn", "Ignore"):
         raise Malformed(f"fieldValidation={validation[:40]!r}: known are Strict, Warn and Ignore")
-    return Options(dry="All" in dry, validation=validation)
+    return Options(dry="All" in dry, validation=validation, once=once)
 
 
 def shape(request: web.BaseRequest) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nanovirt.portal.api import admission, strictness
@@ -19,7 +19,7 @@ from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, 
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.sealing import Sealer
-from nanovirt.resources.store import Create, Delete, Entry, Half, Op, Store, Ticket, Update
+from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Store, Ticket, Update
 
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """As Kubernetes makes names: no vowels, so no words."""
@@ -38,12 +38,25 @@ class Written(NamedTuple):
     warnings: list[str]
 
 
+class Prepared(NamedTuple):
+    """A write that is right by itself, before admission looks at what is around it (`wanted` None: not needed).
+
+    What the last of `ops` leads to is the result.
+    """
+
+    ops: list[Op]
+    before: Entry | None = None
+    wanted: Wanted | None = None
+    warnings: Sequence[str] = ()
+
+
 class Deletion(NamedTuple):
     """The DeleteOptions that matter here."""
 
     dry: bool = False
     uid: str = ""
     revision: int | None = None
+    once: Once | None = None
 
 
 class Writer:
@@ -57,6 +70,12 @@ class Writer:
         self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
     ) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
+        return await self._carry_out(self.prepare_create(subject, target, doc, options, settle), subject, options)
+
+    def prepare_create(
+        self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
+    ) -> Prepared:
+        """A creation that is right by itself; whether the name is free, the store says."""
         authorize(subject, "create", target.key.plural, "", target.key)
         key = _new_key(target, doc)
         admission.refuse_system(target.cls)
@@ -68,9 +87,7 @@ class Writer:
         self._vault.keep(wanted)
         if settle is not None:
             settle(target.cls, doc, stored, None)
-        warnings += admission.admit(self.world, wanted)
-        entries = await self._commit([Create(key, stored)], subject, options.dry)
-        return Written(entries[0], None, warnings)
+        return Prepared([Create(key, stored)], None, wanted, warnings)
 
     async def change(
         self,
@@ -82,11 +99,24 @@ class Writer:
         settle: Settle | None = None,
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
+        prepared = self.prepare_change(subject, target, verb, transform, options, settle)
+        return await self._carry_out(prepared, subject, options)
+
+    def prepare_change(
+        self,
+        subject: Subject,
+        target: Target,
+        verb: str,
+        transform: Transform,
+        options: Options,
+        settle: Settle | None = None,
+    ) -> Prepared:
+        """A change that is right by itself, of the object as the pending state has it."""
         before = self._seen(subject, verb, target)
         doc = self._vault.transformed(target.facts, before, transform)
         expect = _same_identity(target, doc, before)
         if target.subresource == "status":
-            return await self._change_status(subject, target, doc, before, expect, options)
+            return _prepare_status(target, doc, before, expect)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
@@ -98,30 +128,30 @@ class Writer:
             settle(target.cls, doc, stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
-        warnings += admission.admit(self.world, wanted)
-        entries = await self._commit([Update(target.key, stored, Half.MAIN, expect)], subject, options.dry)
-        return Written(entries[0], before, warnings)
+        return Prepared([Update(target.key, stored, Half.MAIN, expect)], before, wanted, warnings)
 
-    async def _change_status(
-        self, subject: Subject, target: Target, doc: JSON, before: Entry, expect: int | None, options: Options
-    ) -> Written:
-        if "status" not in target.cls.model_fields or target.facts.sealed:
-            raise NotAllowed(f"{target.facts.plural} have no status that can be written")
-        made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
-        stored = made.to_json()
-        entries = await self._commit([Update(target.key, stored, Half.STATUS, expect)], subject, options.dry)
-        return Written(entries[0], before, [])
+    async def _carry_out(self, prepared: Prepared, subject: Subject, options: Options) -> Written:
+        warnings = list(prepared.warnings)
+        if prepared.wanted is not None:
+            warnings += admission.admit(self.world, prepared.wanted)
+        entries = await self._commit(prepared.ops, subject, options)
+        return Written(entries[-1], prepared.before, warnings)
 
     async def delete(self, subject: Subject, target: Target, deletion: Deletion) -> Written:
         """Remove or mark one object. Raises NotFound, Conflict (precondition), Held, Forbidden."""
+        prepared = self.prepare_delete(subject, target, deletion)
+        assert prepared.before is not None
+        admission.admit_delete(self.world, target.key, prepared.before)
+        entries = await self._commit(prepared.ops, subject, deletion)
+        return Written(entries[-1], prepared.before, [])
+
+    def prepare_delete(self, subject: Subject, target: Target, deletion: Deletion) -> Prepared:
+        """A deletion that the subject may ask for; whether the object is still in use, admission says."""
         before = self._seen(subject, "delete", target)
         admission.refuse_system(target.cls)
         if deletion.uid and deletion.uid != before.uid:
             raise Conflict(target.key.plural, target.key.name, f"it has uid {before.uid} by now, not {deletion.uid}")
-        admission.admit_delete(self.world, target.key, before)
-        ops = [*self._events_of(target.key), Delete(target.key, deletion.revision, deletion.uid)]
-        entries = await self._commit(ops, subject, deletion.dry)
-        return Written(entries[-1], before, [])
+        return Prepared([*self._events_of(target.key), Delete(target.key, deletion.revision, deletion.uid)], before)
 
     async def delete_all(self, subject: Subject, target: Target, found: Iterable[Key], deletion: Deletion) -> int:
         """Delete all that was `found`, or nothing if one of them must stay. Gives how many."""
@@ -135,7 +165,7 @@ class Writer:
             assert entry is not None
             admission.admit_delete(self.world, key, entry)
         if present:
-            await self._commit([Delete(key) for key in present], subject, deletion.dry)
+            await self._commit([Delete(key) for key in present], subject, deletion)
         return len(present)
 
     def _events_of(self, key: Key) -> list[Op]:
@@ -153,11 +183,18 @@ class Writer:
             raise NotFound(key.plural, key.name)
         return entry
 
-    async def _commit(self, ops: list[Op], subject: Subject, dry: bool) -> tuple[Entry | None, ...]:  # noqa: FBT001 - passed on
-        ticket: Ticket = self._store.stage(ops, subject.name, dry=dry)
-        if not dry:
+    async def _commit(self, ops: list[Op], subject: Subject, asked: Options | Deletion) -> tuple[Entry | None, ...]:
+        ticket: Ticket = self._store.stage(ops, subject.name, dry=asked.dry, once=asked.once)
+        if not asked.dry:
             await ticket.durable()
         return ticket.outcome.entries
+
+
+def _prepare_status(target: Target, doc: JSON, before: Entry, expect: int | None) -> Prepared:
+    if "status" not in target.cls.model_fields or target.facts.sealed:
+        raise NotAllowed(f"{target.facts.plural} have no status that can be written")
+    made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
+    return Prepared([Update(target.key, made.to_json(), Half.STATUS, expect)], before)
 
 
 def _new_key(target: Target, doc: JSON) -> Key:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LAZY = {
     "apply": "applying",
+    "plan": "applying",
     "get": "getting",
     "describe": "describing",
     "why": "why",

@@ -94,12 +94,19 @@ class Connection:
         """The JSON behind a path."""
         return self.ask("GET", path, accept=accept)
 
-    def ask(self, method: str, path: str, doc: Any = None, *, content_type: str = "", accept: str = "") -> JSON:
-        """One request and its JSON reply. Raises what the server refuses with, or StoreUnreachable."""
+    def ask(
+        self, method: str, path: str, doc: Any = None, *, content_type: str = "", accept: str = "", key: str = ""
+    ) -> JSON:
+        """One request and its JSON reply; with an idempotency `key` it may be sent again.
+
+        Raises what the server refuses with, or StoreUnreachable.
+        """
         body = None if doc is None else orjson.dumps(doc)
         named = {"Content-Type": content_type or "application/json"} if body is not None else {}
         if accept:
             named["Accept"] = accept
+        if key:
+            named["Idempotency-Key"] = key
         _, content = self.raw(method, path, body, named)
         return _read(content)
 

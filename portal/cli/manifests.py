@@ -22,12 +22,12 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadManifests(Malformed):
-    """What is wrong with a set of manifests: every error of every file, one to a line; nothing was sent."""
+    """What is wrong with a set of manifests: every error of every file, one to a line; `so`: what did not happen."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[str], so: str = "nothing was sent") -> None:
         found = list(dict.fromkeys(problems))
-        several = f"{len(found)} errors, and nothing was sent:\n  " if len(found) > 1 else ""
-        super().__init__(several + "\n  ".join(found) + ("" if several else " (nothing was sent)"))
+        several = f"{len(found)} errors, and {so}:\n  " if len(found) > 1 else ""
+        super().__init__(several + "\n  ".join(found) + ("" if several else f" ({so})"))
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,16 @@ from tests.e2e.waiting import (
 pytestmark = pytest.mark.timeout(300)
 
 EXAMPLES = sorted(path.name for path in (MANIFESTS / "examples").iterdir())
-BEFORE = {"instance.yaml": ["namespace.yaml"], "secret.yaml": ["namespace.yaml"]}
-"""What must be there for an example to be accepted: everything else may follow later."""
+POOLS = ["storage-pool.yaml", "address-pool.yaml", "compute-pool.yaml"]
+BEFORE = {
+    "compute-pool.yaml": POOLS[:2],
+    "host.yaml": POOLS,
+    "instance-small.yaml": ["image-upload.yaml"],
+    "instance.yaml": ["namespace.yaml", *POOLS, "image-upload.yaml", "host.yaml"],
+    "secret.yaml": ["namespace.yaml"],
+    "group.yaml": ["namespace.yaml", "user.yaml", "role.yaml"],
+}
+"""What an example refers to: apply refuses what is neither there nor in the set."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +123,7 @@ async def test_example_is_accepted_and_can_be_taken_back(file: str, cluster: Ser
         assert said_in(shown, stored.get("spec", {})) == []
     again = cluster.nanoctl("apply", "-f", path)
     assert again.count(" unchanged") == len(docs), again
-    for one in (path, *needed):
+    for one in (path, *reversed(needed)):
         cluster.nanoctl("delete", "-f", one)
     for doc in docs:
         with pytest.raises(NotFound):

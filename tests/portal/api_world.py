@@ -13,6 +13,7 @@ from aiohttp import ClientResponse, ClientSession, TCPConnector, web
 from aiohttp.test_utils import RawTestServer
 
 from nanovirt.portal.api.dispatch import Api, HookTable
+from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.portal.pki import HOSTS
 from nanovirt.resources import registry
@@ -135,8 +136,13 @@ class Watch:
 
 
 @asynccontextmanager
-async def world(hooks: HookTable | None = None, log: Log | None = None) -> AsyncIterator[World]:
-    """A world with the namespaces `default`, `shared` and `team-a`; the header X-Subject says who asks."""
+async def world(
+    hooks: HookTable | None = None, log: Log | None = None, *, fresh: bool = True, foresee: Foresee = nothing
+) -> AsyncIterator[World]:
+    """A world with the namespaces `default`, `shared` and `team-a`, unless the log has them already.
+
+    The header X-Subject says who asks.
+    """
     subjects = {"admin": ADMIN, "stranger": Subject("stranger", ())}
     for host in ("node-1", "node-2"):
         subjects[host] = Subject(f"host:{host}", (HOSTS,), host=host)
@@ -150,9 +156,9 @@ async def world(hooks: HookTable | None = None, log: Log | None = None) -> Async
     store = Engine(log or MemoryLog())
     async with asyncio.TaskGroup() as tasks:
         committer = tasks.create_task(store.run())
-        for name in ("default", "shared", "team-a"):
+        for name in ("default", "shared", "team-a") if fresh else ():
             await transact(store, [Create(Key("namespaces", "", name), {"metadata": {"name": name}})], "start")
-        api = Api(store, identify, hooks, sealer=Sealer(b"k" * 32))
+        api = Api(store, identify, hooks, sealer=Sealer(b"k" * 32), foresee=foresee)
         server = RawTestServer(api.handle)
         await server.start_server()
         try:

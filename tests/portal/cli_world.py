@@ -19,18 +19,21 @@ from click.testing import CliRunner, Result
 
 from nanovirt.portal.api.dispatch import Api, HookTable
 from nanovirt.portal.api.people import people
+from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.portal.cli import cli
 from nanovirt.portal.identity import ADMIN, Identities
 from nanovirt.portal.pki import Pki
 from nanovirt.resources import registry
 from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.defaults import defaults
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Half, Op, Update, transact
 
-NAMESPACES = ("default", "shared")
+FIRST = ("Namespace", "SystemTemplate")
+"""What a server begins with and every cluster has here, too; pools are the business of each test."""
 assert registry.MODULES
 
 
@@ -111,8 +114,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
-    """A server with the namespaces `default` and `shared`, which ends with the block."""
+def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothing) -> Iterator[Cluster]:
+    """A server with the namespaces `default` and `shared` and the system templates, which ends with the block."""
     started: Future[Cluster] = Future()
     stopping = asyncio.Event()
 
@@ -121,9 +124,8 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
         pki = Pki(data, datetime.now(UTC))
         async with asyncio.TaskGroup() as tasks:
             committer = tasks.create_task(store.run())
-            for name in NAMESPACES:
-                doc = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-                await transact(store, [Create(Key("namespaces", "", name), doc)], "start")
+            first = [thing for thing in defaults() if thing.facts.kind in FIRST]
+            await transact(store, [Create(thing.key, thing.to_json()) for thing in first], "start")
             socket_ = socket.create_server(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{socket_.getsockname()[1]}"
             identities = Identities(store, {pki.admin_access(url): ADMIN})
@@ -133,6 +135,7 @@ def cluster(data: Path, hooks: HookTable | None = None) -> Iterator[Cluster]:
                 {**(hooks or {}), **people(store)},
                 sealer=Sealer(b"k" * 32),
                 standing=identities.standing,
+                foresee=foresee,
             )
             server = web.Server(api.handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from nanovirt.portal.cli.applying import difference
+from nanovirt.portal.api.repeating import InFlight
+from nanovirt.portal.cli.connection import Connection
 from nanovirt.portal.cli.manifests import BadManifests, read_all
 from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
+from nanovirt.portal.cli.session import Session
+from nanovirt.portal.cli.settling import difference, transact
 from nanovirt.portal.cli.waiting import met_by
-from nanovirt.resources.errors import Malformed
+from nanovirt.resources.errors import Malformed, StoreUnreachable
 from nanovirt.resources.wire import LAST_APPLIED
 from tests.portal.cli_world import Cluster, cluster
 
@@ -39,6 +42,7 @@ spec:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
+        made.creates("computepools", "default", spec={"storagePool": "local"})
         yield made
 
 
@@ -67,19 +71,23 @@ def test_a_field_that_left_the_manifest_is_removed_and_what_others_set_stays(run
     assert (spec.get("domain", ""), spec["dns"]) == ("", ["10.30.0.1"])
 
 
-def test_a_set_is_sent_in_the_order_of_its_references(running: Cluster, tmp_path: Path) -> None:
+def test_a_set_is_one_revision_and_the_order_of_its_files_does_not_matter(running: Cluster, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
         "{apiVersion: nano/v1, kind: Instance, metadata: {name: first, namespace: team-o}, "
         "spec: {disks: [{name: system, size: 1Gi}]}}"
     )
     (tmp_path / "b.yaml").write_text("{apiVersion: v1, kind: Namespace, metadata: {name: team-o}}")
+    before = running.store.committed
     assert running.says("apply", "-f", str(tmp_path)).splitlines() == [
         "namespace/team-o created",
         "instance/first created",
     ]
+    assert running.store.committed == before + 1
+    assert running.says("apply", "-f", str(tmp_path)).count(" unchanged") == 2
+    assert running.store.committed == before + 1, "what the server completes is tried, and not written again"
 
 
-def test_everything_is_checked_before_anything_is_sent(running: Cluster, tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_told_and_nothing_is_stored(running: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "set.yaml"
     file.write_text(
         POOL.replace("NAME", "good") + "---\n"
@@ -98,8 +106,8 @@ def test_everything_is_checked_before_anything_is_sent(running: Cluster, tmp_pat
     for said in (
         f"{file}:15 (document 2, Instance bad): spec.cpus",
         f"{file}:17 (document 2, Instance bad): spec.disks[0].size: '4GB'",
-        f"{file}:19 (document 3, Instance lost): there is no namespace nowhere",
-        "nothing was sent",
+        f"{file}:19 (document 3, Instance lost): metadata.namespace: Namespace nowhere does not exist.",
+        "nothing was stored",
     ):
         assert said in result.stderr
     assert running.nanoctl("get", "apool/good").exit_code == 1
@@ -128,17 +136,104 @@ def test_what_the_server_completes_in_a_list_is_no_change(running: Cluster) -> N
     assert running.says("apply", "-f", "-", stdin=json.dumps(doc)) == "instance/lists unchanged\n"
 
 
+def test_what_refers_to_nothing_is_refused_with_its_line(running: Cluster) -> None:
+    doc = "apiVersion: nano/v1\nkind: Instance\nmetadata: {name: lost}\nspec:\n  disks:\n"
+    result = running.nanoctl("apply", "-f", "-", stdin=doc + "  - name: system\n    source: {image: shared/absent}\n")
+    said = "stdin:7 (document 1, Instance lost): spec.disks[0].source.image: Image shared/absent does not exist."
+    assert (result.exit_code, result.stderr) == (1, f"Error: {said} (nothing was stored)\n")
+
+
 def test_warnings_are_told_once_and_with_the_object(running: Cluster) -> None:
-    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "warned"}}
-    doc["spec"] = {"disks": [{"name": "system", "source": {"image": "shared/absent"}}]}
+    spec = {"computePool": "default", "disks": [{"name": "system", "source": {"image": "shared/absent"}}]}
+    running.creates("instances", "warned", "default", spec=spec)
+    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "warned"}, "spec": {"cpus": 2}}
     result = running.nanoctl("apply", "-f", "-", stdin=json.dumps(doc))
+    assert result.stdout == "instance/warned configured\n"
     assert result.stderr.count("Image shared/absent does not exist") == 1
     assert "Warning: instance/warned: spec.disks[0].source.image" in result.stderr
+
+
+def test_a_set_with_one_bad_change_changes_nothing(running: Cluster) -> None:
+    running.says("apply", "-f", "-", stdin=pool("whole"))
+    docs = f"{pool('whole', domain='lab.example')}\n---\n{pool('half', subnet='10.30.9.0/24')}"
+    result = running.nanoctl("apply", "-f", "-", stdin=docs)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "(document 2, AddressPool half): spec.ranges[0]" in result.stderr
+    assert running.object("addresspools", "whole")["spec"].get("domain") != "lab.example"
+
+
+def test_a_manifest_of_an_old_revision_is_a_conflict_with_its_line(running: Cluster) -> None:
+    running.says("apply", "-f", "-", stdin=pool("aged"))
+    old = running.object("addresspools", "aged")
+    running.says("apply", "-f", "-", stdin=pool("aged", domain="lab.example"))
+    stale = old | {"spec": old["spec"] | {"leaseSeconds": 60}}
+    result = running.nanoctl("apply", "-f", "-", stdin=json.dumps(stale))
+    assert result.exit_code == 1
+    assert "stdin:1 (document 1, AddressPool aged): Operation cannot be fulfilled" in result.stderr
+
+
+def test_a_set_over_a_limit_is_refused_with_the_limit(running: Cluster) -> None:
+    docs = "---\n".join(f"{{apiVersion: v1, kind: Namespace, metadata: {{name: n{at}}}}}\n" for at in range(40))
+    big = docs.replace("}}", ", annotations: {a: " + "x" * 120_000 + "}}}")
+    result = running.nanoctl("apply", "-f", "-", stdin=big)
+    assert result.exit_code == 1
+    assert "the limit is 4194304 (nothing was stored)" in result.stderr
+
+
+def test_a_transaction_over_a_broken_connection_is_sent_once_more_under_its_key() -> None:
+    class Broken:
+        """A connection whose first reply is lost, to a server that is still at it."""
+
+        def __init__(self) -> None:
+            self.sent: list[tuple[str, str, str]] = []
+
+        def ask(self, method: str, path: str, doc: Any, *, key: str) -> JSON:
+            self.sent.append((method, path, key))
+            if len(self.sent) == 1:
+                raise StoreUnreachable("the connection broke")
+            if len(self.sent) == 2:
+                raise InFlight(key)
+            return {"results": [doc]}
+
+    connection: Any = Broken()
+    assert transact(Session(connection, "default"), {"a": 1}, "?dryRun=All") == {"results": [{"a": 1}]}
+    assert connection.sent[0] == connection.sent[1] == connection.sent[2]
+    assert connection.sent[0][:2] == ("POST", "/apis/nano/v1/transactions?dryRun=All")
+    assert len(connection.sent[0][2]) == 36
+
+
+def test_what_another_creates_meanwhile_is_looked_at_anew(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, raced = Connection.ask, pool("raced")
+
+    def late(connection: Connection, method: str, path: str, doc: Any = None, **more: Any) -> JSON:
+        if path.startswith("/apis/nano/v1/transactions") and not seen:
+            seen.append(path)
+            running.creates("addresspools", "raced", spec=json.loads(raced)["spec"] | {"domain": "lab.example"})
+        return ask(connection, method, path, doc, **more)
+
+    seen: list[str] = []
+    monkeypatch.setattr(Connection, "ask", late)
+    assert running.says("apply", "-f", "-", stdin=raced) == "addresspool/raced configured\n"
+    assert running.object("addresspools", "raced")["metadata"]["labels"]["a"] == "1"
+
+
+def test_only_what_changes_is_written(running: Cluster) -> None:
+    doc: JSON = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "listed"}}
+    doc["spec"] = {"disks": [{"name": "system", "size": "1Gi"}]}
+    running.says("apply", "-f", "-", stdin=f"{json.dumps(doc)}\n---\n{pool('beside')}")
+    before = running.object("instances", "listed", "default")["metadata"]["resourceVersion"]
+    changed = f"{json.dumps(doc)}\n---\n{pool('beside', domain='lab.example')}"
+    assert (
+        running.says("apply", "-f", "-", stdin=changed) == "addresspool/beside configured\ninstance/listed unchanged\n"
+    )
+    assert running.object("instances", "listed", "default")["metadata"]["resourceVersion"] == before
 
 
 @pytest.mark.parametrize("folder", ["demo", "examples"])
 def test_the_manifests_of_this_repository_apply_and_stay(tmp_path: Path, folder: str) -> None:
     with cluster(tmp_path) as fresh:
+        if folder == "examples":
+            fresh.creates("computepools", "default", spec={"storagePool": "local"})
         told = fresh.says("apply", "-f", str(MANIFESTS / folder))
         assert told.count(" created") == len(read_all([str(MANIFESTS / folder)]))
         assert "created" not in fresh.says("apply", "-f", str(MANIFESTS / folder))
@@ -307,7 +402,15 @@ def test_run_prints_the_manifest_that_it_would_send(running: Cluster) -> None:
         "disks": [{"name": "system", "size": "9Gi", "source": {"image": "shared/mini"}}],
         "nics": [{"name": "nic0", "addressPool": "lan"}, {"name": "nic1", "network": "outside"}],
     }  # fmt: skip
-    assert running.says("apply", "--dry-run", "-f", "-", stdin=told) == "instance/p created (dry run)\n"
+    assert running.nanoctl("apply", "--dry-run", "-f", "-", stdin=told).stderr.count("does not exist") == 3
+    others = [
+        {"apiVersion": "nano/v1", "kind": "Image", "metadata": {"name": "mini", "namespace": "shared"}},
+        {"apiVersion": "nano/v1", "kind": "Host", "metadata": {"name": "node-1"}, "spec": {}},
+    ]
+    others[0] |= {"spec": {"type": "Disk", "source": {"upload": {}}}}
+    docs = "\n---\n".join((told, pool("lan"), *map(json.dumps, others)))
+    said = running.says("apply", "--dry-run", "-f", "-", stdin=docs)
+    assert "instance/p created (dry run)\n" in said
 
 
 def test_run_waits_until_it_runs_and_tells_the_address(running: Cluster) -> None:

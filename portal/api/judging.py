@@ -1,0 +1,176 @@
+"""What is wrong with a set of writes as a whole: names, sizes, and admission in the state that all of them lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nanovirt.portal.api import admission
+from nanovirt.portal.api.admission import Wanted, World
+from nanovirt.portal.api.drafting import draft
+from nanovirt.portal.api.index import View, mentions
+from nanovirt.portal.api.intents import Intent
+from nanovirt.portal.api.writing import Prepared
+from nanovirt.resources import errors
+from nanovirt.resources.codec import BODY_MAX
+from nanovirt.resources.errors import AlreadyExists, Cause, Invalid, NanoError, NotFound, Refused, TooLarge
+from nanovirt.resources.kind import Key
+from nanovirt.resources.log import RECORD_LIMIT
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.store import Entry, Op
+
+GRAVITY: tuple[type[NanoError], ...] = (
+    errors.Forbidden, errors.TooLarge, errors.NotAllowed, errors.Malformed, errors.Invalid, errors.NotFound,
+    errors.AlreadyExists, errors.Rejected, errors.Stale, NanoError,
+)  # fmt: skip
+"""Which error a caller has to mend first: what can never be stands before what another name or time heals."""
+CAUSES_MAX, CAUSES_SAID = 1000, 10
+"""Causes in the Status, and in its message."""
+
+
+@dataclass
+class Batch:
+    """A set of writes under way: as asked, as far as each is right by itself, and what is wrong; all by number."""
+
+    asked: Sequence[Intent | NanoError]
+    prepared: dict[int, Prepared] = field(default_factory=dict)
+    faults: dict[int, list[NanoError]] = field(default_factory=dict)
+
+    def refuse(self, at: int, error: NanoError) -> None:
+        """Note what is wrong with one write."""
+        self.faults.setdefault(at, []).append(error)
+
+    def intents(self) -> Iterator[tuple[int, Intent]]:
+        """The writes that could be read."""
+        for at, one in enumerate(self.asked):
+            if isinstance(one, Intent):
+                yield at, one
+
+    @property
+    def beside(self) -> list[Op]:
+        """What goes along with the writes, such as the Events of a namespace that is deleted."""
+        return [op for found in self.prepared.values() for op in found.ops[:-1]]
+
+    @property
+    def ops(self) -> list[Op]:
+        """What `beside` is not: one operation for each prepared write."""
+        return [found.ops[-1] for found in self.prepared.values()]
+
+    @property
+    def coming(self) -> set[Key]:
+        """What the set makes or changes; bad writes too, for their fault is not that of all who refer to them."""
+        named = {one.target.key for _, one in self.intents() if one.verb in ("create", "update", "patch")}
+        return named | {found.wanted.key for found in self.prepared.values() if found.wanted is not None}
+
+    @property
+    def going(self) -> set[Key]:
+        """What the set deletes, at once or when its finalizers let it go."""
+        return {one.target.key for _, one in self.intents() if one.verb == "delete"}
+
+
+def judge_names(store: View, batch: Batch) -> None:
+    """Each object stands once in a set, and what is created must not be there yet."""
+    first: dict[Key, int] = {}
+    for at, one in batch.intents():
+        found = batch.prepared.get(at)
+        key = found.ops[-1].key if found else one.target.key
+        if not key.name:
+            continue
+        if key in first:
+            batch.refuse(at, Invalid("", Reason.WrittenTwice, name=str(key), other=f"writes[{first[key]}]"))
+            batch.prepared.pop(at, None)
+        elif found and one.verb == "create" and store.peek(key) is not None:
+            batch.refuse(at, AlreadyExists(key.plural, key.name))
+            del batch.prepared[at]
+        first.setdefault(key, at)
+
+
+def judge_sizes(batch: Batch, entries: Sequence[Entry | None]) -> None:
+    """An object may be as large as one that comes alone, and all that change as large as one record of the log.
+
+    `entries`: what each prepared write leads to. Raises TooLarge for the whole.
+    """
+    led = list(zip(batch.prepared.items(), entries, strict=True))
+    sizes = {at: len(entry.raw) for (at, found), entry in led if entry is not None and entry is not found.before}
+    for at, size in sizes.items():
+        if size > BODY_MAX:
+            said = f"the object would have {size} bytes; the limit is {BODY_MAX}"
+            batch.refuse(at, TooLarge(said, size=size, limit=BODY_MAX))
+    total = sum(sizes.values())
+    if total > RECORD_LIMIT:
+        raise TooLarge(
+            f"the objects would have {total} bytes together, and one revision holds {RECORD_LIMIT}; "
+            "send them in several transactions",
+            size=total,
+            limit=RECORD_LIMIT,
+        )
+
+
+def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]]) -> list[str]:
+    """Let admission look at each prepared write in the state that all operations `led` to; what to warn of."""
+    after, coming, going = draft(world, led), batch.coming, batch.going
+    warnings: list[str] = []
+    for at, found in batch.prepared.items():
+        key = found.ops[-1].key
+        try:
+            if found.wanted is not None:
+                told = _judge(after, found.wanted, coming, going)
+                warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
+            elif key in going and found.before is not None:
+                admission.admit_delete(after, key, found.before)
+        except NanoError as error:
+            batch.refuse(at, error)
+    return warnings
+
+
+def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key]) -> list[str]:
+    """What to warn of. Raises Invalid with every cause; a reference to nothing is one, unless it was there before."""
+    causes: list[Cause] = []
+    if wanted.before is None and Key("namespaces", "", wanted.key.namespace) not in coming:
+        causes += _namespace_missing(world, wanted.key)
+    causes += admission.problems(world, wanted)
+    facts, key = wanted.made.facts, wanted.key
+    had = {one.target for one in mentions(facts, key, wanted.old)} if wanted.old else set()
+    warnings: list[str] = []
+    for mention in mentions(facts, key, wanted.doc):
+        leaves = mention.target in going
+        if not leaves and (mention.target in coming or world.store.peek(mention.target) is not None):
+            continue
+        cause = admission.reference_missing(mention)
+        if mention.target in had and not leaves:
+            warnings.append(f"{cause.field}: {cause.message}")
+        else:
+            causes.append(cause)
+    if causes:
+        raise Invalid.of(causes)
+    return warnings
+
+
+def _namespace_missing(world: World, key: Key) -> Iterator[Cause]:
+    try:
+        admission.check_namespace(world, key)
+    except NotFound:
+        params = {"kind": "Namespace", "name": key.namespace}
+        word = Reason.ReferenceMissing
+        yield Cause("metadata.namespace", word.name, word.say(**params), params)
+
+
+def refused(batch: Batch) -> Refused:
+    """One error for all that is wrong; it is answered as the gravest of them would be."""
+    found = [error for at in batch.faults for error in batch.faults[at]]
+    causes = [cause for at in sorted(batch.faults) for error in batch.faults[at] for cause in _causes(at, error)]
+    lines = [f"{one.field}: {one.message}" for one in causes[:CAUSES_SAID]]
+    more = f"; and {len(causes) - CAUSES_SAID} more" if len(causes) > CAUSES_SAID else ""
+    count = f"{len(batch.faults)} of {len(batch.asked)} writes"
+    said = f"{count} cannot be, so none was carried out: {'; '.join(lines)}{more}"
+    return Refused(said, min(found, key=_gravity), tuple(causes[:CAUSES_MAX]))
+
+
+def _causes(at: int, error: NanoError) -> Iterator[Cause]:
+    why = getattr(error, "why", "") or error.reason
+    for cause in error.causes or (Cause("", why, str(error), error.params),):
+        yield cause._replace(field=f"writes[{at}]" + (f".{cause.field}" if cause.field else ""))
+
+
+def _gravity(error: NanoError) -> int:
+    return next(at for at, family in enumerate(GRAVITY) if isinstance(error, family))

@@ -1,0 +1,111 @@
+"""Requests with an Idempotency-Key: carried out once, and answered again as often as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from nanovirt.portal.api.requests import BODY, ONCE, body, options
+from nanovirt.portal.authorization import authorize
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import BODY_MAX
+from nanovirt.resources.errors import Cause, Conflict, Invalid, Malformed, NotFound
+from nanovirt.resources.reasons import Reason
+from nanovirt.resources.sealing import Sealer
+from nanovirt.resources.store import Known, Once, Result, Store
+
+HEADER = "Idempotency-Key"
+KEY = re.compile(r"[!-~]{1,200}")
+Reply = web.StreamResponse
+
+
+class Again(NamedTuple):
+    """What a request led to when it was carried out: its revision and the result of each operation."""
+
+    rev: int
+    results: Sequence[Result]
+
+
+class InFlight(Conflict):
+    """The same request is being carried out at this moment: ask again (HTTP 409)."""
+
+    def __init__(self, key: str) -> None:
+        said = Reason.RequestInFlight.say(key=key)
+        super().__init__("transactions", key, said)
+        self.causes = (Cause("", Reason.RequestInFlight.name, said, {"key": key}),)
+
+
+class Repeats:
+    """Which requests have been carried out stands in the store; which ones are on their way there, here."""
+
+    def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
+        """`sealer`: its key goes into what is remembered of bodies, which may hold secrets that are easily guessed."""
+        self._store, self._sealer = store, sealer
+        self._under_way: dict[tuple[str, str], str] = {}
+
+    async def once(
+        self,
+        request: web.BaseRequest,
+        subject: Subject,
+        act: Callable[[], Awaitable[Reply]],
+        again: Callable[[Again], Reply],
+        limit: int = BODY_MAX,
+    ) -> Reply:
+        """Carry out a request by `act`, or answer by `again` when that has been done before.
+
+        Without the header, and for a dry run, it is just carried out. Invalid: the key stands for another request.
+        InFlight. Forbidden, NotFound: the subject may not see any more what it once wrote.
+        """
+        if HEADER not in request.headers or options(request).dry:
+            return await act()
+        content = request[BODY] = await body(request, limit)
+        once = Once(key_in(request.headers[HEADER]), self._digest(request, content))
+        known = self._store.remembered(subject.name, once.key)
+        mine = (subject.name, once.key)
+        before = known.digest if known else self._under_way.get(mine)
+        if before not in (None, once.digest):
+            raise Invalid(HEADER, Reason.RequestDiffers, key=once.key)
+        if known is not None:
+            return again(await self._recalled(subject, once.key, known))
+        if before is not None:
+            raise InFlight(once.key)
+        self._under_way[mine] = once.digest
+        request[ONCE] = once
+        try:
+            return await act()
+        finally:
+            del self._under_way[mine]
+
+    def known(self, subject: Subject, key: str) -> Known:
+        """The durable request under a key. Raises InFlight, and NotFound when it was never seen or too long ago."""
+        found = self._store.remembered(subject.name, key)
+        if found is None and (subject.name, key) not in self._under_way:
+            raise NotFound("transactions", key)
+        if found is None or found.rev > self._store.committed:
+            raise InFlight(key)
+        return found
+
+    async def _recalled(self, subject: Subject, key: str, known: Known) -> Again:
+        if known.rev > self._store.committed:
+            raise InFlight(key)
+        again = Again(known.rev, await self._store.recall(known.rev))
+        for one in again.results:
+            authorize(subject, "get", one.key.plural, "", one.key, self._store.peek(one.key))
+        return again
+
+    def _digest(self, request: web.BaseRequest, content: bytes) -> str:
+        """By which the same request is known again: method, path with query, media type and body."""
+        head = "\n".join((request.method, request.rel_url.raw_path_qs, request.headers.get("Content-Type", ""), ""))
+        whole = head.encode() + content
+        return self._sealer.mark(whole) if self._sealer is not None else hashlib.sha256(whole).hexdigest()
+
+
+def key_in(said: str) -> str:
+    """A key that a client may choose. Raises Malformed."""
+    if not KEY.fullmatch(said):
+        raise Malformed(f"an {HEADER} has 1 to 200 visible ASCII characters and no blanks; a UUID is a good one")
+    return said

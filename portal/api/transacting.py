@@ -1,0 +1,133 @@
+"""The write pipeline for a set: each write as if it came alone, admission for all of them together, one commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nanovirt.portal.api.intents import Intent
+from nanovirt.portal.api.judging import Batch, judge_names, judge_sizes, judge_together, refused
+from nanovirt.portal.api.requests import Options
+from nanovirt.portal.api.writing import Prepared, Settle, Writer
+from nanovirt.portal.authorization import authorize
+from nanovirt.portal.identity import Subject
+from nanovirt.resources import patching
+from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.errors import Conflict, NanoError
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Change, Entry, Expect, Result, Store
+
+AT_ONCE = 32
+"""So many writes are prepared before others get their turn."""
+
+
+class Done(NamedTuple):
+    """What a set led to: its revision, one result for each write, what to warn of, and what changed."""
+
+    rev: int
+    results: Sequence[Result]
+    warnings: Sequence[str] = ()
+    changes: Sequence[Change] = ()
+
+
+class Transactor:
+    """Carries out sets of writes on behalf of a subject."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        self._store, self._writer = store, writer
+
+    async def carry_out(
+        self, subject: Subject, asked: Sequence[Intent | NanoError], options: Options, settle: Settle | None = None
+    ) -> Done:
+        """All writes in one revision, or none. Raises Refused with the causes of every write that cannot be.
+
+        TooLarge: the record would be larger than a log takes. LogFull, StoreFailed: see Ticket.
+        """
+        batch = Batch(asked)
+        for at, one in enumerate(asked):
+            if at % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if isinstance(one, Intent):
+                self._prepare(subject, batch, at, one, options, settle)
+            else:
+                batch.refuse(at, one)
+        # From here to the commit nobody else gets a turn, so what is looked at is what is written to.
+        self._refresh(subject, batch, options, settle)
+        judge_names(self._store, batch)
+        warnings = self._judge(subject, batch)
+        if batch.faults:
+            raise refused(batch)
+        ticket = self._store.stage([*batch.beside, *batch.ops], subject.name, dry=options.dry, once=options.once)
+        if not options.dry:
+            await ticket.durable()
+        entries = ticket.outcome.entries[-len(asked) :]
+        results = [_result(found, entry) for found, entry in zip(batch.prepared.values(), entries, strict=True)]
+        changes = [
+            Change(op.key, found.before, entry)
+            for op, found, entry in zip(batch.ops, batch.prepared.values(), entries, strict=True)
+            if entry is not found.before
+        ]
+        return Done(ticket.outcome.rev, results, warnings, changes)
+
+    def _prepare(
+        self, subject: Subject, batch: Batch, at: int, one: Intent, options: Options, settle: Settle | None
+    ) -> None:
+        """Prepare one write, or note what is wrong with it."""
+        try:
+            batch.prepared[at] = self._prepared(subject, one, options, settle)
+        except NanoError as error:
+            batch.prepared.pop(at, None)
+            batch.refuse(at, error)
+
+    def _prepared(self, subject: Subject, one: Intent, options: Options, settle: Settle | None) -> Prepared:
+        writer, target = self._writer, one.target
+        match one.verb:
+            case "create":
+                return writer.prepare_create(subject, target, _copied(one.doc), options)
+            case "update":
+                return writer.prepare_change(subject, target, "update", lambda _raw: _copied(one.doc), options, settle)
+            case "patch":
+                return writer.prepare_change(
+                    subject, target, "patch", lambda raw: patching.merge(load(raw), one.doc), options, settle
+                )
+            case "delete":
+                return _as_expected(writer.prepare_delete(subject, target, one.deletion), target.key, one)
+            case _:
+                before = self._store.peek(target.key)
+                authorize(subject, "get", target.key.plural, "", target.key, before)
+                if (before.rev if before else None) != one.revision:
+                    raise Conflict(target.key.plural, target.key.name)
+                return Prepared([Expect(target.key, one.revision)], before)
+
+    def _refresh(self, subject: Subject, batch: Batch, options: Options, settle: Settle | None) -> None:
+        """Prepare once more what others have changed meanwhile."""
+        for at, one in batch.intents():
+            found = batch.prepared.get(at)
+            if found and one.verb != "create" and self._store.peek(one.target.key) is not found.before:
+                self._prepare(subject, batch, at, one, options, settle)
+
+    def _judge(self, subject: Subject, batch: Batch) -> list[str]:
+        ops = [*batch.beside, *batch.ops]
+        entries = self._store.stage(ops, subject.name, dry=True).outcome.entries
+        judge_sizes(batch, entries[len(batch.beside) :])
+        return judge_together(self._writer.world, batch, list(zip(ops, entries, strict=True)))
+
+
+def _copied(doc: JSON) -> JSON:
+    """Preparing fills a document in, and may happen twice."""
+    return {**doc, "metadata": dict(doc["metadata"])}
+
+
+def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:
+    assert deletion.before is not None
+    if one.deletion.revision is not None and deletion.before.rev != one.deletion.revision:
+        raise Conflict(key.plural, key.name)
+    return deletion
+
+
+def _result(found: Prepared, entry: Entry | None) -> Result:
+    key = found.ops[-1].key
+    if entry is not None:
+        return Result(key, entry.raw, entry.uid)
+    return Result(key, None, found.before.uid if found.before else "")

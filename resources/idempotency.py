@@ -1,0 +1,95 @@
+"""Requests that take effect once: the key that a client gives one, and what the store remembers under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from nanovirt.resources.codec import JSON, dump
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Change, Entry, Known, Once, Op, Result
+
+KEPT_FOR = timedelta(hours=24)
+KEPT_MAX = 50_000
+"""Keys of all users together; the oldest go first."""
+
+
+class Ledger:
+    """What is known of keys, bounded by age and number; in the order of revisions."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Known] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, by: str, once: Once, rev: int, at: str) -> None:
+        """Remember a request at its revision, which is above all others here; `at` is RFC 3339."""
+        now = datetime.fromisoformat(at)
+        self._known.pop((by, once.key), None)
+        self._known[by, once.key] = Known(once.digest, rev, now)
+        while len(self._known) > KEPT_MAX or _old(next(iter(self._known.values())), now):
+            del self._known[next(iter(self._known))]
+
+    def find(self, by: str, key: str, now: datetime) -> Known | None:
+        """What is known of that user's key; None when it was never seen, or too long ago."""
+        found = self._known.get((by, key))
+        return None if found is None or _old(found, now) else found
+
+    def forget_after(self, rev: int) -> None:
+        """Drop what was staged above `rev` and never became durable."""
+        while self._known and next(reversed(self._known.values())).rev > rev:
+            self._known.popitem()
+
+
+def _old(known: Known, now: datetime) -> bool:
+    return now.astimezone(UTC) - known.at > KEPT_FOR
+
+
+def receipt(
+    once: Once, ops: Sequence[Op], results: Sequence[Entry | None], changes: Mapping[Key, Change], rev: int
+) -> JSON:
+    """What a record says of its request, so that its answer can be given again.
+
+    `apart` names the results that the record's own writes do not show, by their place: `[3, plural, namespace, name,
+    revision, uid]`; revision 0 is an object that is gone.
+    """
+    apart = [
+        [at, *op.key, entry.rev if entry else 0, _uid(entry, changes.get(op.key))]
+        for at, (op, entry) in enumerate(zip(ops, results, strict=True))
+        if entry is None or entry.rev != rev
+    ]
+    return {"name": once.key, "digest": once.digest} | ({"apart": apart} if apart else {})
+
+
+def _uid(entry: Entry | None, change: Change | None) -> str:
+    found = entry or (change.before if change else None)
+    return found.uid if found else ""
+
+
+def results_of(record: JSON, look: Callable[[Key, int], bytes]) -> list[Result]:
+    """The results of the operations behind a record with a receipt; `look` gives an object at another revision."""
+    apart = {at: (Key(*key), rev, uid) for at, *key, rev, uid in record["key"].get("apart", ())}
+    put = iter([write for write in record["writes"] if write["verb"] == "put"])
+    count = len(apart) + sum(write["verb"] == "put" for write in record["writes"])
+    found: list[Result] = []
+    for at in range(count):
+        if at in apart:
+            key, rev, uid = apart[at]
+            found.append(Result(key, look(key, rev) if rev else None, uid))
+        else:
+            found.append(_shown(next(put)))
+    return found
+
+
+def _shown(write: JSON) -> Result:
+    key = Key(write["kind"], write["namespace"], write["name"])
+    return Result(key, dump(write["object"]), write["object"]["metadata"]["uid"])
+
+
+def object_in(record: JSON, key: Key) -> bytes:
+    """What a record put under `key`. KeyError when it did not."""
+    for write in record["writes"]:
+        if write["verb"] == "put" and (write["kind"], write["namespace"], write["name"]) == key:
+            return dump(write["object"])
+    raise KeyError(str(key))

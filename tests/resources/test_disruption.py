@@ -1,0 +1,109 @@
+"""When a change takes effect, as tables: machine as it is, change, effect."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from nanovirt.resources import disruption
+from nanovirt.resources.codec import decode
+from nanovirt.resources.disruption import Effect, changes, worst
+from nanovirt.resources.instance import PLACED, Instance
+
+JSON = dict[str, Any]
+WAITING: JSON = {"phase": "Pending"}
+RUNNING: JSON = {"phase": "Running", "placement": "web-1-1", "host": "node-1"}
+STOPPED: JSON = RUNNING | {"phase": "Stopped"}
+UNKNOWN: JSON = RUNNING | {"phase": "Unknown"}
+SPEC: JSON = {"cpus": 1, "memory": "1Gi", "powerState": "Running", "scheduling": {}, "guest": {}}
+DISKS = [{"name": "system", "size": "1Gi"}]
+
+
+def instance(status: JSON, **spec: Any) -> JSON:
+    metadata = {"name": "web-1", "namespace": "default", "labels": {"a": "1"}}
+    return {"kind": "Instance", "metadata": metadata, "spec": SPEC | spec, "status": status}
+
+
+def effect(status: JSON, **spec: Any) -> Effect:
+    (found,) = changes("Instance", instance(status), instance({}, **spec))
+    return found.effect
+
+
+@pytest.mark.parametrize(
+    ("spec", "waiting", "running", "stopped"),
+    [
+        ({"displayName": "Web"}, "Live", "Live", "Live"),
+        ({"deletionProtection": True}, "Live", "Live", "Live"),
+        ({"stopGraceSeconds": 5}, "Live", "Live", "Live"),
+        ({"restartPolicy": "Never"}, "Live", "Live", "Live"),
+        ({"guest": {"hostname": "web"}}, "Live", "Live", "Live"),
+        ({"cpus": 2}, "Live", "Restart", "NextStart"),
+        ({"memory": "2Gi"}, "Live", "Restart", "NextStart"),
+        ({"powerState": "Stopped"}, "Live", "Restart", "Live"),
+        ({"restart": {"at": "2026-11-25T09:00:00Z"}}, "Live", "Restart", "Live"),
+        ({"disks": DISKS}, "Live", "Refused", "Refused"),
+        ({"nics": []}, "Live", "Refused", "Refused"),
+        ({"systemTemplate": "legacy"}, "Live", "Refused", "Refused"),
+        ({"scheduling": {"host": "node-2"}}, "Live", "Refused", "Refused"),
+        ({"computePool": "other"}, "Refused", "Refused", "Refused"),
+    ],
+)
+def test_effect_follows_from_field_and_machine(spec: JSON, waiting: str, running: str, stopped: str) -> None:
+    found = [effect(status, **spec).name for status in (WAITING, RUNNING, STOPPED)]
+    assert found == [waiting, running, stopped]
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"), [("1024Mi", "Live"), ("1048576Ki", "Live"), (2**30, "Live"), ("1.5Gi", "Restart")]
+)
+def test_memory_counts_by_its_size_and_not_by_its_text(memory: str | int, expected: str) -> None:
+    assert effect(RUNNING, memory=memory).name == expected
+
+
+def test_machine_of_a_silent_host_counts_as_running() -> None:
+    assert effect(UNKNOWN, cpus=2) is Effect.Restart
+
+
+def test_starting_a_stopped_machine_interrupts_nobody() -> None:
+    before = instance(STOPPED, powerState="Stopped")
+    (found,) = changes("Instance", before, instance({}))
+    assert (found.current, found.desired, found.effect) == ("Stopped", "Running", Effect.Live)
+
+
+def test_order_that_is_changed_restarts_and_one_that_is_taken_back_does_not() -> None:
+    first, second = {"at": "2026-11-25T09:00:00Z"}, {"at": "2026-11-25T10:00:00Z"}
+    (found,) = changes("Instance", instance(RUNNING, restart=first), instance({}, restart=second))
+    assert (found.path, found.effect) == ("spec.restart.at", Effect.Restart)
+    (found,) = changes("Instance", instance(RUNNING, restart=first), instance({}))
+    assert found.effect is Effect.Live
+
+
+def test_labels_count_and_what_clients_remember_does_not() -> None:
+    before, after = instance(RUNNING), deepcopy(instance({}))
+    after["metadata"] |= {"labels": {"b": "2"}, "resourceVersion": "9"}
+    after["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    found = [(one.path, one.current, one.desired) for one in changes("Instance", before, after)]
+    assert found == [("metadata.labels[a]", "1", None), ("metadata.labels[b]", None, "2")]
+
+
+def test_other_kinds_change_live() -> None:
+    found = changes("AddressPool", {"spec": {"dns": ["a"]}}, {"spec": {"dns": ["b"]}})
+    assert found == [("spec.dns", ["a"], ["b"], Effect.Live)]
+
+
+def test_the_worst_of_several_counts() -> None:
+    found = changes("Instance", instance(RUNNING), instance({}, cpus=2, displayName="Web"))
+    assert (worst(found), worst([])) == (Effect.Restart, Effect.Live)
+
+
+@pytest.mark.parametrize("status", [WAITING, RUNNING, STOPPED])
+@pytest.mark.parametrize("spec", [{"disks": DISKS}, {"nics": []}, {"systemTemplate": "x"}, {"cpus": 2}, {"guest": {}}])
+def test_what_is_refused_here_is_what_admission_refuses(status: JSON, spec: JSON) -> None:
+    before, after = (decode(Instance, instance(status, **one)) for one in ({}, spec))
+    refused = {cause.field for cause in after.changes_refused(before)}
+    found = changes("Instance", before.to_json(), after.to_json())
+    assert {one.path for one in found if one.effect is Effect.Refused} == refused
+    assert set(disruption.PLACED) == set(PLACED.values())
+    assert set(disruption.FIXED) == set(Instance.facts.immutable)
