@@ -21,6 +21,7 @@ from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
@@ -38,7 +39,13 @@ class Loops:
         self._waiting: set[Key] = set()
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
+        self._leaving: dict[str, Key] = {}
+        """By uid: what is being deleted and waits until its dependents are gone."""
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
+        for plural in KINDS:
+            for key, entry in store.peek_all(plural):
+                for owner, _ in self._note_leaving(Change(key, None, entry)):
+                    self._runtimes["garbage"].add(owner)
         reports.subscribe(self._heard)
 
     async def run(self) -> None:
@@ -145,10 +152,27 @@ class Loops:
                     yield Key("computepools", "", host.spec.compute_pool), SOON
 
     def _orphaned(self, change: Change) -> Iterator[Wake]:
-        """When an object goes, look at all that name it as their owner."""
+        """When an object goes, look at all that name it as their owner, and at owners that wait for that."""
+        if change.after is not None:
+            yield from self._note_leaving(change)
+        if change.before is not None and (change.after is None or change.before.owners != change.after.owners):
+            for uid in self._leaving.keys() & set(change.before.owners):
+                yield self._leaving[uid], 0.0
         if change.after is None and change.before is not None:
+            self._leaving.pop(change.before.uid, None)
             for key in self.world.owners.dependents.get(change.before.uid, ()):
                 yield key, 0.0
+
+    def _note_leaving(self, change: Change) -> Iterator[Wake]:
+        """What asks, while it is deleted, that something becomes of its dependents."""
+        entry = change.after
+        if (
+            entry is not None
+            and entry.deleting
+            and any(b'"%b"' % one.encode() in entry.raw for one in (FOREGROUND, ORPHAN))
+        ):
+            self._leaving[entry.uid] = change.key
+            yield change.key, 0.0
 
 
 def _expires(change: Change) -> Iterator[Wake]:

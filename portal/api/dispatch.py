@@ -167,7 +167,7 @@ class Api:
         if method not in ("PUT", "PATCH"):
             raise NotAllowed(f"{method} is not possible on one of {target.key.plural}")
         asked = options(request)
-        transform = bodies.transform(request, await body(request))
+        transform = bodies.transform(request, await body(request), target.group)
         written = await self.writer.change(subject, target, VERBS[method], transform, asked)
         return _told(target, written)
 

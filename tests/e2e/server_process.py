@@ -31,6 +31,9 @@ TAIL = 80
 class ServerProcess:
     """`nanoctl server` with `options`: dead until `start`, and again after `kill` or `stop`; the folder stays."""
 
+    program = NANOCTL
+    """What is run; tests may run something of their own around it."""
+
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}.log")
@@ -62,7 +65,7 @@ class ServerProcess:
         assert self._process is None
         ports = ["--api-port", str(self.api_port), "--portal-port", str(self.portal_port)]
         dies_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
-        command = [*dies_with_us, *NANOCTL, "server", "--data", str(self.folder), *ports, *self._options]
+        command = [*dies_with_us, *self.program, "server", "--data", str(self.folder), *ports, *self._options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
 
