@@ -34,6 +34,9 @@ Page = Callable[[web.BaseRequest], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+READS = ("GET", "HEAD")
+ON_COLLECTIONS = (*READS, "POST", "DELETE")
+ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
 ROOTS = {"apis": GROUP_VERSION, "api": CORE}
 
 
@@ -104,7 +107,7 @@ class Api:
         if kind is None:
             raise Unknown
         if request.method != "POST":
-            raise NotAllowed(f"{request.method} is not possible here; POST the review")
+            raise NotAllowed(f"{request.method} is not possible here; POST the review", "POST")
         doc = bodies.document_of(request, await body(request))
         return document(review(kind, doc, subject, self._store), 201)
 
@@ -115,7 +118,7 @@ class Api:
             return await self._hooked(request, subject, target, hook)
         if target.subresource not in ("", "status"):
             raise Unknown
-        if method == "GET":
+        if method in READS:
             return await self._read(request, subject, target)
         self._writing += 1
         try:
@@ -131,7 +134,7 @@ class Api:
             return await self._create(request, subject, target)
         if method == "DELETE":
             return await self._delete_all(request, subject, target)
-        raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}")
+        raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}", *ON_COLLECTIONS)
 
     async def _hooked(self, request: web.BaseRequest, subject: Subject, target: Target, hook: Hook) -> Reply:
         key = target.key
@@ -145,7 +148,7 @@ class Api:
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         watch = truth(request.query.get("watch")) if request.query_string else False
-        if watch and not target.subresource:
+        if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
@@ -165,7 +168,8 @@ class Api:
         if method == "DELETE" and not target.subresource:
             return await self._delete(request, subject, target)
         if method not in ("PUT", "PATCH"):
-            raise NotAllowed(f"{method} is not possible on one of {target.key.plural}")
+            allowed = ON_OBJECTS[:-1] if target.subresource else ON_OBJECTS
+            raise NotAllowed(f"{method} is not possible on one of {target.key.plural}", *allowed)
         asked = options(request)
         transform = bodies.transform(request, await body(request), target.group)
         written = await self.writer.change(subject, target, VERBS[method], transform, asked)

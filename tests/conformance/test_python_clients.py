@@ -1,4 +1,4 @@
-"""The Kubernetes clients of Python, unchanged: each creates, reads, watches, patches, waits for and deletes instances."""
+"""The Kubernetes clients of Python, unchanged: each creates, reads, watches, patches and deletes instances."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lightkube.types import PatchType
 from tests.conformance.cluster import Cluster, running_cluster
 
 MERGE = "application/merge-patch+json"
-GROUP = {"group": "nano", "version": "v1", "namespace": "default", "plural": "instances"}
+GROUP: dict[str, Any] = {"group": "nano", "version": "v1", "namespace": "default", "plural": "instances"}
 READY = "Ready"
 SECONDS = 30
 
@@ -74,7 +74,7 @@ def gone(cluster: Cluster, name: str) -> bool:
 
 def test_kubernetes_dynamic_client(cluster: Cluster, kubeconfig: str, tmp_path: Path) -> None:
     with kubernetes.config.new_client_from_config(kubeconfig) as api:
-        client = DynamicClient(api, cache_file=str(tmp_path / "discovery"))
+        client: Any = DynamicClient(api, cache_file=str(tmp_path / "discovery"))
         instances = client.resources.get(api_version="nano/v1", kind="Instance")
         assert (instances.name, instances.short_names, instances.namespaced) == ("instances", ["inst", "vm"], True)
         assert client.resources.get(short_names=["apool"]).kind == "AddressPool"
@@ -106,9 +106,9 @@ def test_kubernetes_dynamic_client(cluster: Cluster, kubeconfig: str, tmp_path: 
 
 def test_kubernetes_custom_objects(cluster: Cluster, kubeconfig: str) -> None:
     with kubernetes.config.new_client_from_config(kubeconfig) as api:
-        custom = kubernetes.client.CustomObjectsApi(api)
+        custom: Any = kubernetes.client.CustomObjectsApi(api)
         custom.create_namespaced_custom_object(**GROUP, body=instance("cust"))
-        watch = kubernetes.watch.Watch()
+        watch: Any = kubernetes.watch.Watch()
         for event in watch.stream(
             custom.list_namespaced_custom_object, **GROUP, label_selector="by=cust", timeout_seconds=SECONDS
         ):
@@ -131,7 +131,7 @@ def test_kubernetes_custom_objects(cluster: Cluster, kubeconfig: str) -> None:
 
 def test_kubernetes_typed_clients_of_the_core(cluster: Cluster, kubeconfig: str) -> None:
     with kubernetes.config.new_client_from_config(kubeconfig) as api:
-        core = kubernetes.client.CoreV1Api(api)
+        core: Any = kubernetes.client.CoreV1Api(api)
         assert kubernetes.client.VersionApi(api).get_code().minor == "33"
         names = [group.name for group in kubernetes.client.ApisApi(api).get_api_versions().groups]
         assert "nano" in names
@@ -139,7 +139,7 @@ def test_kubernetes_typed_clients_of_the_core(cluster: Cluster, kubeconfig: str)
         assert core.create_namespace(space).metadata.name == "typed"
         assert "typed" in [item.metadata.name for item in core.list_namespace().items]
         assert core.patch_namespace("typed", {"metadata": {"labels": {"a": "b"}}}).metadata.labels["a"] == "b"
-        custom = kubernetes.client.CustomObjectsApi(api)
+        custom: Any = kubernetes.client.CustomObjectsApi(api)
         custom.create_namespaced_custom_object(**GROUP, body=instance("told"))
         until = time.monotonic() + SECONDS
         while not (told := core.list_namespaced_event("default", field_selector="involvedObject.name=told").items):
@@ -153,13 +153,13 @@ def test_kubernetes_typed_clients_of_the_core(cluster: Cluster, kubeconfig: str)
                 resource_attributes=kubernetes.client.V1ResourceAttributes(verb="create", resource="instances")
             )
         )
-        rights = kubernetes.client.AuthorizationV1Api(api)
+        rights: Any = kubernetes.client.AuthorizationV1Api(api)
         assert rights.create_self_subject_access_review(review).status.allowed is True
 
 
 async def test_kubernetes_asyncio(cluster: Cluster, kubeconfig: str) -> None:
     async with await kubernetes_asyncio.config.new_client_from_config(kubeconfig) as api:
-        custom = kubernetes_asyncio.client.CustomObjectsApi(api)
+        custom: Any = kubernetes_asyncio.client.CustomObjectsApi(api)
         await custom.create_namespaced_custom_object(**GROUP, body=instance("aio"))
         async with kubernetes_asyncio.watch.Watch().stream(
             custom.list_namespaced_custom_object, **GROUP, field_selector="metadata.name=aio", timeout_seconds=SECONDS
@@ -182,7 +182,7 @@ async def test_kubernetes_asyncio(cluster: Cluster, kubeconfig: str) -> None:
 
 async def test_kubernetes_asyncio_dynamic_client(cluster: Cluster, kubeconfig: str, tmp_path: Path) -> None:
     async with await kubernetes_asyncio.config.new_client_from_config(kubeconfig) as api:
-        client = await AsyncDynamicClient(api, cache_file=str(tmp_path / "discovery"))
+        client: Any = await AsyncDynamicClient(api, cache_file=str(tmp_path / "discovery"))
         templates = await client.resources.get(api_version="nano/v1", kind="SystemTemplate")
         body = {"metadata": {"name": "aio"}, "spec": {"family": "Bsd"}}
         made = await templates.create(body=body)
@@ -195,8 +195,8 @@ async def test_kubernetes_asyncio_dynamic_client(cluster: Cluster, kubeconfig: s
 
 
 def test_lightkube(cluster: Cluster, kubeconfig: str) -> None:
-    kind = create_namespaced_resource("nano", "v1", "Instance", "instances")
-    templates = create_global_resource("nano", "v1", "SystemTemplate", "systemtemplates")
+    kind: Any = create_namespaced_resource("nano", "v1", "Instance", "instances")
+    templates: Any = create_global_resource("nano", "v1", "SystemTemplate", "systemtemplates")
     with lightkube.Client(config=lightkube.KubeConfig.from_file(kubeconfig)) as client:
         doc = instance("light")
         made = client.create(kind(metadata=ObjectMeta.from_dict(doc["metadata"]), spec=doc["spec"]))
@@ -221,10 +221,10 @@ def test_lightkube(cluster: Cluster, kubeconfig: str) -> None:
 
 
 async def test_kr8s(cluster: Cluster, kubeconfig: str) -> None:
-    api = await kr8s.asyncio.api(kubeconfig=kubeconfig)
+    api: Any = await kr8s.asyncio.api(kubeconfig=kubeconfig)
     assert (await api.version())["minor"] == "33"
-    kind = kr8s.asyncio.objects.new_class(kind="Instance", version="nano/v1", namespaced=True, asyncio=True)
-    one = await kind(instance("eight"), api=api)
+    kind: Any = kr8s.asyncio.objects.new_class(kind="Instance", version="nano/v1", namespaced=True, asyncio=True)
+    one: Any = await kind(instance("eight"), api=api)
     await one.create()
     await one.wait("condition=Ready", timeout=SECONDS)
     assert [each.name async for each in kind.list(api=api, namespace="default", label_selector="by=eight")] == ["eight"]

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ TAIL = 80
 class ServerProcess:
     """`nanoctl server` with `options`: dead until `start`, and again after `kill` or `stop`; the folder stays."""
 
-    program = NANOCTL
+    program: Sequence[str] = NANOCTL
     """What is run; tests may run something of their own around it."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -194,9 +194,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(folder: Path, *options: str) -> Iterator[ServerProcess]:
+def running_server(folder: Path, *options: str, cls: type[ServerProcess] = ServerProcess) -> Iterator[ServerProcess]:
     """A server that is ready; it is dead after the block, and says what it logged when the block failed."""
-    server = ServerProcess(folder, *options)
+    server = cls(folder, *options)
     try:
         server.start()
         yield server
