@@ -1,4 +1,4 @@
-"""The reference page of all kinds (docs/kinds.md), written from the registry: names, fields, defaults, limits, columns."""
+"""The reference page of all kinds (docs/kinds.md), from the registry: names, fields, defaults, limits, columns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nanovirt.resources.registry import MODULES, kinds
 HEAD = """\
 # Kinds
 
-Every kind with its fields, written from the code by `scripts/golden`; do not edit it by hand. `kubectl explain KIND.spec`
-shows the same. Each object also has `apiVersion`, `kind` and `metadata` (name, labels, annotations, finalizers,
-ownerReferences; the rest of it is the server's). *Later* marks what the design has and nothing acts on yet: anything but the
-default is refused with the reason `NotYetSupported`.
+Every kind with its fields, written from the code by `scripts/golden`; do not edit it by hand. `kubectl explain
+KIND.spec` shows the same. Each object also has `apiVersion`, `kind` and `metadata` (name, labels, annotations,
+finalizers, ownerReferences; the rest of it is the server's). *Later* marks what the design has and nothing acts on yet:
+anything but the default is refused with the reason `NotYetSupported`.
 """
 FORMATS = {"ipv4": "IPv4 address", "ipv4network": "IPv4 network", "date-time": "time (RFC 3339)"}
 LIMITS = {
@@ -54,8 +54,8 @@ def _section(cls: type[Document]) -> str:
     for half, title in HALVES.items():
         model = _model(cls.model_fields[half].annotation) if half in cls.model_fields else None
         rows = list(_fields(model, f"{half}.")) if model is not None else []
-        if rows:
-            parts += [f"### {title} of {cls.facts.kind}", str(model and model.__doc__ or "").strip()]
+        if model is not None and rows:
+            parts += [f"### {title} of {cls.facts.kind}", str(model.__doc__ or "").strip()]
             parts.append(
                 _fields_table(rows) if half == "spec" else _table(("field", "type"), (row[:2] for row in rows))
             )
