@@ -184,6 +184,7 @@ class Api:
         asked = options(request)
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
         found = self.reader.found(subject, target, selected(subject, target.facts, request)).items
+        found = self.reader.page(found, request).items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
         return document(success({"kind": target.key.plural, "group": target.group, "params": {"count": count}}))
 

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from nanovirt.resources import access, kubeconfig
+from nanovirt.resources import kubeconfig
 from tests.conformance.cluster import Cluster
 from tests.e2e.server_process import running_server
 
@@ -44,11 +44,12 @@ class Door:
 
     def operations(self) -> list[Any]:
         """All that the documents of both groups offer."""
-        found = []
+        found: list[Any] = []
         for group in GROUPS:
             code, doc = self.cluster.call("GET", f"/openapi/v3/{group}")
             assert code == 200
-            found += [one.ok() for one in schemathesis.openapi.from_dict(doc).get_all_operations()]
+            schema: Any = schemathesis.openapi.from_dict(doc)
+            found += [one.ok() for one in schema.get_all_operations()]
         return found
 
     def knock(self, case: Any, kind: str, group_version: str) -> None:

@@ -251,3 +251,15 @@ async def test_hooks_answer_for_their_subresource_after_the_door() -> None:
         assert (await w.call("POST", f"{NANO}/hosts/node-1/report", {}, subject="stranger")).code == 403
         assert (await w.call("GET", f"{NANO}/hosts/node-1/report")).code == 404
         assert asked == [(f"host:{uid}", Key("hosts", "", "node-1"))]
+
+
+async def test_watch_from_a_list_of_several_pages_tells_what_changed_between_them() -> None:
+    async with world() as w:
+        for name in ("a", "b"):
+            await w.make(INSTANCES, instance(name))
+        first = (await w.call("GET", f"{INSTANCES}?limit=1")).doc
+        await w.call("DELETE", f"{INSTANCES}/a")
+        last = (await w.call("GET", f"{INSTANCES}?limit=1&continue={first['metadata']['continue']}")).doc
+        assert last["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        async with w.watch(INSTANCES, resourceVersion=last["metadata"]["resourceVersion"]) as watch:
+            assert await watch.take(1) == [("MODIFIED", "a")]
