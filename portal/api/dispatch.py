@@ -22,7 +22,7 @@ from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import dump
-from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
+from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.store import Store
 
@@ -34,6 +34,7 @@ Page = Callable[[web.BaseRequest], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+IMPERSONATION = "Impersonate-User"
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -86,6 +87,8 @@ class Api:
         path = request.rel_url.raw_path
         segments = path.strip("/").split("/")
         root = segments[0]
+        if IMPERSONATION in request.headers:  # to be deaf to it would answer for somebody else
+            raise Forbidden(f"impersonation is not possible here; leave the header {IMPERSONATION} (--as) out")
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self._identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])

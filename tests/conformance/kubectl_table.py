@@ -87,6 +87,8 @@ RIGHTS = (
     Check("auth can-i --list -n team-a --no-headers", out=r"^events "),
     Check("auth whoami", out="admin", since=28),
     Check("auth whoami -o jsonpath={.status.userInfo.groups}", out="nano:admins|admins", since=28),
+    Check("get instances --as=eve", err=r"\(Forbidden\).*impersonation", code=1),
+    Check("auth can-i create instances --as=eve", err="impersonation", code=1),
     Check("get instances --token=wrong --user=nobody", err="(?i)unauthorized|logged in|does not exist", code=1),
 )
 

@@ -163,3 +163,10 @@ async def test_head_is_get_without_the_body() -> None:
             found = await w.call("HEAD", path)
             assert (found.code, found.raw, found.headers["Content-Type"]) == (200, b"", "application/json")
         assert (await w.call("HEAD", f"{INSTANCES}/none")).code == 404
+
+
+async def test_impersonation_is_refused_and_not_passed_over() -> None:
+    async with world() as w:
+        for path in (INSTANCES, "/apis/nano/v1", "/version"):
+            refused = await w.call("GET", path, headers={"Impersonate-User": "eve"})
+            assert (refused.code, refused.doc["reason"]) == (403, "Forbidden")
