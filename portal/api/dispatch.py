@@ -112,7 +112,8 @@ class Api:
         if request.method != "POST":
             raise NotAllowed(f"{request.method} is not possible here; POST the review", "POST")
         doc = bodies.document_of(request, await body(request))
-        return document(review(kind, doc, subject, self._store), 201)
+        authorization = request.headers.get("Authorization", "")
+        return document(review(kind, doc, subject, self._store, authorization), 201)
 
     async def _object(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method

@@ -53,7 +53,7 @@ class Desk:
             assistant.start()
         try:
             text = FILES[check.stdin] if check.stdin else None
-            env = {"PATH": f"{BINARIES}:/usr/bin:/bin", **check.env}
+            env = {"PATH": f"{BINARIES}:/usr/bin:/bin", "TMPDIR": str(self.folder), **check.env}
             return self.client.attempt(*self._words(check.run, context), input=text, folder=self.folder, env=env)
         finally:
             if check.meanwhile:

@@ -223,6 +223,7 @@ def test_lightkube(cluster: Cluster, kubeconfig: str) -> None:
 async def test_kr8s(cluster: Cluster, kubeconfig: str) -> None:
     api: Any = await kr8s.asyncio.api(kubeconfig=kubeconfig)
     assert (await api.version())["minor"] == "33"
+    assert await api.whoami() == "admin"
     kind: Any = kr8s.asyncio.objects.new_class(kind="Instance", version="nano/v1", namespaced=True, asyncio=True)
     one: Any = await kind(instance("eight"), api=api)
     await one.create()

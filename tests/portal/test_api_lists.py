@@ -193,6 +193,17 @@ async def test_reviews_answer_for_the_caller() -> None:
         assert (await w.call("GET", path)).code == 405
 
 
+async def test_token_review_looks_at_ones_own_token_only() -> None:
+    async with world() as w:
+        path, own = "/apis/authentication.k8s.io/v1/tokenreviews", {"Authorization": "Bearer secret"}
+        said = await w.call("POST", path, {"spec": {"token": "secret"}}, headers=own)
+        assert said.doc["status"]["user"]["username"] == "admin"
+        assert b"secret" not in said.raw
+        for token in ("secret2", "", None, 5):
+            other = await w.call("POST", path, {"spec": {"token": token}}, headers=own)
+            assert (other.code, other.doc["status"]["authenticated"]) == (201, False)
+
+
 def packed(kind: str, raw: bytes) -> bytes:
     head = protobuf.piece(1, "v1") + protobuf.piece(2, kind)
     return protobuf.MAGIC + protobuf.piece(1, head) + protobuf.piece(2, raw)
