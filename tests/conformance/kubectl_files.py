@@ -68,6 +68,8 @@ FILES = {
     "folder/one.yaml": template("folder-1", "in: folder"),
     "folder/two.yaml": template("folder-2", "in: folder"),
     "generated.yaml": generated(),
+    "kustom/kustomization.yaml": "namePrefix: k-\nresources: [template.yaml]\n",
+    "kustom/template.yaml": template("one", "in: kustom"),
     "kept.yaml": template("kept").replace("labels: {}", "finalizers: [example.com/keep]"),
     "list.yaml": documents(template("list-1", "in: list"), template("list-2", "in: list")),
     "no-namespace.yaml": instance("web-1", namespace="nowhere"),
