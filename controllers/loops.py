@@ -21,7 +21,6 @@ from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import KINDS, Document, Key
-from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
@@ -39,13 +38,9 @@ class Loops:
         self._waiting: set[Key] = set()
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
-        self._leaving: dict[str, Key] = {}
-        """By uid: what is being deleted and waits until its dependents are gone."""
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
-        for plural in KINDS:
-            for key, entry in store.peek_all(plural):
-                for owner, _ in self._note_leaving(Change(key, None, entry)):
-                    self._runtimes["garbage"].add(owner)
+        for key in self.world.owners.leaving.values():
+            self._runtimes["garbage"].add(key)
         reports.subscribe(self._heard)
 
     async def run(self) -> None:
@@ -104,7 +99,7 @@ class Loops:
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
-        orphans = dict.fromkeys(every, self._orphaned) | {"events": _expires}
+        orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
         at_start = frozenset(["events", "placements", "volumes"])
         yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
 
@@ -153,31 +148,20 @@ class Loops:
 
     def _orphaned(self, change: Change) -> Iterator[Wake]:
         """When an object goes, look at all that name it as their owner, and at owners that wait for that."""
-        if change.after is not None:
-            yield from self._note_leaving(change)
+        owners = self.world.owners
+        if change.after is not None and change.after.uid in owners.leaving:
+            yield change.key, 0.0
         if change.before is not None and (change.after is None or change.before.owners != change.after.owners):
-            for uid in self._leaving.keys() & set(change.before.owners):
-                yield self._leaving[uid], 0.0
+            for uid in owners.leaving.keys() & set(change.before.owners):
+                yield owners.leaving[uid], 0.0
         if change.after is None and change.before is not None:
-            self._leaving.pop(change.before.uid, None)
-            for key in self.world.owners.dependents.get(change.before.uid, ()):
+            for key in owners.dependents.get(change.before.uid, ()):
                 yield key, 0.0
 
-    def _note_leaving(self, change: Change) -> Iterator[Wake]:
-        """What asks, while it is deleted, that something becomes of its dependents."""
-        entry = change.after
-        if (
-            entry is not None
-            and entry.deleting
-            and any(b'"%b"' % one.encode() in entry.raw for one in (FOREGROUND, ORPHAN))
-        ):
-            self._leaving[entry.uid] = change.key
-            yield change.key, 0.0
-
-
-def _expires(change: Change) -> Iterator[Wake]:
-    if change.after is not None:
-        yield change.key, EVENT_SECONDS
+    def _expires(self, change: Change) -> Iterator[Wake]:
+        if change.after is not None and not change.after.deleting:
+            yield change.key, EVENT_SECONDS
+        yield from self._orphaned(change)
 
 
 def _host_of(change: Change) -> Iterator[Wake]:

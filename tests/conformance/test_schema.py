@@ -24,7 +24,7 @@ from tests.e2e.server_process import running_server
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 SLOWEST_SECONDS = 2.0
-FEW, MANY = 3, 150
+FEW, MANY = 3, 60
 NAMES = ("one", "two")
 GROUPS = ("apis/nano/v1", "api/v1")
 AT_LEAST = 100

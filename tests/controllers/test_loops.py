@@ -91,3 +91,15 @@ async def test_deletion_that_a_restart_interrupted_goes_on() -> None:
     after = Engine(log)
     async with committing(after, controlled=True):
         await gone(after)
+
+
+async def test_event_can_be_deleted_in_the_foreground_too() -> None:
+    store = Engine(MemoryLog())
+    async with committing(store, controlled=True):
+        key = Key("events", "default", "e")
+        metadata = {"name": "e", "namespace": "default", "finalizers": [FOREGROUND]}
+        await transact(store, [Create(key, {"metadata": metadata})], "test")
+        await transact(store, [Delete(key)], "test")
+        async with asyncio.timeout(10):
+            while store.list("events"):
+                await asyncio.sleep(0.005)
