@@ -92,6 +92,8 @@ def said_wrong(check: Check, done: subprocess.CompletedProcess[str]) -> Iterator
         for pattern in several(patterns):
             if not re.search(pattern, text, re.MULTILINE):
                 yield f"{name} has no {pattern!r}"
+    if done.returncode == 0 and done.stderr and not check.err and not check.warns:
+        yield "it complains"
     for pattern in several(check.never):
         if re.search(pattern, done.stdout + done.stderr, re.MULTILINE):
             yield f"there is {pattern!r}"
