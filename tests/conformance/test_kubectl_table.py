@@ -126,13 +126,13 @@ def run_section(desk: Desk, section: str, context: str) -> None:
         pytest.fail(f"{len(wrong)} of {len(SECTIONS[section])} checks failed:\n\n{told}", pytrace=False)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # the first time, kubectl is fetched
 @pytest.mark.parametrize("section", SECTIONS)
 def test_kubectl_does_what_the_table_says(desk: Desk, section: str) -> None:
     run_section(desk, section, "nano")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # the first time, kubectl is fetched
 @pytest.mark.parametrize("section", BY_CERTIFICATE)
 def test_kubectl_with_a_client_certificate_does_the_same(desk: Desk, section: str) -> None:
     run_section(desk, section, "nano-cert")
