@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanovirt.agent.server import Changed, Gone, Listed, News
 from nanovirt.resources.codec import trusted
-from nanovirt.resources.errors import Conflict, NotFound
+from nanovirt.resources.errors import Conflict, LogFull, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.report import HostReport, ReportReply
@@ -72,6 +72,10 @@ class Feed:
         """A revision that this host wrote: it need not be told of it."""
         self._own.add(rev)
 
+    def disown(self, rev: int) -> None:
+        """That revision was not written after all."""
+        self._own.discard(rev)
+
     def put(self, rev: int, change: Change) -> None:
         """Queue a change, unless it was in the list already or is known."""
         if rev in self._own:
@@ -129,7 +133,12 @@ class LocalServer:
         feed = self._feeds.get(self._host)
         if feed is not None and after is not None and after.rev != held.rev:
             feed.own(after.rev)
-        await ticket.durable()
+        try:
+            await ticket.durable()
+        except LogFull:  # the revision was given back, and will be another's
+            if feed is not None and after is not None:
+                feed.disown(after.rev)
+            raise
 
     async def report(self, report: HostReport) -> ReportReply:
         """See Server."""

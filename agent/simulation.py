@@ -182,9 +182,8 @@ class SimulatedMachine:
         """See Machine."""
         self._answers("define")
         uuid, name = placement.domain.uuid, placement.domain.name
-        names = {one.spec.domain.name: known for known, one in self._domains.items()}
-        names |= {one.name: known for known, one in self._foreign.items()}
-        if names.get(name, uuid) != uuid:
+        others = any(one.spec.domain.name == name and known != uuid for known, one in self._domains.items())
+        if others or any(one.name == name and known != uuid for known, one in self._foreign.items()):
             raise HypervisorError(f"a domain named {name} is there already, with another uuid", code=9)
         await _pass(self.traits.define_seconds)
         found = self._domains.get(uuid)

@@ -36,6 +36,8 @@ class Loops:
     def __init__(self, store: Store, reports: Reports) -> None:
         self.world = World(store, reports)
         self._waiting: set[Key] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        """When it rings all that wait are looked at: once for however much room has become free meanwhile."""
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
@@ -45,9 +47,13 @@ class Loops:
 
     async def run(self) -> None:
         """Run them all; ends only by an error or by being cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for runtime in self._runtimes.values():
-                group.create_task(runtime.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for runtime in self._runtimes.values():
+                    group.create_task(runtime.run())
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     @property
     def idle(self) -> bool:
@@ -126,8 +132,16 @@ class Loops:
                 yield Key("instances", *holder.split("/")), 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):
-            for key in tuple(self._waiting):
-                yield key, SOON
+            self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        if self._waiting and self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(SOON, self._look_at_waiting)
+
+    def _look_at_waiting(self) -> None:
+        self._alarm = None
+        for key in self._waiting:
+            self._runtimes["instances"].add(key)
 
     def _pools_of(self, change: Change) -> Iterator[Wake]:
         entry = change.after or change.before

@@ -114,12 +114,15 @@ class Runtime:
             for plural in self._controller.begins:
                 for key, _ in self._store.peek_all(plural):
                     self.add(key)
-            async with asyncio.TaskGroup() as self._workers:
-                self._begin()
-                await asyncio.Event().wait()
+            async with asyncio.TaskGroup() as workers:
+                self._workers = workers
+                try:
+                    self._begin()
+                    await asyncio.Event().wait()
+                finally:
+                    self._workers = None
         finally:
             stop()
-            self._workers = None
             if self._beginning is not None:
                 self._beginning.cancel()
 

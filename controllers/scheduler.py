@@ -14,6 +14,9 @@ from nanovirt.resources.host import Host
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 
+PASSED_MOST = 16
+"""So many hosts without room at the top of a ranking, and every host is looked at instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -80,38 +83,41 @@ class Ranking:
         self.spec = spec
         self._slots = {one.name: one for one in slots if one.enabled and one.ready and one.storage}
         self._ranks = {name: self._rank(one) for name, one in self._slots.items()}
-        self._heap = [(rank, name) for name, rank in self._ranks.items()]
+        self._order()
+
+    def _order(self) -> None:
+        self._heap = [(rank, name) for name, rank in self._ranks.items() if rank is not None]
         heapify(self._heap)
 
-    def _rank(self, one: Slot) -> int:
-        """Millionths of what the pool lets it be loaded with; negative where fuller is better."""
+    def _rank(self, one: Slot) -> int | None:
+        """Millionths of what the pool lets it be loaded with, negative where fuller is better; None: it is full."""
         load, over = one.load, self.spec.overcommit
+        if load.cpus >= one.cpus * over.cpu or load.memory >= one.memory * over.memory:
+            return None
         used = max(
-            load.cpus * 1_000_000 // max(1, one.cpus * over.cpu),
-            load.memory * 1_000_000 // max(1, one.memory * over.memory),
+            load.cpus * 1_000_000 // (one.cpus * over.cpu), load.memory * 1_000_000 // (one.memory * over.memory)
         )
         return used if self.spec.strategy == "Spread" else -used
 
     def moved(self, host: str) -> None:
         """The load of a host has changed."""
         one = self._slots.get(host)
-        rank = self._rank(one) if one is not None else None
-        if rank is None or rank == self._ranks[host]:
+        if one is None or (rank := self._rank(one)) == self._ranks[host]:
             return
         self._ranks[host] = rank
-        heappush(self._heap, (rank, host))
+        if rank is not None:
+            heappush(self._heap, (rank, host))
         if len(self._heap) > 4 * len(self._slots) + 16:
-            self._heap = [(known, name) for name, known in self._ranks.items()]
-            heapify(self._heap)
+            self._order()
 
     def place(self, ask: Ask) -> Slot | None:
         """The best host that fits, or None."""
         if ask.pinned:
             pinned = self._slots.get(ask.pinned)
             return pinned if pinned is not None and self._fits(ask, pinned) else None
-        heap, passed = self._heap, []
-        found: Slot | None = None
-        while heap and found is None:
+        heap, found = self._heap, None
+        passed: list[tuple[int, str]] = []
+        while heap and found is None and len(passed) < PASSED_MOST:
             rank, name = heap[0]
             if self._ranks[name] != rank:
                 heappop(heap)
@@ -121,7 +127,13 @@ class Ranking:
                 passed.append(heappop(heap))
         for entry in passed:
             heappush(heap, entry)
-        return found
+        return self._scanned(ask) if len(passed) == PASSED_MOST else found
+
+    def _scanned(self, ask: Ask) -> Slot | None:
+        """The same by a look at every host: quicker when most have no room for it."""
+        open_ = ((rank, name) for name, rank in self._ranks.items() if rank is not None)
+        best = min((one for one in open_ if self._fits(ask, self._slots[one[1]])), default=None)
+        return self._slots[best[1]] if best is not None else None
 
     def _fits(self, ask: Ask, one: Slot) -> bool:
         load, over = one.load, self.spec.overcommit

@@ -98,16 +98,18 @@ class World:
 
     def _renew_slots(self) -> None:
         """Most changes of a Host are counts in its status: then slots and rankings stay as they are."""
-        changed = [name for name in self._stale if self._renewed(name)]
-        self._stale.clear()
-        if changed:
-            self._by_pool.clear()
-            self._rankings.clear()
+        while self._stale:
+            if self._renewed(next(iter(self._stale))):
+                self._by_pool.clear()
+                self._rankings.clear()
+        if not self._by_pool:
             for name in sorted(self._slots):
                 self._by_pool.setdefault(self._slots[name].pool, []).append(self._slots[name])
 
     def _renewed(self, name: str) -> bool:
-        host, before = self.read(Host, name), self._slots.pop(name, None)
+        host = self.read(Host, name)
+        self._stale.discard(name)
+        before = self._slots.pop(name, None)
         if host is None:
             return before is not None
         made = self._slots[name] = slot(host, self.loads.of(name))

@@ -145,7 +145,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         journal = FileLog.open(options.data / "data")
         stack.callback(journal.close)
         store, reports = Engine(journal), Reports(time.monotonic())
-        _calm_collector()
+        calm_collector()
         heart = Heart(options.data, store, reports, pki, Agents(store, reports), port_of(sockets[0]))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         # These end after the API: what it has accepted by then is still committed, and answered.
@@ -211,7 +211,7 @@ async def _renewing(pki: Pki, tls: ssl.SSLContext) -> None:
             log.warning("certificate not renewed; will retry", extra={"detail": str(error)})
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """What was loaded stays; most objects that come later die by their count, and a full pass costs 100 ms and more."""
     gc.collect()
     gc.freeze()

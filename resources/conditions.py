@@ -14,6 +14,8 @@ from nanovirt.resources.metadata import Model
 from nanovirt.resources.reasons import Reason
 
 Truth = Literal["True", "False", "Unknown"]
+REMEMBERED = 500
+"""Characters of a message, at most, with which a condition is kept for the next one who says it."""
 
 
 class Condition(Model):
@@ -42,11 +44,20 @@ def _same(
     generation: int | None,
     time: datetime | None,
 ) -> Condition:
-    """That condition; it never changes and many objects say the same, so it is made once if it can be remembered."""
+    """That condition: it never changes and many objects say the same, so the short ones are made once.
+
+    What hosts report may be long, or a list, and is not remembered; `type` keeps 1 and True apart.
+    """
+    if len(message) > REMEMBERED:
+        return _made.__wrapped__(kind, status, reason, message, _typed(params), generation, time)
     try:
-        return _made(kind, status, reason, message, tuple(params.items()), generation, time)
-    except TypeError:  # a list among the parameters, which come from hosts too
-        return _made.__wrapped__(kind, status, reason, message, tuple(params.items()), generation, time)
+        return _made(kind, status, reason, message, _typed(params), generation, time)
+    except TypeError:
+        return _made.__wrapped__(kind, status, reason, message, _typed(params), generation, time)
+
+
+def _typed(params: dict[str, Any]) -> tuple[tuple[str, type, Any], ...]:
+    return tuple([(name, type(value), value) for name, value in params.items()])
 
 
 @lru_cache(maxsize=4096)
@@ -55,7 +66,7 @@ def _made(
     status: Truth,
     reason: str,
     message: str,
-    params: tuple[tuple[str, Any], ...],
+    params: tuple[tuple[str, type, Any], ...],
     generation: int | None,
     time: datetime | None,
 ) -> Condition:
@@ -64,7 +75,7 @@ def _made(
         status=status,
         reason=reason,
         message=message,
-        params=dict(params),
+        params={name: value for name, _, value in params},
         observed_generation=generation,
         last_transition_time=time,
     )

@@ -161,7 +161,7 @@ class Engine:
     def stage(
         self, ops: Sequence[Op], by: str, request: str = "", *, dry: bool = False, patient: bool = False
     ) -> Ticket:
-        """See Store."""
+        """See Store; with `patient` only in a running loop."""
         if self._failure is not None:
             raise self._failure
         rev, now = self._staged + 1, self._clock()
@@ -180,10 +180,7 @@ class Engine:
             newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
             return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
         self._queue_up(Commit(rev, tuple(changes.values())), by, request, now)
-        if not patient:
-            self._wake.set()
-        elif self._alarm is None and not self._wake.is_set():
-            self._alarm = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._wake.set)
+        self._hurry(patient=patient)
         return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
 
     def _queue_up(self, commit: Commit, by: str, request: str, now: datetime) -> None:
@@ -196,6 +193,20 @@ class Engine:
         self._queue.append((record, commit))
         for sink in self._admitted:
             sink(commit)
+
+    def _hurry(self, *, patient: bool) -> None:
+        """Wake the committer, at once or in a moment."""
+        if not patient:
+            self._wake.set()
+        elif self._alarm is None and not self._wake.is_set():
+            self._alarm = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._wake.set)
+
+    def _calm(self) -> None:
+        """Nothing waits for the committer any more."""
+        self._wake.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def _until(self, rev: int) -> None:
         if rev <= self.committed:
@@ -239,11 +250,8 @@ class Engine:
         while self._queue and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
             batch.append(self._queue.popleft())
             size += len(batch[-1][0].body)
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
         if not self._queue:
-            self._wake.clear()
+            self._calm()
         return batch
 
     def _commit(self, commits: Sequence[Commit]) -> None:
@@ -287,7 +295,7 @@ class Engine:
         log.error("log is full", extra={"dropped": len(dropped)})
         self._release(self._staged, full)
         self._queue.clear()
-        self._wake.clear()
+        self._calm()
         self._pending.clear()
         self._staged = self.committed
         for _, commit in reversed(dropped):

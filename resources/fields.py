@@ -101,7 +101,10 @@ def _readable(value: str, without_breaks: str) -> str:
 def quad(value: object) -> object:
     """IPv4 only as dotted text: numbers would be taken for addresses otherwise."""
     if isinstance(value, str):
-        return _address(value)
+        try:
+            return _address(value)
+        except ValueError:
+            return value  # for the type to refuse
     if not isinstance(value, IPv4Address):
         raise ValueError("write the address as text like 10.20.0.50")  # noqa: TRY004 - pydantic wants ValueError
     return value
@@ -110,27 +113,24 @@ def quad(value: object) -> object:
 def net(value: object) -> object:
     """IPv4 networks in the same way."""
     if isinstance(value, str):
-        return _network(value)
+        try:
+            return _network(value)
+        except ValueError:
+            return value
     if not isinstance(value, IPv4Network):
         raise ValueError("write the subnet as text like 10.20.0.0/24")  # noqa: TRY004 - pydantic wants ValueError
     return value
 
 
 @lru_cache(maxsize=16_384)
-def _address(value: str) -> IPv4Address | str:
-    """The same few addresses are read again and again; what is none is left for the type to refuse."""
-    try:
-        return IPv4Address(value)
-    except ValueError:
-        return value
+def _address(value: str) -> IPv4Address:
+    """The same few addresses are read again and again; what is none is not remembered."""
+    return IPv4Address(value)
 
 
 @lru_cache(maxsize=1024)
-def _network(value: str) -> IPv4Network | str:
-    try:
-        return IPv4Network(value)
-    except ValueError:
-        return value
+def _network(value: str) -> IPv4Network:
+    return IPv4Network(value)
 
 
 def utc(value: datetime) -> datetime:
@@ -142,10 +142,15 @@ def utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-@lru_cache(maxsize=1024)
 def rfc3339(value: datetime) -> str:
     """`2026-11-22T06:00:00Z`; microseconds only when there are some."""
-    text = value.astimezone(UTC).isoformat(timespec="microseconds" if value.microsecond else "seconds")
+    return _written(value if value.tzinfo is UTC else value.astimezone(UTC))
+
+
+@lru_cache(maxsize=1024)
+def _written(value: datetime) -> str:
+    """Most times are among a few: those at which a second began."""
+    text = value.isoformat(timespec="microseconds" if value.microsecond else "seconds")
     return text.replace("+00:00", "Z")
 
 

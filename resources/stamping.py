@@ -61,7 +61,7 @@ def _plain(metadata: JSON) -> JSON:
     return {
         name: value
         for name, value in metadata.items()
-        if (value or isinstance(value, int)) and name != "resourceVersion"
+        if (value or isinstance(value, int | float)) and name != "resourceVersion"
     }
 
 

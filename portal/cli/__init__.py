@@ -20,6 +20,8 @@ LAZY = {
     "get": "getting",
     "describe": "describing",
     "why": "why",
+    "events": "events",
+    "tree": "tree",
     "watch": "watching",
     "wait": "waiting",
     "run": "running",

@@ -11,6 +11,7 @@ from nanovirt.portal.cli import examples, tables
 from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.applying import LAST_APPLIED
 from nanovirt.portal.cli.completion import kind_words
+from nanovirt.portal.cli.events import last_seen
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Malformed, NotFound
@@ -104,7 +105,7 @@ def event_lines(events: list[JSON]) -> Iterator[str]:
     if events:
         yield click.style("Events:", bold=True)
         latest = events[-EVENTS_MAX:]
-        rows = [[age(_last(one)), one.get("type", ""), _counted(one), one.get("message", "")] for one in latest]
+        rows = [[age(last_seen(one)), one.get("type", ""), _counted(one), one.get("message", "")] for one in latest]
         yield from _indented(["AGO", "TYPE", "REASON", "MESSAGE"], rows)
 
 
@@ -129,8 +130,4 @@ def events_of(session: Session, doc: JSON) -> list[JSON]:
     except NotFound:
         return []
     same = [one for one in found if one.get("involvedObject", {}).get("uid") in ("", None, metadata.get("uid"))]
-    return sorted(same, key=_last)
-
-
-def _last(event: JSON) -> str:
-    return str(event.get("lastTimestamp") or event.get("firstTimestamp") or "")
+    return sorted(same, key=last_seen)

@@ -174,7 +174,7 @@ def _slow_tool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tool = folder / "bin" / "qemu-img"
     tool.parent.mkdir()
     number = f"echo $$ > {folder}/part; mv {folder}/part {folder}/pid"
-    tool.write_text(f'#!/bin/sh\necho half > "$7"\n{number}\nexec sleep 1000')
+    tool.write_text(f'#!/bin/sh\necho half > "$6"\n{number}\nexec sleep 1000')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     return tool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -12,9 +12,9 @@ from nanovirt.agent.local_server import LocalServers
 from nanovirt.agent.server import Changed, Gone, Listed, News
 from nanovirt.resources.codec import load, trusted
 from nanovirt.resources.engine import Engine
-from nanovirt.resources.errors import Conflict, NotFound
+from nanovirt.resources.errors import Conflict, LogFull, NotFound
 from nanovirt.resources.kind import Key
-from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.log import MemoryLog, Record
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.report import HostFacts, HostReport, ReportReply
 from nanovirt.resources.reports import Reports
@@ -25,8 +25,8 @@ RUNNING = PlacementStatus(state="Running", epoch=1)
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Engine]:
-    store = Engine(MemoryLog())
+async def running(log: MemoryLog | None = None) -> AsyncIterator[Engine]:
+    store = Engine(log or MemoryLog())
     async with asyncio.TaskGroup() as group:
         work = group.create_task(store.run())
         yield store
@@ -155,3 +155,31 @@ async def test_host_that_ended_its_watch_is_told_nothing_and_may_begin_anew() ->
         mine = await put(store, placement())
         async with aclosing(local.of("node-1").placements()) as news:
             assert await anext(news) == Listed((mine,))
+
+
+class FullOnce(MemoryLog):
+    """A log that refuses one append when `full`."""
+
+    full = False
+
+    async def append(self, records: Sequence[Record]) -> None:
+        if self.full:
+            self.full = False
+            raise LogFull("no room")
+        await super().append(records)
+
+
+async def test_revision_that_a_full_log_took_back_is_nobodys_own() -> None:
+    log = FullOnce()
+    async with running(log) as store:
+        mine, server = await put(store, placement()), servers(store).of("node-1")
+        async with aclosing(server.placements()) as news:
+            await anext(news)
+            log.full = True
+            with pytest.raises(LogFull):
+                await server.write_status(mine, RUNNING)
+            await put(store, mine.model_copy(update={"spec": mine.spec.model_copy(update={"power_state": "Stopped"})}))
+            async with asyncio.timeout(5):
+                told = await anext(news)
+            assert isinstance(told, Changed)
+            assert told.placement.spec.power_state == "Stopped"

@@ -141,7 +141,8 @@ class Bench:
         raws = [(key, entry.raw) for key, entry in found if entry is not None]
         mac = self.mac or "no card"
         for number in range(count):
-            yield [_copy(key, raw, _texts(number, mac)) for key, raw in raws]
+            texts = _texts(number, mac)
+            yield [_copy(key, raw, texts) for key, raw in raws]
 
 
 def _texts(number: int, card: str) -> dict[bytes, bytes]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from nanovirt.portal.__main__ import calm_collector
 from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.serving import ApiServer
 from nanovirt.portal.identity import ADMIN
@@ -52,6 +53,7 @@ async def _serve(directory: Path, port: int) -> None:
         runner = web.ServerRunner(ApiServer(api.handle))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=2048).start()
+        calm_collector()  # as the server does
         await asyncio.Event().wait()
 
 

@@ -6,9 +6,11 @@ import asyncio
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 
 import orjson
@@ -272,14 +274,45 @@ async def one_round() -> list[tuple[str, float, float]]:
         return table + await watchers(ours, theirs)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What performance.md wants of a ratio, and where it raises an alarm (None: nowhere); `most`: less is better."""
+
+    goal: float
+    alarm: float | None
+    most: bool = False
+
+    def breached(self, ratio: float) -> bool:
+        return self.alarm is not None and (ratio > self.alarm if self.most else ratio < self.alarm)
+
+    def __str__(self) -> str:
+        sign = "<=" if self.most else ">="
+        return f"{sign} {self.goal}" + (f", alarm {self.alarm}" if self.alarm is not None else "")
+
+
+BOUNDS = (
+    Bound(1.0, 0.4), Bound(0.8, 0.35), Bound(0.6, None),
+    Bound(2.0, 1.0), Bound(4.0, 8.0, most=True),
+    Bound(0.5, 1.2, most=True), Bound(1.4, 0.8), Bound(1.5, 4.0, most=True),
+)  # fmt: skip
+"""Of the rows, in their order."""
+
+
 def main() -> None:
+    """Print the table; ends with 1 when a median ratio is beyond its alarm."""
     rounds = [uvloop.run(one_round()) for _ in range(ROUNDS)]
-    print(f"{'':44} {'Nano':>10} {'anchor':>10} {'ratio':>7}   all ratios")
-    for rows in zip(*rounds, strict=True):
+    print(f"{'':44} {'Nano':>10} {'anchor':>10} {'ratio':>7}   {'all ratios':20} goal")
+    breached = []
+    for bound, rows in zip(BOUNDS, zip(*rounds, strict=True), strict=True):
         ratios = [ours / anchor for _, ours, anchor in rows]
         ours, anchor = statistics.median(row[1] for row in rows), statistics.median(row[2] for row in rows)
-        every = " ".join(f"{one:.2f}" for one in ratios)
-        print(f"{rows[0][0]:44} {ours:10.2f} {anchor:10.2f} {statistics.median(ratios):7.2f}   {every}")
+        every, ratio = " ".join(f"{one:.2f}" for one in ratios), statistics.median(ratios)
+        print(f"{rows[0][0]:44} {ours:10.2f} {anchor:10.2f} {ratio:7.2f}   {every:20} {bound}")
+        if bound.breached(ratio):
+            breached.append(rows[0][0])
+    if breached:
+        print(f"api: beyond the alarm: {'; '.join(breached)}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -159,3 +159,37 @@ async def test_full_log_is_waited_for_with_pauses_and_is_no_bug() -> None:
         await until(lambda: store.committed == 2)
         status = load(store.get(POOL).raw)["status"]
         assert (status["used"], status["conditions"]) == (7, [])
+
+
+async def test_cancelled_runtime_takes_no_more_work_while_its_workers_end() -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: heard.append(context["message"]))
+    log = Slow()
+    store = Engine(log)
+    kinds, writes = frozenset(["addresspools"]), frozenset(["addresspools/status"])
+    runtime = Runtime(Controller("test", used(7), kinds, writes, {}), store)
+    async with asyncio.TaskGroup() as group:
+        committer, loop = group.create_task(store.run()), group.create_task(runtime.run())
+        await transact(store, [pool()], "setup")
+        log.gate.clear()
+        runtime.add(POOL)
+        await asyncio.sleep(0.05)
+        loop.cancel()
+        runtime.add(Key("addresspools", "", "late"))
+        await asyncio.sleep(0.05)
+        log.gate.set()
+        committer.cancel()
+    assert heard == []
+
+
+class Slow(MemoryLog):
+    """A log whose appends wait while `gate` is not set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def append(self, records: Sequence[Record]) -> None:
+        await self.gate.wait()
+        await super().append(records)

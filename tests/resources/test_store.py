@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -357,3 +357,63 @@ def test_record_is_one_line_of_json_with_who_and_when() -> None:
     assert (body["rev"], body["by"], body["request"]) == (1, "alice", "request-7")
     assert body["at"].endswith("Z")
     assert [(w["verb"], w["kind"], w["name"]) for w in body["writes"]] == [("put", "instances", "a")]
+
+
+# --- patience -------------------------------------------------------------------------------------------
+
+
+class Counting(MemoryLog):
+    """A log that counts its syncs; while `gate` is not set an append waits, and ends in LogFull if `full`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.full = False
+
+    async def append(self, records: Sequence[Record]) -> None:
+        self.sizes.append(len(records))
+        await self.gate.wait()
+        if self.full:
+            self.full = False
+            raise LogFull("no room")
+        await super().append(records)
+
+
+async def test_patient_writes_share_the_sync_of_the_next_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PATIENCE_SECONDS", 60.0)
+    log = Counting()
+    async with running(log) as store:
+        tickets = [store.stage([Create(key, doc(key))], "controllers", patient=True) for key in (A, B)]
+        await asyncio.sleep(0.02)
+        assert (log.sizes, store.committed) == ([], 0)
+        await transact(store, [Create(A._replace(name="c"), doc(A._replace(name="c")))], "alice")
+        assert log.sizes == [3]
+        async with asyncio.timeout(5):
+            for ticket in tickets:
+                await ticket.durable()
+
+
+async def test_patient_write_alone_is_durable_within_a_moment(open_log: OpenLog) -> None:
+    async with running(open_log()) as store, asyncio.timeout(5):
+        await store.stage([Create(A, doc(A))], "controllers", patient=True).durable()
+        assert store.get(A).rev == 1
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["nothing waits", "patience waits"])
+async def test_full_log_leaves_no_patience_behind(pending: bool) -> None:
+    log = Counting()
+    async with running(log) as store, asyncio.timeout(5):
+        log.full = True
+        log.gate.clear()
+        store.stage([Create(A, doc(A))], "alice")
+        await asyncio.sleep(0.001)
+        if pending:
+            store.stage([Create(B, doc(B))], "controllers", patient=True)
+        await asyncio.sleep(0.01)
+        log.gate.set()
+        await asyncio.sleep(0.01)
+        assert log.sizes == [1], "nothing is appended in vain"
+        await store.stage([Create(B, doc(B))], "controllers", patient=True).durable()
+        assert store.get(B).rev == 1
