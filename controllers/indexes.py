@@ -8,8 +8,11 @@ from ipaddress import IPv4Address
 
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.kind import Key
+from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.store import Change, Entry
+
+FAREWELLS = (f'"{FOREGROUND}"'.encode(), f'"{ORPHAN}"'.encode())
 
 
 class Load:
@@ -139,11 +142,13 @@ def _from(pool: AddressPool, cursor: int) -> Iterator[int]:
 
 
 class Owners:
-    """Which Placement an instance has, and which objects name an owner by uid."""
+    """Which Placement an instance has, which objects name an owner by uid, and which owners go slowly."""
 
     def __init__(self) -> None:
         self.placements: dict[str, set[Key]] = defaultdict(set)
         self.dependents: dict[str, set[Key]] = defaultdict(set)
+        self.leaving: dict[str, Key] = {}
+        """By uid: what is being deleted and wants something to become of its dependents first."""
 
     def apply(self, change: Change) -> None:
         """Follow Placements by instance uid, and ownerReferences of everything."""
@@ -159,6 +164,10 @@ class Owners:
                 _mark(self.dependents, uid, key, -1)
             for uid in has:
                 _mark(self.dependents, uid, key, 1)
+        if before is not None and before.deleting:
+            self.leaving.pop(before.uid, None)
+        if after is not None and after.deleting and any(word in after.raw for word in FAREWELLS):
+            self.leaving[after.uid] = key
 
 
 def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:

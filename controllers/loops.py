@@ -41,6 +41,8 @@ class Loops:
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
+        for key in self.world.owners.leaving.values():
+            self._runtimes["garbage"].add(key)
         reports.subscribe(self._heard)
 
     async def run(self) -> None:
@@ -103,7 +105,7 @@ class Loops:
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
-        orphans = dict.fromkeys(every, self._orphaned) | {"events": _expires}
+        orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
         at_start = frozenset(["events", "placements", "volumes"])
         yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
 
@@ -159,15 +161,21 @@ class Loops:
                     yield Key("computepools", "", host.spec.compute_pool), SOON
 
     def _orphaned(self, change: Change) -> Iterator[Wake]:
-        """When an object goes, look at all that name it as their owner."""
+        """When an object goes, look at all that name it as their owner, and at owners that wait for that."""
+        owners = self.world.owners
+        if change.after is not None and change.after.uid in owners.leaving:
+            yield change.key, 0.0
+        if change.before is not None and (change.after is None or change.before.owners != change.after.owners):
+            for uid in owners.leaving.keys() & set(change.before.owners):
+                yield owners.leaving[uid], 0.0
         if change.after is None and change.before is not None:
-            for key in self.world.owners.dependents.get(change.before.uid, ()):
+            for key in owners.dependents.get(change.before.uid, ()):
                 yield key, 0.0
 
-
-def _expires(change: Change) -> Iterator[Wake]:
-    if change.after is not None:
-        yield change.key, EVENT_SECONDS
+    def _expires(self, change: Change) -> Iterator[Wake]:
+        if change.after is not None and not change.after.deleting:
+            yield change.key, EVENT_SECONDS
+        yield from self._orphaned(change)
 
 
 def _host_of(change: Change) -> Iterator[Wake]:

@@ -60,7 +60,9 @@ def _declared(writes: frozenset[str], op: Create | Update | Delete) -> bool:
         return True
     if isinstance(op, Update) and op.half is Half.STATUS:
         return f"{plural}/status" in writes or plural in writes
-    return plural in writes or (isinstance(op, Update) and f"{plural}/finalizers" in writes)
+    return plural in writes or (
+        isinstance(op, Update) and not writes.isdisjoint((f"{plural}/finalizers", "finalizers"))
+    )
 
 
 class Runtime:

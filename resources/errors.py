@@ -91,9 +91,13 @@ class UnsupportedMedia(Rejected):
 
 
 class NotAllowed(Rejected):
-    """The verb does not exist on that resource (HTTP 405)."""
+    """The verb does not exist on that resource (HTTP 405); `allowed`: the methods that do, as far as is known."""
 
     reason = "MethodNotAllowed"
+
+    def __init__(self, message: str, *allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class Unauthorized(Rejected):

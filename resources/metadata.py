@@ -13,6 +13,9 @@ from nanovirt.resources.fields import Time
 OWNER_LABEL = "nano/owner"
 RESERVED_PREFIX = "nano/"
 LABEL_VALUE_MAX = 63
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+PROPAGATION = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
+"""propagationPolicy -> the finalizer that keeps an object until its dependents are gone, or are on their own."""
 ANNOTATIONS_MAX = 256 * 1024
 
 

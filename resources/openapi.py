@@ -14,6 +14,7 @@ from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
 REF = "#/components/schemas/"
 REF_2 = "#/definitions/"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+STATUS = f"{META}Status"
 SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"}
 FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
@@ -50,7 +51,7 @@ def v3(kinds: Iterable[Facts], version: str) -> JSON:
         "openapi": "3.0.0",
         "info": {"title": "Nano", "version": version},
         "paths": {path: item for one in facts for path, item in _paths(one)},
-        "components": {"schemas": schemas(facts)},
+        "components": {"schemas": {**schemas(facts), STATUS: _status()}},
     }
 
 
@@ -111,6 +112,24 @@ def _list(facts: Facts) -> JSON:
         "required": ["items"],
         "properties": {**_head(), "metadata": metadata, "items": items},
         "x-kubernetes-group-version-kind": [{**gvk(facts), "kind": f"{facts.kind}List"}],
+    }
+
+
+def _status() -> JSON:
+    """What answers a refusal, and a deletion that is done."""
+    texts = {
+        "status": "Success or Failure.",
+        "message": "What happened, to what, and what to do.",
+        "reason": "One word of it.",
+    }
+    words: JSON = {name: {"type": "string", "description": text} for name, text in texts.items()}
+    details = {"type": "object", "description": "Of what, and every cause.", **FREE}
+    code = {"type": "integer", "description": "The HTTP code."}
+    return {
+        "type": "object",
+        "description": "How a request ended.",
+        "required": ["status"],
+        "properties": {**_head(), "metadata": {"type": "object"}, **words, "details": details, "code": code},
     }
 
 
@@ -204,12 +223,16 @@ def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSO
 
 
 def _operation(facts: Facts, action: str, part: str) -> JSON:
-    ref = {"$ref": REF + _qualified(facts.kind + ("List" if action == "list" else ""))}
+    ref: JSON = {"$ref": REF + _qualified(facts.kind + ("List" if action == "list" else ""))}
+    answer = {"delete": FREE, "deletecollection": {"$ref": REF + STATUS}}.get(action, ref)
     made: JSON = {
         "operationId": f"{action}{facts.kind}{part.title()}",
         "description": f"{action} {facts.plural}",
         "parameters": [_parameter(*one) for one in _query(action, part)],
-        "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": ref}}}},
+        "responses": {
+            "201" if action == "post" else "200": _response("OK", answer),
+            "default": _response("Refused", {"$ref": REF + STATUS}),
+        },
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": gvk(facts),
     }
@@ -219,6 +242,10 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
     elif action in ("post", "put"):
         made["requestBody"] = {"content": {JSON_TYPE: {"schema": ref}}, "required": True}
     return made
+
+
+def _response(description: str, schema: JSON) -> JSON:
+    return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
 
 
 def _query(action: str, part: str) -> list[tuple[str, str, str]]:
@@ -286,8 +313,11 @@ def _older_operation(operation: JSON) -> JSON:
         made["consumes"] = list(content)
         schema = _older(next(iter(content.values()))["schema"])
         made["parameters"].append({"name": "body", "in": "body", "required": True, "schema": schema})
-    answer = operation["responses"]["200"]
-    made["responses"] = {"200": {"description": "OK", "schema": _older(answer["content"][JSON_TYPE]["schema"])}}
+    made["responses"] = {
+        code: {"description": answer["description"], "schema": _older(answer["content"][JSON_TYPE]["schema"])}
+        for code, answer in operation["responses"].items()
+        if code != "default"  # which is no code in the protobuf of 2.0
+    }
     return made
 
 

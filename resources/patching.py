@@ -30,6 +30,48 @@ def merge(doc: JSON, patch: JSON) -> JSON:
     return merged
 
 
+def strategic(doc: JSON, patch: JSON) -> JSON:
+    """`doc` after a strategic merge patch, as clients send it for the kinds of core v1 that they have models of.
+
+    Objects merge as in a merge patch, so do the two lists that metadata has (by value, by uid); other lists replace.
+    """
+    if patch.get("$patch") == "replace":
+        return {name: value for name, value in patch.items() if name != "$patch"}
+    merged = dict(doc)
+    for name, value in patch.items():
+        word, slash, field = name.partition("/")
+        if slash and word == "$deleteFromPrimitiveList" and isinstance(value, list):
+            merged[field] = [one for one in _list(merged.get(field)) if one not in value]
+        elif word.startswith("$"):
+            continue  # the order of elements, and which keys of a union to keep: of no use here
+        elif isinstance(value, dict) and value.get("$patch") != "delete":
+            below = merged.get(name)
+            merged[name] = strategic(below if isinstance(below, dict) else {}, value)
+        elif value is None or isinstance(value, dict):
+            merged.pop(name, None)
+        else:
+            merged[name] = _lists(name, _list(merged.get(name)), value) if isinstance(value, list) else value
+    return merged
+
+
+def _lists(name: str, before: list[Any], patch: list[Any]) -> list[Any]:
+    if name == "finalizers":
+        return [*before, *(one for one in patch if one not in before)]
+    if name != "ownerReferences" or not all(isinstance(one, dict) for one in (*before, *patch)):
+        return patch
+    by_uid = {one.get("uid"): one for one in before}
+    for one in patch:
+        if one.get("$patch") == "delete":
+            by_uid.pop(one.get("uid"), None)
+        else:
+            by_uid[one.get("uid")] = strategic(by_uid.get(one.get("uid"), {}), one)
+    return list(by_uid.values())
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def operations(body: bytes) -> list[JSON]:
     """The operations of a JSON patch. Raises TooLarge or Malformed."""
     if len(body) > BODY_MAX:

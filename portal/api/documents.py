@@ -44,7 +44,7 @@ class Documents:
         if found is None:
             raise Unknown
         if request.method not in ("GET", "HEAD"):
-            raise NotAllowed(f"{request.method} is not possible on /{path}")
+            raise NotAllowed(f"{request.method} is not possible on /{path}", "GET", "HEAD")
         return found
 
     def _found(self, path: str, request: web.BaseRequest) -> web.Response | None:

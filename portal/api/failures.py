@@ -80,6 +80,8 @@ def refusal(error: NanoError) -> web.Response:
     headers = {}
     if status["code"] in (503, 507):
         headers["Retry-After"] = str(RETRY_SECONDS)
+    if isinstance(error, errors.NotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)  # RFC 9110 section 15.5.6: empty is legal
     if status["code"] == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="nano"'
     return reply(dump(status), status["code"], headers)

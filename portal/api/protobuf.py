@@ -87,11 +87,8 @@ def _map(entries: list[bytes]) -> dict[str, str]:
 
 def document(body: bytes) -> JSON:
     """The document in an `application/vnd.kubernetes.protobuf` body. UnsupportedMedia for kinds that need JSON."""
-    if not body.startswith(MAGIC):
-        raise Malformed("the body is no Kubernetes protobuf")
-    unknown = _fields(body[len(MAGIC) :])
-    head = _texts(unknown.get(1, [b""])[-1], {1: "apiVersion", 2: "kind"})
-    raw = _fields(unknown.get(2, [b""])[-1])
+    head, content = _opened(body)
+    raw = _fields(content)
     kind = head.get("kind", "")
     doc: JSON = {**head, "metadata": _metadata(raw.get(1, [b""])[-1])}
     if kind == "SelfSubjectAccessReview":
@@ -101,6 +98,28 @@ def document(body: bytes) -> JSON:
     elif kind not in ("Namespace", "SelfSubjectReview"):
         raise UnsupportedMedia(f"send {kind[:80] or 'objects'} as application/json")
     return doc
+
+
+def delete_options(body: bytes) -> JSON:
+    """The DeleteOptions in such a body, as far as they matter here. Raises Malformed."""
+    _, content = _opened(body)
+    raw = _fields(content)
+    made: JSON = _texts(content, {4: "propagationPolicy"})
+    if 2 in raw:
+        made["preconditions"] = _texts(raw[2][-1], {1: "uid", 2: "resourceVersion"})
+    if 3 in raw:
+        made["orphanDependents"] = raw[3][-1] != b"\0"
+    if 5 in raw:
+        made["dryRun"] = [one.decode(errors="replace") for one in raw[5]]
+    return made
+
+
+def _opened(body: bytes) -> tuple[JSON, bytes]:
+    """The envelope (runtime.Unknown): apiVersion and kind, and the bytes of the object."""
+    if not body.startswith(MAGIC):
+        raise Malformed("the body is no Kubernetes protobuf")
+    unknown = _fields(body[len(MAGIC) :])
+    return _texts(unknown.get(1, [b""])[-1], {1: "apiVersion", 2: "kind"}), unknown.get(2, [b""])[-1]
 
 
 def _metadata(raw: bytes) -> JSON:

@@ -29,11 +29,15 @@ Found = Sequence[tuple[Key, Entry]]
 
 
 class Page(NamedTuple):
-    """A part of a list: its items, the token for what follows ("" at the end), and how many follow if that is known."""
+    """A part of a list: its items, the token for what follows ("" at the end), and how many follow if that is known.
+
+    `revision` is that of the first part: a watch from there on tells of all that changed while the parts were read.
+    """
 
     items: Found
     token: str = ""
     remaining: int | None = None
+    revision: int = 0
 
 
 class Reader:
@@ -67,10 +71,9 @@ class Reader:
     def list(self, subject: Subject, target: Target, request: web.BaseRequest) -> web.Response:
         """A list or a page of it."""
         authorize(subject, "list", target.key.plural, "", target.key)
-        limit, token = number(request, "limit") or 0, request.query.get("continue", "")
         found = self.found(subject, target, selected(subject, target.facts, request))
-        page = paged(found.items, limit, token, self._store.committed) if limit or token else Page(found.items)
-        metadata: JSON = {"resourceVersion": str(self._store.committed)}
+        page = self.page(found.items, request)
+        metadata: JSON = {"resourceVersion": str(page.revision)}
         if page.token:
             metadata["continue"] = page.token
             if found.remaining is None and page.remaining:
@@ -79,6 +82,12 @@ class Reader:
         if wanted.table:
             return reply(self._table(target.facts, page.items, wanted, metadata))
         return reply(joined(target.facts, metadata, (public(target.facts, entry.raw) for _, entry in page.items)))
+
+    def page(self, items: Found, request: web.BaseRequest) -> Page:
+        """The part of `items` that `limit` and `continue` ask for."""
+        limit, token = number(request, "limit") or 0, request.query.get("continue", "")
+        revision = self._store.committed
+        return paged(items, limit, token, revision) if limit or token else Page(items, revision=revision)
 
     def found(self, subject: Subject, target: Target, chosen: Selection, verb: str = "list") -> Page:
         """All committed objects that are asked for and may be seen; `remaining` -1 when some were left out.
@@ -128,9 +137,9 @@ def paged(items: Found, limit: int, token: str, revision: int) -> Page:
     end = start + limit if limit else len(items)
     part = items[start:end]
     if end >= len(items) or not part:
-        return Page(part)
+        return Page(part, revision=revision)
     last = part[-1][0]
-    return Page(part, _token(revision, last), len(items) - end)
+    return Page(part, _token(revision, last), len(items) - end, revision)
 
 
 def _token(revision: int, last: Key) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +22,13 @@ REVIEWS = {
     "authorization.k8s.io/v1/selfsubjectaccessreviews": "SelfSubjectAccessReview",
     "authorization.k8s.io/v1/selfsubjectrulesreviews": "SelfSubjectRulesReview",
     "authentication.k8s.io/v1/selfsubjectreviews": "SelfSubjectReview",
+    "authentication.k8s.io/v1/tokenreviews": "TokenReview",
 }
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 
 
-def review(kind: str, doc: JSON, subject: Subject, store: Store) -> JSON:
-    """The review with its answer in `status`; the subject is always the caller."""
+def review(kind: str, doc: JSON, subject: Subject, store: Store, authorization: str = "") -> JSON:
+    """The review with its answer in `status`; the subject is always the caller, `authorization` his header."""
     group = next(path for path, name in REVIEWS.items() if name == kind).rpartition("/")[0]
     spec: Any = doc.get("spec") or {}
     if not isinstance(spec, dict):
@@ -34,9 +36,19 @@ def review(kind: str, doc: JSON, subject: Subject, store: Store) -> JSON:
     answer: JSON = {"kind": kind, "apiVersion": group, "metadata": {"creationTimestamp": None}}
     if kind == "SelfSubjectReview":
         return {**answer, "status": {"userInfo": {"username": subject.name, "groups": list(subject.groups)}}}
+    if kind == "TokenReview":  # without the token, which the client knows
+        return {**answer, "spec": {}, "status": _token(spec, subject, authorization)}
     if kind == "SelfSubjectAccessReview":
         return {**answer, "spec": spec, "status": _access(spec, subject, store)}
     return {**answer, "spec": spec, "status": _rules(subject, str(spec.get("namespace") or ""))}
+
+
+def _token(spec: JSON, subject: Subject, authorization: str) -> JSON:
+    """Whose token it is, if it is the caller's own: nobody finds out about others' by trying."""
+    token = str(spec.get("token") or "")
+    if not hmac.compare_digest(f"Bearer {token}".encode(), authorization.encode()):
+        return {"authenticated": False, "error": "only the token that the request itself came with is looked at"}
+    return {"authenticated": True, "user": {"username": subject.name, "groups": list(subject.groups)}}
 
 
 def _access(spec: JSON, subject: Subject, store: Store) -> JSON:

@@ -17,6 +17,7 @@ from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.metadata import PROPAGATION
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Store, Ticket, Update
@@ -57,6 +58,8 @@ class Deletion(NamedTuple):
     uid: str = ""
     revision: int | None = None
     once: Once | None = None
+    propagation: str = ""
+    """Background, Foreground or Orphan; "" is Background."""
 
 
 class Writer:
@@ -151,7 +154,7 @@ class Writer:
         admission.refuse_system(target.cls)
         if deletion.uid and deletion.uid != before.uid:
             raise Conflict(target.key.plural, target.key.name, f"it has uid {before.uid} by now, not {deletion.uid}")
-        return Prepared([*self._events_of(target.key), Delete(target.key, deletion.revision, deletion.uid)], before)
+        return Prepared([*self._events_of(target.key), *_farewell(target.key, before, deletion)], before)
 
     async def delete_all(self, subject: Subject, target: Target, found: Iterable[Key], deletion: Deletion) -> int:
         """Delete all that was `found`, or nothing if one of them must stay. Gives how many."""
@@ -159,13 +162,12 @@ class Writer:
         admission.refuse_system(target.cls)
         if target.key.plural == "namespaces":
             raise NotAllowed("namespaces are deleted one by one")
-        present = [key for key in found if self._store.peek(key) is not None]
-        for key in present:
-            entry = self._store.peek(key)
-            assert entry is not None
+        present = [(key, entry) for key in found if (entry := self._store.peek(key)) is not None]
+        for key, entry in present:
             admission.admit_delete(self.world, key, entry)
         if present:
-            await self._commit([Delete(key) for key in present], subject, deletion)
+            ops = [op for key, entry in present for op in _farewell(key, entry, deletion)]
+            await self._commit(ops, subject, deletion)
         return len(present)
 
     def _events_of(self, key: Key) -> list[Op]:
@@ -195,6 +197,17 @@ def _prepare_status(target: Target, doc: JSON, before: Entry, expect: int | None
         raise NotAllowed(f"{target.facts.plural} have no status that can be written")
     made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
     return Prepared([Update(target.key, made.to_json(), Half.STATUS, expect)], before)
+
+
+def _farewell(key: Key, entry: Entry, deletion: Deletion) -> list[Op]:
+    """Delete; a finalizer says first what the garbage collector has to do with the dependents before that is done."""
+    finalizer = PROPAGATION.get(deletion.propagation, "")
+    doc = load(entry.raw) if finalizer else {"metadata": {}}
+    held = doc["metadata"].get("finalizers", [])
+    if not finalizer or finalizer in held:
+        return [Delete(key, deletion.revision, deletion.uid)]
+    doc["metadata"]["finalizers"] = [*held, finalizer]
+    return [Update(key, doc, Half.MAIN, deletion.revision), Delete(key, None, deletion.uid)]
 
 
 def _new_key(target: Target, doc: JSON) -> Key:

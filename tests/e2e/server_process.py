@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,9 @@ TAIL = 80
 
 class ServerProcess:
     """`nanoctl server` with `options`: dead until `start`, and again after `kill` or `stop`; the folder stays."""
+
+    program: Sequence[str] = NANOCTL
+    """What is run; tests may run something of their own around it."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
@@ -62,7 +65,7 @@ class ServerProcess:
         assert self._process is None
         ports = ["--api-port", str(self.api_port), "--portal-port", str(self.portal_port)]
         dies_with_us = ["setpriv", "--pdeathsig", "KILL", "--"]
-        command = [*dies_with_us, *NANOCTL, "server", "--data", str(self.folder), *ports, *self._options]
+        command = [*dies_with_us, *self.program, "server", "--data", str(self.folder), *ports, *self._options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT)
 
@@ -191,9 +194,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(folder: Path, *options: str) -> Iterator[ServerProcess]:
+def running_server(folder: Path, *options: str, cls: type[ServerProcess] = ServerProcess) -> Iterator[ServerProcess]:
     """A server that is ready; it is dead after the block, and says what it logged when the block failed."""
-    server = ServerProcess(folder, *options)
+    server = cls(folder, *options)
     try:
         server.start()
         yield server

@@ -193,6 +193,17 @@ async def test_reviews_answer_for_the_caller() -> None:
         assert (await w.call("GET", path)).code == 405
 
 
+async def test_token_review_looks_at_ones_own_token_only() -> None:
+    async with world() as w:
+        path, own = "/apis/authentication.k8s.io/v1/tokenreviews", {"Authorization": "Bearer secret"}
+        said = await w.call("POST", path, {"spec": {"token": "secret"}}, headers=own)
+        assert said.doc["status"]["user"]["username"] == "admin"
+        assert b"secret" not in said.raw
+        for token in ("secret2", "", None, 5):
+            other = await w.call("POST", path, {"spec": {"token": token}}, headers=own)
+            assert (other.code, other.doc["status"]["authenticated"]) == (201, False)
+
+
 def packed(kind: str, raw: bytes) -> bytes:
     head = protobuf.piece(1, "v1") + protobuf.piece(2, kind)
     return protobuf.MAGIC + protobuf.piece(1, head) + protobuf.piece(2, raw)
@@ -251,3 +262,15 @@ async def test_hooks_answer_for_their_subresource_after_the_door() -> None:
         assert (await w.call("POST", f"{NANO}/hosts/node-1/report", {}, subject="stranger")).code == 403
         assert (await w.call("GET", f"{NANO}/hosts/node-1/report")).code == 404
         assert asked == [(f"host:{uid}", Key("hosts", "", "node-1"))]
+
+
+async def test_watch_from_a_list_of_several_pages_tells_what_changed_between_them() -> None:
+    async with world() as w:
+        for name in ("a", "b"):
+            await w.make(INSTANCES, instance(name))
+        first = (await w.call("GET", f"{INSTANCES}?limit=1")).doc
+        await w.call("DELETE", f"{INSTANCES}/a")
+        last = (await w.call("GET", f"{INSTANCES}?limit=1&continue={first['metadata']['continue']}")).doc
+        assert last["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        async with w.watch(INSTANCES, resourceVersion=last["metadata"]["resourceVersion"]) as watch:
+            assert await watch.take(1) == [("MODIFIED", "a")]

@@ -137,3 +137,36 @@ async def test_existing_name_is_a_conflict_and_unknown_method_405() -> None:
         assert (await w.call("PUT", INSTANCES, instance())).code == 405
         assert (await w.call("POST", f"{INSTANCES}/web-1", instance())).code == 405
         assert (await w.call("OPTIONS", f"{INSTANCES}/web-1")).code == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", INSTANCES, "GET, HEAD, POST, DELETE"),
+        ("OPTIONS", f"{INSTANCES}/web-1", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("DELETE", f"{INSTANCES}/web-1/status", "GET, HEAD, PUT, PATCH"),
+        ("POST", "/version", "GET, HEAD"),
+        ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "POST"),
+    ],
+)
+async def test_method_that_is_not_possible_is_told_which_ones_are(method: str, path: str, allowed: str) -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        refused = await w.call(method, path)
+        assert (refused.code, refused.headers["Allow"], refused.doc["reason"]) == (405, allowed, "MethodNotAllowed")
+
+
+async def test_head_is_get_without_the_body() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        for path in (INSTANCES, f"{INSTANCES}/web-1", f"{INSTANCES}?watch=true", "/apis/nano/v1"):
+            found = await w.call("HEAD", path)
+            assert (found.code, found.raw, found.headers["Content-Type"]) == (200, b"", "application/json")
+        assert (await w.call("HEAD", f"{INSTANCES}/none")).code == 404
+
+
+async def test_impersonation_is_refused_and_not_passed_over() -> None:
+    async with world() as w:
+        for path in (INSTANCES, "/apis/nano/v1", "/version"):
+            refused = await w.call("GET", path, headers={"Impersonate-User": "eve"})
+            assert (refused.code, refused.doc["reason"]) == (403, "Forbidden")

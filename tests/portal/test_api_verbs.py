@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from nanovirt.portal.api.protobuf import piece
 from tests.portal.api_world import INSTANCES, JSON_PATCH, MERGE, NANO, instance, pool, world
+
+TEMPLATES = f"{NANO}/systemtemplates"
 
 
 async def test_created_object_has_defaults_and_what_the_server_owns() -> None:
@@ -208,3 +211,44 @@ async def test_objects_travel_the_same_way_back() -> None:
         put = await w.call("PUT", f"{INSTANCES}/web-1", made)
         assert put.doc["metadata"]["generation"] == 1
         assert put.doc == (await w.call("GET", f"{INSTANCES}/web-1")).doc
+
+
+async def test_a_limit_holds_for_a_collection_that_is_deleted_too() -> None:
+    async with world() as w:
+        for name in ("a", "b", "c"):
+            await w.make(TEMPLATES, {"metadata": {"name": name}})
+        assert (await w.call("DELETE", f"{TEMPLATES}?limit=2")).code == 200
+        assert [one["metadata"]["name"] for one in (await w.call("GET", TEMPLATES)).doc["items"]] == ["c"]
+
+
+@pytest.mark.parametrize("query", [True, False])
+async def test_propagation_policy_becomes_a_finalizer(query: bool) -> None:
+    async with world() as w:
+        for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
+            await w.make(TEMPLATES, {"metadata": {"name": finalizer.lower()}})
+            path = f"{TEMPLATES}/{finalizer.lower()}" + (f"?propagationPolicy={policy}" if query else "")
+            gone = await w.call("DELETE", path, None if query else {"propagationPolicy": policy})
+            assert gone.doc["metadata"]["finalizers"] == [finalizer]
+            assert gone.doc["metadata"]["deletionTimestamp"]
+        await w.make(TEMPLATES, {"metadata": {"name": "a"}})
+        refused = await w.call("DELETE", f"{TEMPLATES}/a", {"propagationPolicy": "Sideways"})
+        assert (refused.code, refused.doc["details"]["causes"][0]["field"]) == (422, "propagationPolicy")
+        plain = await w.call("DELETE", f"{TEMPLATES}/a", {"propagationPolicy": "Background", "gracePeriodSeconds": 0})
+        assert plain.doc["status"] == "Success"
+
+
+async def test_delete_options_in_protobuf_are_obeyed() -> None:
+    async with world() as w:
+        made = await w.make(TEMPLATES, {"metadata": {"name": "a"}})
+        head = piece(1, piece(1, "v1") + piece(2, "DeleteOptions"))
+        headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+
+        async def delete(options: bytes) -> Any:
+            body = b"k8s\0" + head + piece(2, options)
+            return await w.call("DELETE", f"{TEMPLATES}/a", headers=headers, data=body)
+
+        assert (await delete(piece(2, piece(1, "another uid")))).code == 409
+        dry = await delete(piece(2, piece(1, made["metadata"]["uid"])) + piece(5, "All"))
+        assert dry.code == 200
+        waiting = await delete(piece(4, "Foreground"))
+        assert waiting.doc["metadata"]["finalizers"] == ["foregroundDeletion"]

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from nanovirt.resources.errors import Invalid, Malformed, TooLarge
-from nanovirt.resources.patching import json_patch, merge, operations
+from nanovirt.resources.patching import json_patch, merge, operations, strategic
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,26 @@ def test_patch_cannot_nest_deeper_than_a_body() -> None:
             {"op": "move", "from": "/x", "path": "/y"},
             {"op": "add", "path": "/y" + "/a" * 20, "value": deep},
         )
+
+
+def test_strategic_patch_merges_the_lists_of_metadata_and_replaces_others() -> None:
+    doc = {"metadata": {"finalizers": ["a"], "labels": {"x": "1", "y": "2"}}, "list": [1]}
+    patch = {
+        "$setElementOrder/list": [2],
+        "metadata": {"finalizers": ["b"], "labels": {"x": None, "z": "3"}},
+        "list": [2],
+    }
+    merged = strategic(doc, patch)
+    assert merged == {"metadata": {"finalizers": ["a", "b"], "labels": {"y": "2", "z": "3"}}, "list": [2]}
+    less = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "labels": {"$patch": "delete"}}}
+    assert strategic(merged, less)["metadata"] == {"finalizers": ["b"]}
+
+
+def test_strategic_patch_finds_owners_by_their_uid() -> None:
+    doc = {"ownerReferences": [{"uid": "1", "name": "one"}, {"uid": "2", "name": "two"}]}
+    patch = {"ownerReferences": [{"uid": "1", "$patch": "delete"}, {"uid": "2", "kind": "K"}, {"uid": "3"}]}
+    assert strategic(doc, patch) == {"ownerReferences": [{"uid": "2", "name": "two", "kind": "K"}, {"uid": "3"}]}
+
+
+def test_strategic_patch_may_replace_an_object_as_a_whole() -> None:
+    assert strategic({"labels": {"a": "1"}}, {"labels": {"$patch": "replace", "b": "2"}}) == {"labels": {"b": "2"}}

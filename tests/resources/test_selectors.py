@@ -108,3 +108,7 @@ def test_equality_on_a_field_of_the_row_finds_its_index() -> None:
 def test_commas_in_field_values_can_be_escaped() -> None:
     (term,) = selection("", r"metadata.name=a\,b", Instance.facts).fields
     assert term.value == "a,b"
+
+
+def test_a_comma_at_the_end_of_a_field_selector_asks_for_nothing_more() -> None:
+    assert selection("", "metadata.name=a,", Instance.facts) == selection("", "metadata.name=a", Instance.facts)

@@ -1,0 +1,254 @@
+"""Random sequences of good, bad and odd requests: never a 5xx, always the right shape, never slow."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nanovirt.resources.codec import decode
+from nanovirt.resources.errors import NanoError
+from nanovirt.resources.kind import KINDS, Document
+from tests.portal.api_world import INSTANCES, NANO, Reply, World, instance, pool, world
+
+SLOWEST_SECONDS = 2.0
+FEW, MANY = 10_000, 200_000
+WORKERS = 8
+NAMES = ("a", "b", "web-1", "lan", "default", "shared", "team-a", "node-1")
+SUBJECTS = ("admin", "admin", "admin", "admin", "stranger", "node-1", "nobody")
+COLLECTIONS = (
+    INSTANCES, f"{NANO}/instances", f"{NANO}/namespaces/shared/images", f"{NANO}/addresspools", f"{NANO}/hosts",
+    f"{NANO}/computepools", f"{NANO}/storagepools", f"{NANO}/systemtemplates", f"{NANO}/addresses",
+    f"{NANO}/namespaces/team-a/instances", f"{NANO}/placements", f"{NANO}/namespaces/default/volumes",
+    "/api/v1/namespaces", "/api/v1/events", "/api/v1/namespaces/default/events",
+)  # fmt: skip
+DOCUMENTS = (
+    "/", "/api", "/apis", "/apis/nano", "/apis/nano/v1", "/api/v1", "/version", "/openapi/v2", "/openapi/v3", "/readyz",
+    "/openapi/v3/apis/nano/v1", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/nothing", "//", "/api/v1/",
+    "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+)  # fmt: skip
+METHODS = ("GET", "GET", "POST", "POST", "PUT", "PATCH", "PATCH", "PATCH", "DELETE", "HEAD", "OPTIONS", "PROPFIND")
+TYPES = (
+    "application/json", "application/merge-patch+json", "application/json-patch+json", "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json", "application/vnd.kubernetes.protobuf", "text/plain", "", "nonsense",
+)  # fmt: skip
+ACCEPTS = (
+    "application/json", "*/*", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "text/html", ",;=,",
+    "application/vnd.kubernetes.protobuf,application/json", "application/json;as=Table;g=meta.k8s.io;v=v9",
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+)  # fmt: skip
+JUNK: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 1.5, float("1e300"), "", " ", "x", "ä\u202e\u0000", "../..", "-",
+    "*", "4Gi", "-4Gi", "1e9", "10.20.0.0/24", "0.0.0.0", "::1", "52:54:00:00:00:01", "2026-11-22T06:00:00Z", "x" * 999,
+    [], {}, [[]], [None], {"a": None}, {"": ""}, [{"name": "a"}, {"name": "a"}], {"$patch": "delete"}, {"metadata": {}},
+)  # fmt: skip
+QUERIES: dict[str, tuple[str, ...]] = {
+    "limit": ("1", "0", "-1", "x", "9" * 20, ""),
+    "continue": ("", "x", "W10=", base64.b64encode(b'[1,"default","a"]').decode(), "=" * 50),
+    "labelSelector": ("app=web", "app in (a,b)", "!app", ",", "a=b=c", "(", "app in ()", "nano/owner=admin"),
+    "fieldSelector": ("metadata.name=a", "status.phase!=Running", "spec.x=1", ",", "=", "metadata.name", "reason=x,"),
+    "resourceVersion": ("0", "1", "5", "-1", "x", "9" * 14, ""),
+    "fieldValidation": ("Strict", "Warn", "Ignore", "strict"),
+    "fieldManager": ("kubectl", "", "x" * 200),
+    "dryRun": ("All", "", "None"),
+    "force": ("true", "x"),
+    "includeObject": ("None", "Metadata", "Object", "All"),
+    "propagationPolicy": ("Background", "Foreground", "Orphan", "Never"),
+    "orphanDependents": ("true", "false"),
+    "timeoutSeconds": ("1",),
+    "watch": ("true", "True", "0"),
+    "allowWatchBookmarks": ("true",),
+    "sendInitialEvents": ("true",),
+    "resourceVersionMatch": ("NotOlderThan", "Exact", "x"),
+}
+
+
+class Fuzzer:
+    """Makes requests from one seed, and judges the answers."""
+
+    def __init__(self, w: World, seed: int) -> None:
+        self.world, self.random = w, random.Random(seed)
+        self.codes: Counter[int] = Counter()
+        self.seen: list[Any] = [instance(), pool()]
+        """Documents that came back, to be sent again."""
+
+    async def go(self, count: int) -> None:
+        """So many requests, one after the other."""
+        for _ in range(count):
+            await self._one()
+
+    async def _one(self) -> None:
+        pick = self.random.choice
+        method, path, who = pick(METHODS), self._path(), pick(SUBJECTS)
+        query = {word: pick(values) for word, values in QUERIES.items() if self.random.random() < 0.12}
+        if query.get("watch"):
+            query["timeoutSeconds"] = "1"
+            if self.random.random() < 0.9:  # each takes its second
+                del query["watch"]
+        headers = {"Accept": pick(ACCEPTS), "Content-Type": self._type(method)}
+        body = self._body(path) if method in ("POST", "PUT", "PATCH", "DELETE") else None
+        sent = {"params": query, "headers": headers, "data": body}
+        began = time.monotonic()
+        reply = await self.world.call(method, path, subject=who, **sent)
+        took = time.monotonic() - began
+        told = f"{who}: {method} {path} {query} {headers} {body!r:.600}\n-> {reply.code} {reply.raw[:600]!r}"
+        try:
+            self._judge(method, path, query, reply)
+        except (AssertionError, ValueError, KeyError, TypeError, NanoError) as error:
+            raise AssertionError(f"{error!r}\n{told}") from error
+        future = query.get("watch") and query.get("resourceVersion", "").isdigit()  # waited for, 3 s
+        assert took < SLOWEST_SECONDS + (3 if future else 1 if query.get("watch") else 0), f"{took:.1f} s\n{told}"
+        self.codes[reply.code] += 1
+
+    # --- making ---
+
+    def _path(self) -> str:
+        chance, pick = self.random.random(), self.random.choice
+        if chance < 0.06:
+            return pick(DOCUMENTS)
+        path = pick(COLLECTIONS)
+        if chance < 0.35:
+            return path
+        name = pick(NAMES) if chance < 0.95 else pick(("%2F", "..", "%00", "%ff", "A", "x" * 300, "a%20b", "?", "%"))
+        sub = pick(("", "", "", "", "/status", "/scale", "/nothing", "/a/b")) if chance > 0.6 else ""
+        return f"{path}/{name}{sub}"
+
+    def _type(self, method: str) -> str:
+        fitting = TYPES[1:3] if method == "PATCH" else TYPES[:1]
+        return self.random.choice(fitting if self.random.random() < 0.85 else TYPES)
+
+    def _body(self, path: str) -> bytes | None:
+        chance = self.random.random()
+        if chance < 0.05:
+            return self.random.choice(
+                (b"", b"{", b"[]", b"null", b"k8s\x00\x0a\x04", b"\xff\xfe", b"a: [b", b'{"a":' * 60)
+            )
+        if chance < 0.1:
+            return self.random.randbytes(self.random.randrange(200))
+        doc: Any = self._operations() if chance < 0.25 else self._document(path)
+        return json.dumps(doc).encode(errors="surrogatepass")
+
+    def _document(self, path: str) -> Any:
+        again = self.random.random() < 0.6
+        doc = json.loads(json.dumps(self.random.choice(self.seen))) if again else self._fresh(path)
+        for _ in range(self.random.choice((0, 0, 0, 1, 1, 2, 5))):
+            self._spoil(doc)
+        return doc
+
+    def _fresh(self, path: str) -> Any:
+        """A document that has a chance where it is sent."""
+        name = self.random.choice(NAMES)
+        if path.startswith(INSTANCES):
+            return instance(name, cpus=self.random.randrange(1, 9), disks=[{"name": "a", "size": "1Gi"}])
+        if "addresspools" in path:
+            return pool(name, f"10.{self.random.randrange(256)}.0.0/24")
+        return {"metadata": {"name": name, "labels": {"app": "web"}, "finalizers": ["example.com/x"]}}
+
+    def _spoil(self, doc: Any) -> None:
+        """Put junk somewhere."""
+        while isinstance(doc, dict | list) and doc:
+            key = self.random.choice(list(doc) if isinstance(doc, dict) else range(len(doc)))
+            if not isinstance(doc[key], dict | list) or not doc[key] or self.random.random() < 0.25:
+                if isinstance(doc, dict) and self.random.random() < 0.2:
+                    doc[self.random.choice(("name", "spec", "status", "x", "metadata"))] = doc.pop(key)
+                else:
+                    doc[key] = json.loads(json.dumps(self.random.choice(JUNK)))  # a copy
+                return
+            doc = doc[key]
+
+    def _operations(self) -> list[Any]:
+        """A JSON patch."""
+        paths = (
+            "/spec/cpus",
+            "/metadata/labels/a",
+            "/metadata/finalizers",
+            "/metadata/name",
+            "",
+            "/",
+            "/spec",
+            "/x/0/-",
+        )
+        words = ("add", "remove", "replace", "move", "copy", "test", "fly")
+        return [
+            {"op": self.random.choice(words), "path": self.random.choice(paths), "from": self.random.choice(paths),
+             "value": self.random.choice(JUNK)}
+            for _ in range(self.random.randrange(4))
+        ]  # fmt: skip
+
+    # --- judging ---
+
+    def _judge(self, method: str, path: str, query: dict[str, str], reply: Reply) -> None:
+        assert reply.code < 500
+        if method == "HEAD":
+            assert reply.raw == b""
+            return
+        if reply.code >= 400:
+            status = reply.doc
+            assert (status["kind"], status["status"], status["code"]) == ("Status", "Failure", reply.code)
+            assert status["message"]
+            assert status["reason"]
+            return
+        if query.get("watch") in ("true", "True") and method == "GET" and path not in DOCUMENTS:
+            for line in reply.raw.splitlines():
+                assert json.loads(line)["type"] in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR")
+            return
+        if "json" in reply.headers["Content-Type"]:
+            self._judge_document(reply.doc)
+
+    def _judge_document(self, doc: Any) -> None:
+        kinds = {cls.__name__: cls for cls in KINDS.values()}
+        kind = str(doc.get("kind", ""))
+        if kind in kinds and "metadata" in doc:
+            self._judge_object(kinds[kind], doc)
+        elif kind.removesuffix("List") in kinds:
+            assert int(doc["metadata"]["resourceVersion"]) >= 0
+            for item in doc["items"]:
+                self._judge_object(kinds[kind.removesuffix("List")], item)
+        elif kind == "Table":
+            width = len(doc["columnDefinitions"])
+            assert all(len(row["cells"]) == width for row in doc["rows"])
+
+    def _judge_object(self, cls: type[Document], doc: Any) -> None:
+        """It is what its model says, and the server's part is there."""
+        assert decode(cls, doc).to_json()["metadata"]["name"] == doc["metadata"]["name"]
+        for word in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+            assert doc["metadata"][word], word
+        if len(self.seen) > 200:
+            self.seen[self.random.randrange(len(self.seen))] = doc
+        else:
+            self.seen.append(doc)
+
+
+async def fuzz(count: int, seed: int) -> Counter[int]:
+    """So many requests from several clients at once; how often each code came."""
+    print("seed", seed)  # noqa: T201 - pytest shows it with the failure
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        await w.make(f"{NANO}/addresspools", pool())
+        fuzzers = [Fuzzer(w, seed + number) for number in range(WORKERS)]
+        async with asyncio.TaskGroup() as tasks:
+            for one in fuzzers:
+                tasks.create_task(one.go(count // WORKERS))
+        assert (await w.call("GET", "/readyz")).code == 200
+        said: Callable[[Fuzzer], Counter[int]] = lambda one: one.codes  # noqa: E731 - a sum of counters
+        return sum(map(said, fuzzers), Counter())
+
+
+@pytest.mark.timeout(300)
+async def test_nothing_that_is_sent_breaks_the_api() -> None:
+    codes = await fuzz(FEW, seed=random.randrange(2**32))
+    assert min(codes[code] for code in (200, 201, 400, 401, 403, 404, 405, 409, 415, 422)) > 0, codes
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_nothing_that_is_sent_breaks_the_api_in_a_long_time() -> None:
+    await fuzz(MANY, seed=random.randrange(2**32))
