@@ -209,7 +209,7 @@ def transactions() -> JSON:
         "operationId": "postTransaction",
         "description": "any writes and preconditions as one revision, or none of them",
         "parameters": [_parameter(*one) for one in _query("post", "")],
-        "responses": {"200": {"description": "OK", "content": {JSON_TYPE: {"schema": FREE}}}},
+        "responses": {"200": _response("OK", FREE), "default": _response("Refused", {"$ref": REF + STATUS})},
         "requestBody": {"content": {JSON_TYPE: {"schema": FREE}}, "required": True},
         "x-kubernetes-action": "post",
         "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": "Transaction"},

@@ -114,7 +114,7 @@ async def test_every_call_that_is_not_its_own_is_refused_and_changes_nothing(w: 
     tried, before = 0, {str(key): entry.raw for plural in kinds() for key, entry in w.store.list(plural)}
     for method, path in calls():
         reply = await send(w, method, path)
-        allowed = (method, path) in MINE
+        allowed = ("GET" if method == "HEAD" else method, path) in MINE
         assert (reply.code < 400 or reply.code in (400, 422)) if allowed else reply.code in (403, 404, 405), (
             method, path, reply.code, reply.raw,
         )  # fmt: skip
