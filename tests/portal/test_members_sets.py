@@ -1,0 +1,215 @@
+"""Members' transactions, repetitions and apply patches: the same rights and the same sight as single requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from nanovirt.resources.kind import Key
+from nanovirt.resources.metadata import OWNER_LABEL
+from nanovirt.resources.store import Half, Update
+from tests.portal.api_world import MERGE, NANO, Reply
+from tests.portal.people_world import People, document, group, people_world, role
+from tests.portal.test_api_transactions import COMPUTE, STORAGE, TEMPLATE
+
+JSON = dict[str, Any]
+INSTANCES, SECRETS = f"{NANO}/namespaces/team-a/instances", f"{NANO}/namespaces/team-a/secrets"
+SETS = f"{NANO}/transactions"
+ALL = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+APPLY = {"Content-Type": "application/apply-patch+yaml"}
+IMAGE = {"type": "Disk", "architecture": "x86_64", "source": {"upload": {}}}
+HIDDEN = (("Instance", "his"), ("Secret", "his"), ("Image", "his"))
+ABSENT = "xxx"
+
+
+@pytest.fixture
+async def p() -> AsyncIterator[People]:
+    """Alice and bob at home in team-a, each seeing their own; carol may only patch, dave only create."""
+    async with people_world() as running:
+        for name in ("alice", "bob", "carol", "dave"):
+            await running.user(name)
+        kinds = ("instances", "secrets", "images")
+        await running.does(
+            role("all", (kinds, ALL)), role("patches", (kinds, ALL[:1] + ALL[5:6])), role("creates", (kinds, ALL[3:4])),
+            group("team", ["alice", "bob"], ["all"], ["team-a"]), group("patchers", ["carol"], ["patches"], ["team-a"]),
+            group("creators", ["dave"], ["creates"], ["team-a"]),
+        )  # fmt: skip
+        await running.does(
+            document("secrets", "his", "team-a", "bob"), document("images", "his", "team-a", "bob", **IMAGE),
+        )  # fmt: skip
+        for doc in (TEMPLATE, STORAGE, COMPUTE):
+            assert (await running.call("admin", "POST", f"{NANO}/{doc['kind'].lower()}s", doc)).code == 201
+        for who, name in (("bob", "his"), ("alice", "hers")):
+            assert (await running.call(who, "POST", INSTANCES, machine(name))).code == 201
+        yield running
+
+
+async def send(p: People, who: str, *writes: JSON, query: str = "", **headers: str) -> Reply:
+    return await p.call(who, "POST", SETS + query, {"kind": "Transaction", "writes": list(writes)}, **headers)
+
+
+def named(verb: str, kind: str, name: str, namespace: str = "team-a", **more: Any) -> JSON:
+    return {"verb": verb, "kind": kind, "namespace": namespace, "name": name, **more}
+
+
+def thing(kind: str, name: str, namespace: str = "team-a", **spec: Any) -> JSON:
+    return {"apiVersion": "nano/v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def machine(name: str, image: str = "") -> JSON:
+    source: JSON = {"source": {"image": image}} if image else {"size": "1Gi"}
+    return thing("Instance", name, disks=[{"name": "a", **source}])
+
+
+def given(p: People, plural: str, name: str, user: str) -> Update:
+    """The same object in other hands."""
+    entry = p.store.peek(Key(plural, "team-a", name))
+    assert entry is not None
+    doc = json.loads(entry.raw)
+    doc["metadata"]["labels"] = {OWNER_LABEL: user}
+    return Update(Key(plural, "team-a", name), doc, Half.MAIN)
+
+
+def alike(there: Reply, gone: Reply, name: str = "his") -> bool:
+    """Whether two answers differ in nothing but the name and the time."""
+    same = there.raw.replace(name.encode(), ABSENT.encode()) == gone.raw
+    return same and there.code == gone.code and dict(there.headers, Date="") == dict(gone.headers, Date="")
+
+
+# --- sets -----------------------------------------------------------------------------------------------
+
+
+def writes(verb: str, kind: str, name: str) -> JSON:
+    """One write of that verb, right but for whose the object may be."""
+    spec = {"Instance": machine(name)["spec"], "Image": IMAGE, "Secret": {"data": {"a": "1"}}}[kind]
+    match verb:
+        case "update":
+            return {"verb": verb, "object": thing(kind, name, **spec)}
+        case "patch":
+            return named(verb, kind, name, patch={"spec": {"displayName": "mine"}})
+        case "at":
+            return named("expect", kind, name, resourceVersion="1")
+        case "absent":
+            return named("expect", kind, name, absent=True)
+        case _:
+            return named(verb, kind, name)
+
+
+@pytest.mark.parametrize("query", ["", "?dryRun=All", "?dryRun=All&forecast=true"])
+@pytest.mark.parametrize("verb", ["update", "patch", "delete", "at", "absent"])
+@pytest.mark.parametrize(("kind", "name"), HIDDEN)
+async def test_each_verb_of_a_set_meets_the_invisible_as_if_it_were_absent(
+    p: People, kind: str, name: str, verb: str, query: str
+) -> None:
+    there = await send(p, "alice", writes(verb, kind, name), query=query)
+    gone = await send(p, "alice", writes(verb, kind, ABSENT), query=query)
+    assert alike(there, gone), (there.raw, gone.raw)
+    assert (there.code < 300) == (verb == "absent")
+    assert b'"spec"' not in there.raw
+
+
+async def test_expectation_at_the_very_revision_of_the_invisible_fails_like_any(p: People) -> None:
+    entry = p.store.get(Key("instances", "team-a", "his"))
+    right = await send(p, "alice", named("expect", "Instance", "his", resourceVersion=str(entry.rev)))
+    wrong = await send(p, "alice", named("expect", "Instance", ABSENT, resourceVersion=str(entry.rev)))
+    assert right.code == 409
+    assert alike(right, wrong), (right.raw, wrong.raw)
+
+
+async def test_repetition_of_an_expectation_about_the_invisible_is_answered_as_about_the_absent(p: People) -> None:
+    for name in ("his", ABSENT):
+        asked = (named("expect", "Instance", name, absent=True), writes("patch", "Instance", "hers"))
+        first = await send(p, "alice", *asked, **{"Idempotency-Key": name})
+        again = await send(p, "alice", *asked, **{"Idempotency-Key": name})
+        assert (first.code, again.code) == (200, 200), again.raw
+        assert first.doc["results"][0] == again.doc["results"][0]
+        assert first.doc["results"][0]["details"] == {"name": name, "group": "nano", "kind": "instances"}
+
+
+@pytest.mark.parametrize("query", ["", "?dryRun=All", "?dryRun=All&forecast=true"])
+@pytest.mark.parametrize("beside", ["", "patch", "delete", "absent"])
+async def test_reference_to_the_invisible_is_refused_as_one_to_nothing(p: People, query: str, beside: str) -> None:
+    replies = []
+    for name in ("his", ABSENT):
+        more = [writes(beside, "Image", name)] if beside else []
+        replies.append(await send(p, "alice", {"verb": "create", "object": machine("new", name)}, *more, query=query))
+    assert replies[0].code == 422
+    assert alike(*replies), [one.raw for one in replies]
+    reasons = [one["reason"] for one in replies[0].doc["details"]["causes"] if "image" in one.get("field", "")]
+    assert reasons == ["ReferenceMissing"], "once"
+
+
+async def test_set_with_one_write_that_is_not_allowed_changes_nothing(p: People) -> None:
+    before = p.store.committed
+    reply = await send(p, "alice", {"verb": "create", "object": machine("new")}, writes("delete", "Secret", "his"))
+    assert (reply.code, p.store.committed) == (404, before)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        {"verb": "create", "object": {"kind": "Role", "metadata": {"name": "r"}, "spec": {}}},
+        {"verb": "create", "object": {"kind": "User", "metadata": {"name": "r"}, "spec": {}}},
+        {"verb": "create", "object": {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "mine"}}},
+        {"verb": "patch", "kind": "Group", "name": "team", "patch": {"spec": {"namespaces": ["team-b"]}}},
+        {"verb": "delete", "kind": "Group", "name": "team"},
+        {"verb": "create", "object": machine("new") | {"metadata": {"name": "new", "namespace": "team-b"}}},
+        {"verb": "create", "object": thing("Placement", "p")},
+        {"verb": "expect", "kind": "User", "name": "bob", "absent": True},
+        named("expect", "Instance", "x", "team-b", absent=True),
+    ],
+)  # fmt: skip
+async def test_what_a_single_request_may_not_a_set_may_not(p: People, write: JSON) -> None:
+    reply = await send(p, "alice", write)
+    assert reply.code == 403, reply.raw
+
+
+async def test_kinds_that_no_route_knows_are_in_no_set(p: People) -> None:
+    tokens = [key.name for key, _ in p.store.list("credentials")]
+    for who in ("admin", "alice"):
+        reply = await send(p, who, {"verb": "expect", "kind": "Credential", "name": tokens[0], "absent": True})
+        assert reply.code == 422, reply.raw
+
+
+async def test_what_a_member_makes_in_a_set_is_its_own_whatever_it_says(p: People) -> None:
+    doc = machine("new")
+    doc["metadata"]["labels"] = {OWNER_LABEL: "bob"}
+    made = await send(p, "alice", {"verb": "create", "object": doc})
+    assert made.doc["results"][0]["metadata"]["labels"][OWNER_LABEL] == "alice"
+    patch = {"metadata": {"labels": {OWNER_LABEL: "bob"}}}
+    kept = await send(p, "alice", named("patch", "Instance", "new", patch=patch))
+    assert kept.doc["results"][0]["metadata"]["labels"][OWNER_LABEL] == "alice"
+
+
+# --- secrets --------------------------------------------------------------------------------------------
+
+
+async def test_secret_of_a_set_is_sealed_and_shown_in_no_answer(p: People) -> None:
+    secret = thing("Secret", "s", data={"a": "planted-1"})
+    wrong = thing("Secret", "t", data={"a": ["planted-2"]})
+    once = {"Idempotency-Key": "k"}
+    replies = [
+        await send(p, "alice", {"verb": "create", "object": secret}, query="?dryRun=All&forecast=true"),
+        await send(p, "alice", {"verb": "create", "object": secret}, **once),
+        await send(p, "alice", {"verb": "create", "object": secret}, **once),
+        await send(p, "alice", named("patch", "Secret", "s", patch={"spec": {"data": {"b": "planted-3"}}})),
+        await send(p, "alice", {"verb": "update", "object": thing("Secret", "s", data={"c": "planted-4"})}),
+        await send(p, "alice", {"verb": "create", "object": wrong}),
+        await send(p, "alice", {"verb": "create", "object": thing("Secret", "t", password="planted-5")}),
+    ]
+    assert [reply.code for reply in replies] == [200, 200, 200, 200, 200, 422, 400], [one.raw for one in replies]
+    entry = p.store.get(Key("secrets", "team-a", "s"))
+    shown = b"".join([*(reply.raw + str(reply.headers).encode() for reply in replies), entry.raw])
+    assert b"planted" not in shown
+    assert b"sealed.v1" not in b"".join(reply.raw for reply in replies)
+    assert b"sealed.v1" in entry.raw
+
+
+async def test_merge_patch_of_the_invisible_by_a_set_and_alone_say_the_same(p: People) -> None:
+    alone = await p.call("alice", "PATCH", f"{INSTANCES}/his", {"spec": {"cpus": 2}}, **MERGE)
+    within = await send(p, "alice", named("patch", "Instance", "his", patch={"spec": {"cpus": 2}}))
+    assert alone.code == within.code == 404
+    assert within.doc["details"]["causes"][0]["message"] == 'instances "his" not found', within.raw
