@@ -10,7 +10,7 @@ import pytest
 
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import OWNER_LABEL
-from nanovirt.resources.store import Half, Update
+from nanovirt.resources.store import Delete, Half, Update
 from tests.portal.api_world import MERGE, NANO, Reply
 from tests.portal.people_world import People, document, group, people_world, role
 from tests.portal.test_api_transactions import COMPUTE, STORAGE, TEMPLATE
@@ -206,6 +206,60 @@ async def test_secret_of_a_set_is_sealed_and_shown_in_no_answer(p: People) -> No
     assert b"planted" not in shown
     assert b"sealed.v1" not in b"".join(reply.raw for reply in replies)
     assert b"sealed.v1" in entry.raw
+
+
+# --- repetitions ----------------------------------------------------------------------------------------
+
+
+async def test_object_that_changed_hands_is_not_told_again(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    first = await p.call("alice", "POST", INSTANCES, machine("new"), **once)
+    assert first.code == 201
+    await p.does(given(p, "instances", "new", "bob"))
+    again = await p.call("alice", "POST", INSTANCES, machine("new"), **once)
+    assert again.code == 404
+    assert b"spec" not in again.raw
+
+
+async def test_what_is_gone_is_told_again_also_when_the_name_is_somebody_else_s_now(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    first = await p.call("alice", "POST", SECRETS, thing("Secret", "new"), **once)
+    await p.does(Delete(Key("secrets", "team-a", "new")))
+    gone = await p.call("alice", "POST", SECRETS, thing("Secret", "new"), **once)
+    await p.does(document("secrets", "new", "team-a", "bob"))
+    taken = await p.call("alice", "POST", SECRETS, thing("Secret", "new"), **once)
+    assert first.raw == gone.raw == taken.raw
+
+
+async def test_deletion_is_told_again_and_says_nothing_of_what_has_the_name_now(p: People) -> None:
+    await p.call("alice", "POST", SECRETS, thing("Secret", "new"))
+    first = await p.call("alice", "DELETE", f"{SECRETS}/new", **{"Idempotency-Key": "k"})
+    await p.does(document("secrets", "new", "team-a", "bob"))
+    again = await p.call("alice", "DELETE", f"{SECRETS}/new", **{"Idempotency-Key": "k"})
+    assert (first.code, again.code) == (200, 200)
+    assert again.raw == first.raw
+
+
+async def test_user_made_anew_knows_nothing_of_the_keys_of_the_one_before(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    assert (await p.call("alice", "POST", SECRETS, thing("Secret", "new"), **once)).code == 201
+    assert (await p.call("alice", "GET", f"{SETS}/k")).code == 200
+    assert (await p.call("bob", "GET", f"{SETS}/k")).code == 404, "another user"
+    await p.does(Delete(Key("secrets", "team-a", "new")), Delete(Key("users", "", "alice")))
+    await p.user("alice")
+    assert (await p.call("alice", "GET", f"{SETS}/k")).code == 404
+    made = await p.call("alice", "POST", SECRETS, thing("Secret", "new"), **once)
+    assert made.code == 201
+    assert p.store.get(Key("secrets", "team-a", "new")).uid == made.doc["metadata"]["uid"], "it was carried out"
+
+
+async def test_deletion_of_all_is_counted_alike_when_it_is_told_again(p: People) -> None:
+    path, once = f"{SECRETS}?propagationPolicy=Foreground", {"Idempotency-Key": "k"}
+    for name in ("a", "b"):
+        await p.call("alice", "POST", SECRETS, thing("Secret", name))
+    first, again = await p.call("alice", "DELETE", path, **once), await p.call("alice", "DELETE", path, **once)
+    assert (first.code, again.raw) == (200, first.raw)
+    assert first.doc["details"]["params"] == {"count": 2}
 
 
 async def test_merge_patch_of_the_invisible_by_a_set_and_alone_say_the_same(p: People) -> None:
