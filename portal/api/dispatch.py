@@ -24,7 +24,7 @@ from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.transactions import WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
-from nanovirt.portal.authorization import authorize
+from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
@@ -39,7 +39,7 @@ Page = Callable[[web.BaseRequest], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-IMPERSONATION = "Impersonate-User"
+IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -100,8 +100,9 @@ class Api:
         path = request.rel_url.raw_path
         segments = path.strip("/").split("/")
         root = segments[0]
-        if IMPERSONATION in request.headers:  # to be deaf to it would answer for somebody else
-            raise Forbidden(f"impersonation is not possible here; leave the header {IMPERSONATION} (--as) out")
+        for header in IMPERSONATION:
+            if header in request.headers:  # to be deaf to it would answer for somebody else
+                raise Forbidden(f"impersonation is not possible here; leave the header {header} (--as) out")
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self._identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
@@ -205,10 +206,13 @@ class Api:
     async def _apply(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         patch = await applying.read(request, target, self._clock())
-        if self._store.peek(target.key) is not None:
+        key, there = target.key, self._store.peek(target.key)
+        if there is None or not (visible(subject, key, there, "patch") or visible(subject, key, there)):
+            for verb in ("patch", "create"):  # what one may not see is refused like what is not there
+                authorize(subject, verb, key.plural, "", key)
+        if there is not None:
             written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
         else:
-            authorize(subject, "patch", target.key.plural, "", target.key)
             written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
         return _told(target, written)
 

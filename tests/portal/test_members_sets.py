@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from nanovirt.resources.kind import Key
+from nanovirt.portal.api.paths import Target
+from nanovirt.portal.api.writing import Deletion
+from nanovirt.portal.identity import Subject
+from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Delete, Half, Update
 from tests.portal.api_world import MERGE, NANO, Reply
@@ -260,6 +263,108 @@ async def test_deletion_of_all_is_counted_alike_when_it_is_told_again(p: People)
     first, again = await p.call("alice", "DELETE", path, **once), await p.call("alice", "DELETE", path, **once)
     assert (first.code, again.raw) == (200, first.raw)
     assert first.doc["details"]["params"] == {"count": 2}
+
+
+# --- apply patches --------------------------------------------------------------------------------------
+
+
+async def apply(p: People, who: str, name: str, query: str = "") -> Reply:
+    path = f"{INSTANCES}/{name}?fieldManager=m{query}"
+    return await p.call(who, "PATCH", path, machine(name), **APPLY)
+
+
+@pytest.mark.parametrize(("who", "said"), [("carol", "create"), ("dave", "patch")])
+@pytest.mark.parametrize("query", ["", "&dryRun=All", "&force=true"])
+async def test_apply_needs_both_rights_and_tells_the_invisible_not_from_the_absent(
+    p: People, who: str, said: str, query: str
+) -> None:
+    there, gone = await apply(p, who, "his", query), await apply(p, who, ABSENT, query)
+    assert there.code == 403
+    assert f"may not {said}".encode() in there.raw
+    assert alike(there, gone), (there.raw, gone.raw)
+
+
+async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
+    await p.does(given(p, "instances", "hers", "carol"))
+    assert (await apply(p, "carol", "hers")).code == 200
+    assert (await apply(p, "alice", "hers")).code == 404, "for others it is not there"
+
+
+# --- deletions, reviews, headers ------------------------------------------------------------------------
+
+
+async def test_what_changes_hands_while_all_is_deleted_is_left_alone(p: People) -> None:
+    target = Target(KINDS["secrets"], Key("secrets", "team-a", ""), "")
+    await p.does(document("secrets", "hers", "team-a", "alice"))
+    alice = Subject("alice", ("nano:users",), rights=p.identities._membership.rights("alice"))
+    ticket = p.store.stage([given(p, "secrets", "hers", "bob")], "admin")  # not durable yet: lists show it as alice's
+    count = await p.api.writer.delete_all(alice, target, [Key("secrets", "team-a", "hers")], Deletion())
+    await ticket.durable()
+    assert count == 0
+    assert p.store.get(Key("secrets", "team-a", "hers")).labels[OWNER_LABEL] == "bob"
+
+
+@pytest.mark.parametrize("policy", ["Foreground", "Orphan", "Background"])
+async def test_policy_of_a_deletion_reaches_no_object_of_others(p: People, policy: str) -> None:
+    before = {name: p.store.get(Key(name, "team-a", "his")).raw for name in ("instances", "secrets", "images")}
+    reply = await p.call("alice", "DELETE", f"{INSTANCES}/his?propagationPolicy={policy}")
+    none = await p.call("alice", "DELETE", f"{INSTANCES}/{ABSENT}?propagationPolicy={policy}")
+    assert alike(reply, none)
+    assert (await p.call("alice", "DELETE", f"{SECRETS}?propagationPolicy={policy}")).code == 200
+    assert {name: p.store.get(Key(name, "team-a", "his")).raw for name in before} == before
+
+
+@pytest.mark.parametrize("header", ["Impersonate-User", "Impersonate-Group", "Impersonate-Uid"])
+@pytest.mark.parametrize("who", ["admin", "alice", "nobody"])
+async def test_nobody_asks_in_the_name_of_another(p: People, who: str, header: str) -> None:
+    reply = await p.call(who, "GET", INSTANCES, **{header: "nano:admins"})
+    assert reply.code == 403
+    assert b"items" not in reply.raw
+
+
+@pytest.mark.parametrize(
+    "path", [f"{INSTANCES}/NAME", f"{SECRETS}/NAME", f"{SECRETS}/NAME/status", f"{SECRETS}/NAME/owner"]
+)
+async def test_head_of_the_invisible_is_that_of_the_absent(p: People, path: str) -> None:
+    there = await p.call("alice", "HEAD", path.replace("NAME", "his"))
+    gone = await p.call("alice", "HEAD", path.replace("NAME", ABSENT))
+    assert (there.code, there.raw) == (403 if "status" in path else 404, b"")
+    assert alike(there, gone)
+
+
+async def test_review_of_a_token_of_somebody_else_says_nothing(p: People) -> None:
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    replies = [await p.call("alice", "POST", path, {"spec": {"token": one}}) for one in (p.tokens["bob"], "nano_x", "")]
+    assert len({reply.raw for reply in replies}) == 1
+    assert b'"authenticated":false' in replies[0].raw
+    own = await p.call("alice", "POST", path, {"spec": {"token": p.tokens["alice"]}})
+    assert own.doc["status"]["user"]["username"] == "alice"
+    assert p.tokens["alice"].encode() not in own.raw
+
+
+async def test_pages_selectors_and_tables_show_one_s_own_alone(p: People) -> None:
+    for at in range(5):
+        await p.does(
+            document("secrets", f"a{at}", "team-a", "alice"), document("secrets", f"b{at}-his", "team-a", "bob")
+        )
+    table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    for query in (
+        "",
+        "&labelSelector=nano/owner!=alice",
+        "&labelSelector=nano/owner=bob",
+        "&fieldSelector=metadata.name!=a1",
+    ):
+        for headers in ({}, table):
+            token, shown = "", 0
+            for _ in range(9):
+                reply = await p.call("alice", "GET", f"{SECRETS}?limit=2&continue={token}{query}", **headers)
+                assert b"his" not in reply.raw
+                assert "remainingItemCount" not in reply.doc["metadata"]
+                shown += len(reply.doc.get("items", reply.doc.get("rows")))
+                token = reply.doc["metadata"].get("continue", "")
+                if not token:
+                    break
+            assert shown == (5 if not query else 4 if "field" in query else 0)
 
 
 async def test_merge_patch_of_the_invisible_by_a_set_and_alone_say_the_same(p: People) -> None:
