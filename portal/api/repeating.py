@@ -104,7 +104,7 @@ class Repeats:
     def _digest(self, request: web.BaseRequest, content: bytes) -> str:
         """By which the same request is known again: method, path with query, media type and body."""
         head = "\n".join((request.method, request.rel_url.raw_path_qs, request.headers.get("Content-Type", ""), ""))
-        whole = head.encode() + content
+        whole = head.encode(errors="surrogateescape") + content  # headers may hold any bytes
         return self._sealer.mark(whole) if self._sealer is not None else hashlib.sha256(whole).hexdigest()
 
 
