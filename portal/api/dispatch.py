@@ -18,14 +18,15 @@ from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
-from nanovirt.portal.api.requests import body, options, truth
+from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
 from nanovirt.portal.api.secrets import public
-from nanovirt.portal.api.transactions import WORD, Foresee, Transactions, nothing
+from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.sealing import Sealer
@@ -109,6 +110,7 @@ class Api:
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
             if root == "apis" and segments[3] == WORD:
+                subject = await self._arrived(request, subject, TRANSACTION_MAX)
                 return await self._counted(self._transactions.answer(request, subject, segments[4:]))
             target = paths.target(group_version, segments[2 if root == "api" else 3 :])
             return await self._object(request, subject, target)
@@ -140,8 +142,16 @@ class Api:
             raise Unknown
         if method in READS:
             return await self._read(request, subject, target)
+        subject = await self._arrived(request, subject)
         act = partial(self._write, request, subject, target)
         return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
+
+    async def _arrived(self, request: web.BaseRequest, subject: Subject, limit: int = BODY_MAX) -> Subject:
+        """Who asks, as things are once the whole body is there: rights may end while it is on its way."""
+        if request.content.is_eof():
+            return subject
+        request[BODY] = await body(request, limit)
+        return self._identify(request)
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
         """Carry out a write, known as one that is under way."""
