@@ -221,7 +221,8 @@ class Fuzzer:
             assert status["message"]
             assert status["reason"]
             return
-        if query.get("watch") in ("true", "True") and method == "GET" and path not in self.documents:
+        whole = path not in self.documents and not path.endswith(tuple(filter(None, self.subresources)))
+        if query.get("watch") in ("true", "True") and method == "GET" and whole:
             for line in reply.raw.splitlines():
                 assert json.loads(line)["type"] in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR")
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from nanovirt.portal.api.writing import Deletion
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL
+from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Delete, Half, Update
-from tests.portal.api_world import MERGE, NANO, Reply
+from tests.portal.api_world import MERGE, NANO, Reply, pool
 from tests.portal.people_world import People, document, group, people_world, role
 from tests.portal.test_api_transactions import COMPUTE, STORAGE, TEMPLATE
 
@@ -187,6 +190,23 @@ async def test_what_a_member_makes_in_a_set_is_its_own_whatever_it_says(p: Peopl
     assert kept.doc["results"][0]["metadata"]["labels"][OWNER_LABEL] == "alice"
 
 
+@pytest.mark.parametrize("card", [{"mac": "52:54:00:00:00:01"}, {"ip": "10.20.0.50"}])
+async def test_who_holds_a_mac_or_an_address_is_told_to_those_who_see_it(p: People, card: JSON) -> None:
+    assert (await p.call("admin", "POST", f"{NANO}/addresspools", pool())).code == 201
+    taken, mine = machine("taken-by-bob"), machine("new")
+    for doc in (taken, mine):
+        doc["spec"]["nics"] = [{"name": "a", "addressPool": "lan", **card}]
+    assert (await p.call("bob", "POST", INSTANCES, taken)).code == 201
+    for reply in (
+        await p.call("alice", "POST", INSTANCES, mine),
+        await send(p, "alice", {"verb": "create", "object": mine}),
+    ):
+        assert reply.code == 422
+        assert b"somebody else" in reply.raw
+        assert b"taken-by-bob" not in reply.raw
+    assert b"team-a/taken-by-bob" in (await p.call("bob", "POST", INSTANCES, mine)).raw
+
+
 # --- secrets --------------------------------------------------------------------------------------------
 
 
@@ -209,6 +229,16 @@ async def test_secret_of_a_set_is_sealed_and_shown_in_no_answer(p: People) -> No
     assert b"planted" not in shown
     assert b"sealed.v1" not in b"".join(reply.raw for reply in replies)
     assert b"sealed.v1" in entry.raw
+
+
+async def test_what_is_remembered_of_a_body_cannot_be_compared_with_guesses(p: People) -> None:
+    doc = thing("Secret", "s", data={"pin": "1234"})
+    assert (await p.call("alice", "POST", SECRETS, doc, **{"Idempotency-Key": "k"})).code == 201
+    known = p.store.remembered("alice", f"{p.store.get(Key('users', '', 'alice')).uid} k")
+    assert known is not None
+    guess = f"POST\n{SECRETS}\napplication/json\n{json.dumps(doc)}".encode()
+    assert known.digest == Sealer(b"k" * 32).mark(guess), "with the key it can be made again"
+    assert known.digest != hashlib.sha256(guess).hexdigest()
 
 
 # --- repetitions ----------------------------------------------------------------------------------------
@@ -288,6 +318,31 @@ async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
     await p.does(given(p, "instances", "hers", "carol"))
     assert (await apply(p, "carol", "hers")).code == 200
     assert (await apply(p, "alice", "hers")).code == 404, "for others it is not there"
+
+
+async def test_agent_may_expect_its_own_placements_in_a_set_and_do_nothing_else() -> None:
+    async with people_world(hosts=("node-1", "node-2")) as p:
+        for host in ("node-1", "node-2"):
+            await p.does(document("placements", f"at-{host}", "team-a", "alice", **placement(host)))
+        rev = str(p.store.get(Key("placements", "team-a", "at-node-1")).rev)
+        own = await send(p, "node-1", named("expect", "Placement", "at-node-1", resourceVersion=rev))
+        assert own.doc["results"][0]["spec"]["host"] == "node-1"
+        for more in ({"absent": True}, {"resourceVersion": rev}):
+            there = await send(p, "node-1", named("expect", "Placement", "at-node-2", **more))
+            gone = await send(p, "node-1", named("expect", "Placement", "at-node-9", **more))
+            assert alike(there, gone, "at-node-2") or there.raw.replace(b"node-2", b"node-9") == gone.raw
+        for verb, kind in product(("create", "update", "patch", "delete"), ("Instance", "Secret", "Image")):
+            assert (await send(p, "node-1", writes(verb, kind, "x"))).code in (403, 422), (verb, kind)
+        patch = named("patch", "Placement", "at-node-1", patch={"spec": {"epoch": 2}})
+        assert (await send(p, "node-1", patch)).code == 403
+        assert (await send(p, "node-1", named("delete", "Placement", "at-node-1"))).code == 403
+
+
+def placement(host: str) -> JSON:
+    uid = "00000000-0000-4000-8000-000000000001"
+    spec = {"instance": "web", "instanceUid": uid, "host": host, "epoch": 1, "role": "Active"}
+    domain = {"uuid": uid, "name": "team-a.web"}
+    return {**spec, "domain": domain, "hostname": "web", "cpu": 1, "memory": "1Gi", "volumes": []}
 
 
 # --- deletions, reviews, headers ------------------------------------------------------------------------
