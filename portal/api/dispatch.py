@@ -41,6 +41,8 @@ HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+STREAMED = ("upload",)
+"""Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -137,6 +139,8 @@ class Api:
         method = request.method
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
         if hook is not None:
+            if target.subresource not in STREAMED:
+                subject = await self._arrived(request, subject)
             return await self._hooked(request, subject, target, hook)
         if target.subresource not in ("", "status"):
             raise Unknown

@@ -63,3 +63,10 @@ async def test_rights_that_end_while_a_body_comes_are_over(p: People, late: Any,
     answered = await slowly(p, late, meanwhile)
     assert answered == (200 if late[1].endswith("transactions") and code == 201 else code)
     assert (p.store.peek(Key("secrets", "team-a", "new")) is not None) == (code == 201)
+
+
+async def test_token_that_is_revoked_while_a_body_comes_makes_no_other(p: People) -> None:
+    (revoked,) = [key for key, entry in p.store.list("credentials") if entry.row.user == "alice"]
+    asked = ("POST", f"{NANO}/users/alice/token", {"description": "for later, and long enough"}, "application/json")
+    assert await slowly(p, asked, Delete(revoked)) == 401
+    assert not p.store.list("credentials")
