@@ -232,12 +232,13 @@ class RoleFuzzer(Fuzzer):
     def _fresh(self, path: str) -> Any:
         name = self.random.choice(self.names)
         metadata = {"name": name}
-        image = self.random.choice((*self.names, f"shared/{name}"))
+        # What is accepted must not hold the hidden name, or it is shown rightly from then on.
+        image = self.random.choice((*self.names, f"shared/{self.random.choice(NAMES)}"))
         if path.endswith("/instances"):
             disks = [{"name": "a", **self.random.choice(({"size": "1Gi"}, {"source": {"image": image}}))}]
             return {"metadata": metadata, "spec": {"cpus": self.random.randrange(1, 9), "disks": disks}}
         if path.endswith("/secrets"):
-            return {"metadata": metadata, "spec": {"data": {"a": "b", name: "c"}}}
+            return {"metadata": metadata, "spec": {"data": {"a": "b", "c": "d"}}}
         if path.endswith("/images"):
             spec = {"type": "Disk", "architecture": "x86_64", "source": {"upload": {}}}
             return {"metadata": metadata, "spec": spec}
