@@ -173,7 +173,7 @@ def save_credentials(credentials: HostCredentials, path: Path) -> None:
 
 def digest(token: str) -> str:
     """The only form in which the server keeps a token: 256 random bits need no slow hash."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()  # a header may hold any bytes
 
 
 def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:

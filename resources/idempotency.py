@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Change, Entry, Known, Once, Op, Result
+from nanovirt.resources.store import Change, Entry, Known, Once, Op, Result, told
 
 KEPT_FOR = timedelta(hours=24)
 KEPT_MAX = 50_000
@@ -54,9 +54,10 @@ def receipt(
     `apart` names the results that the record's own writes do not show, by their place: `[3, plural, namespace, name,
     revision, uid]`; revision 0 is an object that is gone.
     """
+    shown = map(told, ops, results)
     apart = [
         [at, *op.key, entry.rev if entry else 0, _uid(entry, changes.get(op.key))]
-        for at, (op, entry) in enumerate(zip(ops, results, strict=True))
+        for at, (op, entry) in enumerate(zip(ops, shown, strict=True))
         if entry is None or entry.rev != rev
     ]
     return {"name": once.key, "digest": once.digest} | ({"apart": apart} if apart else {})

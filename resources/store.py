@@ -83,10 +83,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """Demand that an object is at that revision (None: absent) without writing it."""
+    """Demand that an object is at that revision (None: absent) without writing it.
+
+    `unseen`: whoever asks must not learn that it is there, so it is told as if it were not; see `told`.
+    """
 
     key: Key
     rev: int | None
+    unseen: bool = False
 
 
 Op = Create | Update | Delete | Expect
@@ -105,6 +109,11 @@ class Known(NamedTuple):
     digest: str
     rev: int
     at: datetime
+
+
+def told(op: Op, entry: Entry | None) -> Entry | None:
+    """Of what an operation led to, what may be told to the one who asked for it."""
+    return None if isinstance(op, Expect) and op.unseen else entry
 
 
 class Result(NamedTuple):

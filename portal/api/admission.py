@@ -207,20 +207,19 @@ def taken_gateway(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Ca
 def bad_cards(world: World, wanted: Wanted, instance: Instance) -> Iterator[Cause]:
     """Addresses and MACs that an instance asks for and cannot have; what it asked for before stays accepted."""
     before = _cards(wanted.old)
-    owner = f"{wanted.key.namespace}/{wanted.key.name}"
     for at, nic in enumerate(instance.spec.nics or ()):
         had = before.get(nic.name, {})
         if nic.ip is not None and nic.address_pool is not None and had.get("ip") != str(nic.ip):
-            yield from _bad_ip(world, f"spec.nics[{at}].ip", nic.address_pool, nic.ip, owner)
+            yield from _bad_ip(world, wanted, f"spec.nics[{at}].ip", nic.address_pool, nic.ip)
         if nic.mac is not None and had.get("mac") != nic.mac:
-            yield from _bad_mac(world, f"spec.nics[{at}].mac", nic.mac, owner)
+            yield from _bad_mac(world, wanted, f"spec.nics[{at}].mac", nic.mac)
 
 
 def _cards(old: JSON | None) -> dict[str, JSON]:
     return {nic["name"]: nic for nic in old["spec"].get("nics") or ()} if old else {}
 
 
-def _bad_ip(world: World, field: str, pool_name: str, ip: IPv4Address, owner: str) -> Iterator[Cause]:
+def _bad_ip(world: World, wanted: Wanted, field: str, pool_name: str, ip: IPv4Address) -> Iterator[Cause]:
     entry = world.store.peek(Key("addresspools", "", pool_name))
     if entry is None:
         return
@@ -232,20 +231,31 @@ def _bad_ip(world: World, field: str, pool_name: str, ip: IPv4Address, owner: st
     name = address_name(pool_name, str(ip))
     holder = world.store.peek(Key("addresses", "", name))
     holders = (*((holder.row.instance,) if holder else ()), *world.index.ips.get(name, ()))
-    other = next((one for one in holders if one != owner), "")
+    other = next((one for one in holders if one != _own(wanted)), "")
     if other:
-        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=_told_to(owner, other))
+        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=_told_to(world, wanted, other))
 
 
-def _bad_mac(world: World, field: str, mac: str, owner: str) -> Iterator[Cause]:
-    other = next((one for one in world.index.macs.get(mac, ()) if one != owner), "")
+def _bad_mac(world: World, wanted: Wanted, field: str, mac: str) -> Iterator[Cause]:
+    other = next((one for one in world.index.macs.get(mac, ()) if one != _own(wanted)), "")
     if other:
-        yield _cause(field, Reason.MacInUse, mac=mac, instance=_told_to(owner, other))
+        yield _cause(field, Reason.MacInUse, mac=mac, instance=_told_to(world, wanted, other))
 
 
-def _told_to(asking: str, holder: str) -> str:
-    """Who holds it, for those of the same namespace: others do not learn what stands elsewhere."""
-    return holder if asking.partition("/")[0] == holder.partition("/")[0] else "an instance of another namespace"
+def _own(wanted: Wanted) -> str:
+    return f"{wanted.key.namespace}/{wanted.key.name}"
+
+
+def _told_to(world: World, wanted: Wanted, holder: str) -> str:
+    """Who holds it, for those of the same namespace who may see that: others do not learn what stands where."""
+    namespace, _, name = holder.partition("/")
+    if namespace != wanted.key.namespace:
+        return "an instance of another namespace"
+    key = Key("instances", namespace, name)
+    entry = world.store.peek(key)
+    if wanted.sees is None or (entry is not None and wanted.sees(key, entry)):
+        return holder
+    return "an instance of somebody else"
 
 
 # --- labels and finalizers that are the server's ---------------------------------------------------------

@@ -18,14 +18,15 @@ from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
-from nanovirt.portal.api.requests import body, options, truth
+from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
 from nanovirt.portal.api.secrets import public
-from nanovirt.portal.api.transactions import WORD, Foresee, Transactions, nothing
+from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
-from nanovirt.portal.authorization import authorize
+from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
+from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.sealing import Sealer
@@ -39,7 +40,9 @@ Page = Callable[[web.BaseRequest], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-IMPERSONATION = "Impersonate-User"
+IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+STREAMED = ("upload",)
+"""Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -100,14 +103,16 @@ class Api:
         path = request.rel_url.raw_path
         segments = path.strip("/").split("/")
         root = segments[0]
-        if IMPERSONATION in request.headers:  # to be deaf to it would answer for somebody else
-            raise Forbidden(f"impersonation is not possible here; leave the header {IMPERSONATION} (--as) out")
+        for header in IMPERSONATION:
+            if header in request.headers:  # to be deaf to it would answer for somebody else
+                raise Forbidden(f"impersonation is not possible here; leave the header {header} (--as) out")
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self._identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
             if root == "apis" and segments[3] == WORD:
+                subject = await self._arrived(request, subject, TRANSACTION_MAX)
                 return await self._counted(self._transactions.answer(request, subject, segments[4:]))
             target = paths.target(group_version, segments[2 if root == "api" else 3 :])
             return await self._object(request, subject, target)
@@ -134,13 +139,23 @@ class Api:
         method = request.method
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
         if hook is not None:
+            if target.subresource not in STREAMED:
+                subject = await self._arrived(request, subject)
             return await self._hooked(request, subject, target, hook)
         if target.subresource not in ("", "status"):
             raise Unknown
         if method in READS:
             return await self._read(request, subject, target)
+        subject = await self._arrived(request, subject)
         act = partial(self._write, request, subject, target)
         return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
+
+    async def _arrived(self, request: web.BaseRequest, subject: Subject, limit: int = BODY_MAX) -> Subject:
+        """Who asks, as things are once the whole body is there: rights may end while it is on its way."""
+        if request.content.is_eof():
+            return subject
+        request[BODY] = await body(request, limit)
+        return self._identify(request)
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
         """Carry out a write, known as one that is under way."""
@@ -205,10 +220,13 @@ class Api:
     async def _apply(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         patch = await applying.read(request, target, self._clock())
-        if self._store.peek(target.key) is not None:
+        key, there = target.key, self._store.peek(target.key)
+        if there is None or not (visible(subject, key, there, "patch") or visible(subject, key, there)):
+            for verb in ("patch", "create"):  # what one may not see is refused like what is not there
+                authorize(subject, verb, key.plural, "", key)
+        if there is not None:
             written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
         else:
-            authorize(subject, "patch", target.key.plural, "", target.key)
             written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
         return _told(target, written)
 

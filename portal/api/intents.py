@@ -66,7 +66,7 @@ def _intent(write: Any) -> Intent:
     if not isinstance(write, dict):
         raise Invalid("", "a write is an object like {verb: create, object: {...}}")
     verb = write.get("verb")
-    if verb not in FIELDS:
+    if not isinstance(verb, str) or verb not in FIELDS:
         known = ", ".join(FIELDS)
         raise Invalid("verb", f"{str(verb)[:40]!r} is no verb of a transaction; known are {known}")
     _known(write, FIELDS[verb] | {"verb"})

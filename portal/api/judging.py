@@ -139,7 +139,7 @@ def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key]) -> l
         cause = admission.reference_missing(mention)
         if mention.target in had and not leaves:
             warnings.append(f"{cause.field}: {cause.message}")
-        else:
+        elif cause not in causes:  # said twice of what is absent, it would tell that from what is not to be seen
             causes.append(cause)
     if causes:
         raise Invalid.of(causes)

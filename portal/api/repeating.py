@@ -63,16 +63,17 @@ class Repeats:
         if HEADER not in request.headers or options(request).dry:
             return await act()
         content = request[BODY] = await body(request, limit)
-        once = Once(key_in(request.headers[HEADER]), self._digest(request, content))
+        key = key_in(request.headers[HEADER])
+        once = Once(_kept_as(subject, key), self._digest(request, content))
         known = self._store.remembered(subject.name, once.key)
         mine = (subject.name, once.key)
         before = known.digest if known else self._under_way.get(mine)
         if before not in (None, once.digest):
-            raise Invalid(HEADER, Reason.RequestDiffers, key=once.key)
+            raise Invalid(HEADER, Reason.RequestDiffers, key=key)
         if known is not None:
-            return again(await self._recalled(subject, once.key, known))
+            return again(await self._recalled(subject, key, known))
         if before is not None:
-            raise InFlight(once.key)
+            raise InFlight(key)
         self._under_way[mine] = once.digest
         request[ONCE] = once
         try:
@@ -82,8 +83,9 @@ class Repeats:
 
     def known(self, subject: Subject, key: str) -> Known:
         """The durable request under a key. Raises InFlight, and NotFound when it was never seen or too long ago."""
-        found = self._store.remembered(subject.name, key)
-        if found is None and (subject.name, key) not in self._under_way:
+        mine = (subject.name, _kept_as(subject, key))
+        found = self._store.remembered(*mine)
+        if found is None and mine not in self._under_way:
             raise NotFound("transactions", key)
         if found is None or found.rev > self._store.committed:
             raise InFlight(key)
@@ -94,14 +96,21 @@ class Repeats:
             raise InFlight(key)
         again = Again(known.rev, await self._store.recall(known.rev))
         for one in again.results:
-            authorize(subject, "get", one.key.plural, "", one.key, self._store.peek(one.key))
+            there = self._store.peek(one.key)
+            same = there if there is not None and there.uid == one.uid else None  # what has its name now is another
+            authorize(subject, "get", one.key.plural, "", one.key, same)
         return again
 
     def _digest(self, request: web.BaseRequest, content: bytes) -> str:
         """By which the same request is known again: method, path with query, media type and body."""
         head = "\n".join((request.method, request.rel_url.raw_path_qs, request.headers.get("Content-Type", ""), ""))
-        whole = head.encode() + content
+        whole = head.encode(errors="surrogateescape") + content  # headers may hold any bytes
         return self._sealer.mark(whole) if self._sealer is not None else hashlib.sha256(whole).hexdigest()
+
+
+def _kept_as(subject: Subject, key: str) -> str:
+    """The key as the store keeps it: a user of the same name who comes later is another one."""
+    return f"{subject.uid} {key}" if subject.uid else key
 
 
 def key_in(said: str) -> str:

@@ -10,13 +10,13 @@ from nanovirt.portal.api.intents import Intent
 from nanovirt.portal.api.judging import Batch, judge_names, judge_sizes, judge_together, refused
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.writing import Prepared, Settle, Writer
-from nanovirt.portal.authorization import authorize
+from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import patching
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Change, Entry, Expect, Result, Store
+from nanovirt.resources.store import Change, Entry, Expect, Result, Store, told
 
 AT_ONCE = 32
 """So many writes are prepared before others get their turn."""
@@ -61,7 +61,7 @@ class Transactor:
         ticket = self._store.stage([*batch.beside, *batch.ops], subject.name, dry=options.dry, once=options.once)
         if not options.dry:
             await ticket.durable()
-        entries = ticket.outcome.entries[-len(asked) :]
+        entries = list(map(told, batch.ops, ticket.outcome.entries[-len(asked) :]))
         results = [_result(found, entry) for found, entry in zip(batch.prepared.values(), entries, strict=True)]
         changes = [
             Change(op.key, found.before, entry)
@@ -94,11 +94,16 @@ class Transactor:
             case "delete":
                 return _as_expected(writer.prepare_delete(subject, target, one.deletion), target.key, one)
             case _:
-                before = self._store.peek(target.key)
-                authorize(subject, "get", target.key.plural, "", target.key, before)
-                if (before.rev if before else None) != one.revision:
-                    raise Conflict(target.key.plural, target.key.name)
-                return Prepared([Expect(target.key, one.revision)], before)
+                return self._expected(subject, target.key, one.revision)
+
+    def _expected(self, subject: Subject, key: Key, revision: int | None) -> Prepared:
+        """An expectation that holds as far as the subject can see: what is not there for it counts as absent."""
+        there = self._store.peek(key)
+        before = there if there is not None and visible(subject, key, there) else None
+        authorize(subject, "get", key.plural, "", key, before)
+        if (before.rev if before else None) != revision:
+            raise Conflict(key.plural, key.name)
+        return Prepared([Expect(key, there.rev if there else None, unseen=there is not before)], before)
 
     def _refresh(self, subject: Subject, batch: Batch, options: Options, settle: Settle | None) -> None:
         """Prepare once more what others have changed meanwhile."""
@@ -110,7 +115,7 @@ class Transactor:
     def _judge(self, subject: Subject, batch: Batch) -> list[str]:
         ops = [*batch.beside, *batch.ops]
         entries = self._store.stage(ops, subject.name, dry=True).outcome.entries
-        judge_sizes(batch, entries[len(batch.beside) :])
+        judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
         return judge_together(self._writer.world, batch, list(zip(ops, entries, strict=True)))
 
 

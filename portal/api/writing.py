@@ -12,7 +12,7 @@ from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.secrets import Vault
-from nanovirt.portal.authorization import authorize, sight_of
+from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
@@ -162,7 +162,8 @@ class Writer:
         admission.refuse_system(target.cls)
         if target.key.plural == "namespaces":
             raise NotAllowed("namespaces are deleted one by one")
-        present = [(key, entry) for key in found if (entry := self._store.peek(key)) is not None]
+        there = [(key, entry) for key in found if (entry := self._store.peek(key)) is not None]
+        present = [one for one in there if visible(subject, *one, "deletecollection")]  # it may just have changed hands
         for key, entry in present:
             admission.admit_delete(self.world, key, entry)
         if present:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ from typing import Any
 from aiohttp import ClientSession, TCPConnector
 from aiohttp.test_utils import RawTestServer
 
-from nanovirt.portal.api.dispatch import Api
+from nanovirt.portal.api.dispatch import Api, HookTable
 from nanovirt.portal.api.people import people
-from nanovirt.portal.identity import ADMIN, Identities
-from nanovirt.portal.pki import digest
+from nanovirt.portal.identity import ADMIN, Identities, Subject
+from nanovirt.portal.pki import HOST_PREFIX, HOSTS, digest
 from nanovirt.resources import registry
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
@@ -127,16 +127,27 @@ class People:
 
 
 @asynccontextmanager
-async def people_world(*namespaces: str) -> AsyncIterator[People]:
-    """A world with `default`, `shared`, team-a and team-b, and the administrator."""
+async def people_world(
+    *namespaces: str, hosts: Names = (), hooks: Callable[[Engine], HookTable] = lambda _store: {}
+) -> AsyncIterator[People]:
+    """A world with `default`, `shared`, team-a and team-b, the administrator, and agents of `hosts`.
+
+    `hooks`: who answers for other sub-resources.
+    """
     store, clock = Engine(MemoryLog()), Clock()
     async with asyncio.TaskGroup() as tasks:
         committer = tasks.create_task(store.run())
         for name in ("default", "shared", "team-a", "team-b", *namespaces):
             await transact(store, [document("namespaces", name)], "start")
-        identities = Identities(store, {digest(ADMIN_TOKEN): ADMIN}, clock)
+        agents = {f"nano_{name:a<43}": Subject(f"{HOST_PREFIX}{name}", (HOSTS,), host=name) for name in hosts}
+        for name in hosts:
+            made = document("hosts", name, computePool="default", enabled=True)
+            made.doc["metadata"]["uid"] = name
+            await transact(store, [made], "start")
+        tokens = {digest(token): subject for token, subject in agents.items()}
+        identities = Identities(store, {digest(ADMIN_TOKEN): ADMIN, **tokens}, clock)
         api = Api(
-            store, identities.identify, people(store, clock), clock=clock, sealer=Sealer(b"k" * 32),
+            store, identities.identify, {**people(store, clock), **hooks(store)}, clock=clock, sealer=Sealer(b"k" * 32),
             standing=identities.standing,
         )  # fmt: skip
         server = RawTestServer(api.handle)
@@ -144,7 +155,8 @@ async def people_world(*namespaces: str) -> AsyncIterator[People]:
         try:
             async with ClientSession(connector=TCPConnector(limit=0)) as session:
                 base = f"http://{server.host}:{server.port}"
-                yield People(store, identities, session, base, clock, {"admin": ADMIN_TOKEN}, api)
+                known = {"admin": ADMIN_TOKEN} | {subject.host: token for token, subject in agents.items()}
+                yield People(store, identities, session, base, clock, known, api)
         finally:
             api.close()
             await server.close()

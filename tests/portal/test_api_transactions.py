@@ -92,6 +92,7 @@ def causes(reply: Reply) -> dict[str, str]:
         ("x", ""),
         ({}, "verb"),
         ({"verb": "scale"}, "verb"),
+        ({"verb": ["create"]}, "verb"),
         ({"verb": "create"}, "object"),
         ({"verb": "create", "object": []}, "object"),
         ({"verb": "create", "object": {}}, "kind"),
