@@ -105,6 +105,11 @@ class ServerProcess:
             self._process.kill()
             self.wait()
 
+    def strike(self) -> None:
+        """Send it kill -9 and go on at once; `wait` for its end."""
+        assert self._process is not None
+        self._process.kill()
+
     def stop(self) -> int:
         """Ask it to end, as an init system does (SIGTERM); its exit code."""
         assert self._process is not None
