@@ -393,6 +393,21 @@ def test_a_bookmark_moves_the_cursor_and_is_not_told() -> None:
     assert cursor.resource_version == "9"
 
 
+def test_a_watch_that_breaks_within_a_transaction_tells_the_rest_of_it_and_nothing_twice() -> None:
+    def line(name: str, revision: int) -> bytes:
+        metadata = {"name": name, "namespace": "default", "resourceVersion": str(revision)}
+        return json.dumps({"type": "MODIFIED", "object": {"metadata": metadata}}).encode()
+
+    cursor = wire.Cursor("5")
+    lines = [line("a", 6), line("a", 7), line("b", 7), line("c", 7), line("a", 9)]
+    told = [cursor.take(one) for one in lines[:3]]  # and here it breaks
+    assert cursor.resource_version == "6"
+    told += [cursor.take(one) for one in lines[1:]]
+    names = [(one.object["metadata"]["name"], one.object["metadata"]["resourceVersion"]) for one in told if one]
+    assert names == [("a", "6"), ("a", "7"), ("b", "7"), ("c", "7"), ("a", "9")]
+    assert cursor.resource_version == "7"
+
+
 def test_pauses_grow_and_stay_within_their_bounds() -> None:
     for failures in range(1, 40):
         longest = min(wire.BACKOFF_LAST, wire.BACKOFF_FIRST * 2.0 ** (failures - 1))
