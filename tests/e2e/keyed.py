@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +67,12 @@ class Line:
         self._tls, self._port = tls, server.api_port
         self._head = "".join(f"{name}: {value}\r\n" for name, value in access.headers(found).items())
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    def another(self) -> Line:
+        """A second one to the same server."""
+        other = copy(self)
+        other._open = None
+        return other
 
     async def ask(self, request: Request) -> Answer | None:
         """The answer, or None when the connection broke before it was there."""

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import orjson
 import pytest
 
 from nanovirt.resources.client import Client
 from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
-from nanovirt.resources.segments import bodies, segments, written
 from tests.e2e.server_process import PATIENT, ServerProcess
 from tests.e2e.simulated_agent import SimulatedAgent, starts, until_nothing_is_left, with_agents
 from tests.e2e.waiting import condition, instance, instance_key, quiet, until, until_gone, until_gone_named
@@ -208,8 +206,8 @@ def traced(pid: int) -> bool:
 
 
 def records(server: ServerProcess) -> list[tuple[int, str]]:
-    """Each record of the log with what it writes, such as `put placements web-1`; read without touching anything."""
-    made = (orjson.loads(body) for path in segments(server.folder / "data/wal") for body in bodies(written(path)))
+    """Each record of the log with what it writes, such as `put placements web-1`."""
     return [
-        (doc["rev"], ", ".join(f"{one['verb']} {one['kind']} {one['name']}" for one in doc["writes"])) for doc in made
+        (doc["rev"], ", ".join(f"{one['verb']} {one['kind']} {one['name']}" for one in doc["writes"]))
+        for doc in server.records()
     ]
