@@ -138,7 +138,7 @@ class Caller:
     async def _change(self, key: str, name: str = "", **spec: Any) -> None:
         name = name or self._some()
         await self._do(Request(key, "PATCH", f"{INSTANCES}/{name}", changed(key, **spec)), 1)
-        wished = {field: spec[field] for field in ("powerState", "restart") if field in spec}
+        wished: JSON = {field: spec[field] for field in ("powerState", "restart") if field in spec}
         self.machines[name] = {**self.machines[name], **wished, "op": key}
 
     async def _delete(self, key: str) -> None:

@@ -90,7 +90,7 @@ class Trial:
             await self._placed()
         assert self.listed <= {0, COUNT}, f"a reader saw {self.listed} objects"
         self._check_history()
-        return f"{when}, {'answered' if answer else 'not answered'}, {'whole' if whole else 'nothing'} after the restart"
+        return f"{when}, {'answered' if answer else 'no answer'}, {'whole' if whole else 'nothing'} after the restart"
 
     @property
     def request(self) -> Request:
@@ -105,7 +105,7 @@ class Trial:
     # --- the death ---
 
     async def _struck(self, moment: Moment, chance: random.Random) -> tuple[Answer | None, str]:
-        """Post it to a server that dies meanwhile, or soon afterwards; its answer if it came, and when the death did."""
+        """Post it to a server that dies meanwhile, or soon after; its answer if it came, and when the death did."""
         line = Line(self.server)
         delay = chance.uniform(0, AFTER)
         trap = killer(self.server, moment.nth, self.trace, moment.syscall) if moment.syscall else nullcontext()
@@ -231,4 +231,3 @@ class Trial:
         async with asyncio.timeout(PATIENT):
             while await self._placements() or (await self.client.list("instances", "default"))[0]:
                 await asyncio.sleep(0.1)
-
