@@ -304,6 +304,26 @@ async def test_a_cut_watch_goes_on_without_a_gap_or_a_repetition(running: Cluste
     assert told == [f"cut-{index}" for index in range(6)]
 
 
+async def test_a_watch_that_is_cut_within_a_transaction_misses_nothing_of_it(running: Cluster, client: Client) -> None:
+    def large(index: int) -> JSON:
+        metadata = {"name": f"whole-{index}", "labels": {"whole": "yes"}, "annotations": {"much": "x" * 1000}}
+        return {"verb": "create", "object": {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}}
+
+    count, told = 500, []
+    async with Wire(running.url).laid() as relay, through(running, relay) as far, asyncio.timeout(40):
+        _, revision = await far.list("namespaces")
+        changes = far.watch("namespaces", resource_version=revision, label_selector="whole=yes")
+        async with aclosing(changes), asyncio.TaskGroup() as group:
+            writes = [large(index) for index in range(count)]
+            doc = {"apiVersion": "nano/v1", "kind": "Transaction", "writes": writes}
+            group.create_task(client.post("/apis/nano/v1/transactions", doc))
+            while len(told) < count:
+                told.append((await anext(changes)).object["metadata"]["name"])
+                if len(told) == 1:
+                    relay.cut()
+    assert len(set(told)) == count
+
+
 async def test_following_tells_all_first_and_then_the_changes(client: Client) -> None:
     await client.create(node("there", follow="yes"))
     async with asyncio.timeout(10), aclosing(client.follow("hosts", label_selector="follow=yes")) as told:
