@@ -43,8 +43,8 @@ RANDOM = Moment()
 SOME = (Moment("write", 1), Moment("fdatasync", 1), Moment("write", 2), RANDOM)
 """Before it is on disk; there, but not durable; durable, and nobody has been told."""
 ALL = (
-    *(Moment(syscall, nth) for nth in range(1, 13) for syscall in ("write", "fdatasync")),
-    *[RANDOM] * 40,
+    *(Moment(syscall, nth) for nth in range(1, 9) for syscall in ("write", "fdatasync")),
+    *[RANDOM] * 24,
 )
 
 

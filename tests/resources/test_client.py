@@ -309,7 +309,8 @@ async def test_a_watch_that_is_cut_within_a_transaction_misses_nothing_of_it(run
         metadata = {"name": f"whole-{index}", "labels": {"whole": "yes"}, "annotations": {"much": "x" * 1000}}
         return {"verb": "create", "object": {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}}
 
-    count, told = 500, []
+    told: list[str] = []
+    count = 500
     async with Wire(running.url).laid() as relay, through(running, relay) as far, asyncio.timeout(40):
         _, revision = await far.list("namespaces")
         changes = far.watch("namespaces", resource_version=revision, label_selector="whole=yes")
