@@ -170,13 +170,22 @@ class Lines:
 
 
 class Cursor:
-    """Where a watch stands: takes its lines, moves on with each event and bookmark, and tells where to resume."""
+    """Where a watch stands: takes its lines, moves on with revisions that are told to the end, tells where to resume.
+
+    The changes of one transaction bear the same revision, and a connection may break among them. So a revision counts
+    as told when a later one or a bookmark comes; after a break it is asked for again, and what was told of it left out.
+    """
 
     def __init__(self, resource_version: str) -> None:
         self.resource_version = resource_version
+        self._latest = ""
+        self._told: set[tuple[str, str]] = set()
 
     def take(self, line: bytes) -> Event | None:
-        """The event of a line, or None for a bookmark. Raises what an ERROR event says, Expired among others."""
+        """The event of a line, or None for a bookmark and for what has been told before the connection broke.
+
+        Raises what an ERROR event says, Expired among others.
+        """
         try:
             event = orjson.loads(line)
             kind, found = event["type"], event["object"]
@@ -184,5 +193,16 @@ class Cursor:
             raise errors.StoreUnreachable(f"the server sent a watch line that is no event: {line[:80]!r}") from error
         if kind == "ERROR":
             raise error_of(found)
-        self.resource_version = found.get("metadata", {}).get("resourceVersion") or self.resource_version
-        return None if kind == "BOOKMARK" else Event(kind, found)
+        metadata = found.get("metadata", {})
+        revision = metadata.get("resourceVersion") or self._latest
+        if kind == "BOOKMARK":
+            self.resource_version = revision or self.resource_version
+            return None
+        if revision != self._latest:
+            self.resource_version = self._latest or self.resource_version
+            self._latest, self._told = revision, set()
+        one = (metadata.get("namespace", ""), metadata.get("name", ""))
+        if one in self._told:
+            return None
+        self._told.add(one)
+        return Event(kind, found)

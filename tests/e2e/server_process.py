@@ -16,8 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
+
 from nanovirt.resources import access, kubeconfig
 from nanovirt.resources.client import Client, Patience
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.segments import bodies, segments, written
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -105,6 +109,11 @@ class ServerProcess:
             self._process.kill()
             self.wait()
 
+    def strike(self) -> None:
+        """Send it kill -9 and go on at once; `wait` for its end."""
+        assert self._process is not None
+        self._process.kill()
+
     def stop(self) -> int:
         """Ask it to end, as an init system does (SIGTERM); its exit code."""
         assert self._process is not None
@@ -151,6 +160,11 @@ class ServerProcess:
         self.nanoctl("apply", "-f", MANIFESTS / "demo/2-image.yaml")
         self.put_image("mini.qcow2")
         self.nanoctl("wait", "image/mini", "-n", "shared", "--for=status.phase=Ready")
+
+    def records(self) -> Iterator[JSON]:
+        """Every record of its log, oldest first, without touching anything; alive or dead."""
+        paths = segments(self.folder / "data/wal")
+        return (orjson.loads(body) for path in paths for body in bodies(written(path)))
 
     def open_files(self) -> int:
         """How many file descriptors the process has open."""

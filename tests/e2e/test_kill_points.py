@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import orjson
 import pytest
 
 from nanovirt.resources.client import Client
 from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
-from nanovirt.resources.segments import bodies, segments, written
 from tests.e2e.server_process import PATIENT, ServerProcess
 from tests.e2e.simulated_agent import SimulatedAgent, starts, until_nothing_is_left, with_agents
 from tests.e2e.waiting import condition, instance, instance_key, quiet, until, until_gone, until_gone_named
@@ -175,10 +173,13 @@ async def settled(after: Step, client: Client, name: str) -> bool:
 
 
 @contextmanager
-def killer(server: ServerProcess, at: int, trace: Path) -> Iterator[None]:
-    """Within the block, the sync number `at` of the server's log is not carried out: the server is killed instead."""
-    inject = f"inject={Fault('fdatasync', KILL, at)}"
-    command = ["strace", "-f", "-qq", "-p", str(server.pid), "-o", str(trace), "-e", "trace=fdatasync", "-e", inject]
+def killer(server: ServerProcess, at: int, trace: Path, syscall: str = "fdatasync") -> Iterator[None]:
+    """Within the block, the call number `at` of the server's log is not carried out: the server is killed instead.
+
+    The main thread is not traced: the log has one of its own, in which it writes, syncs, and wakes the main one.
+    """
+    words = ["-o", str(trace), "-e", f"trace={syscall}", "-e", f"inject={Fault(syscall, KILL, at)}"]
+    command = ["strace", "-qq", *words, *(f"--attach={task.name}" for task in threads(server.pid))]
     strace = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENT
@@ -193,15 +194,20 @@ def killer(server: ServerProcess, at: int, trace: Path) -> Iterator[None]:
         strace.wait(PATIENT)
 
 
+def threads(pid: int) -> list[Path]:
+    """Of each thread but the main one, its folder in /proc."""
+    return [task for task in Path(f"/proc/{pid}/task").iterdir() if task.name != str(pid)]
+
+
 def traced(pid: int) -> bool:
-    """Whether every thread of the process is being traced."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return not any(re.search(r"^TracerPid:\s+0$", (task / "status").read_text(), re.MULTILINE) for task in tasks)
+    """Whether every thread but the main one is being traced."""
+    states = [(task / "status").read_text() for task in threads(pid)]
+    return not any(re.search(r"^TracerPid:\s+0$", state, re.MULTILINE) for state in states)
 
 
 def records(server: ServerProcess) -> list[tuple[int, str]]:
-    """Each record of the log with what it writes, such as `put placements web-1`; read without touching anything."""
-    made = (orjson.loads(body) for path in segments(server.folder / "data/wal") for body in bodies(written(path)))
+    """Each record of the log with what it writes, such as `put placements web-1`."""
     return [
-        (doc["rev"], ", ".join(f"{one['verb']} {one['kind']} {one['name']}" for one in doc["writes"])) for doc in made
+        (doc["rev"], ", ".join(f"{one['verb']} {one['kind']} {one['name']}" for one in doc["writes"]))
+        for doc in server.records()
     ]

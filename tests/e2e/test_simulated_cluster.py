@@ -148,6 +148,7 @@ async def test_field_that_leaves_the_manifest_goes_back_to_its_default(
     grown["spec"] |= {"cpus": 4, "displayName": "Grown"}
     changed = tmp_path / "grown.yaml"
     changed.write_text(yaml.safe_dump(grown))
+    cluster.nanoctl("apply", "-f", MANIFESTS / "examples/image-upload.yaml")  # what it refers to
     before = (cluster.nanoctl("apply", "-f", small), await client.get(instance_key("small")))[1]
     cluster.nanoctl("apply", "-f", changed)
     assert (await client.get(instance_key("small")))["spec"]["cpus"] == 4

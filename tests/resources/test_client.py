@@ -304,6 +304,27 @@ async def test_a_cut_watch_goes_on_without_a_gap_or_a_repetition(running: Cluste
     assert told == [f"cut-{index}" for index in range(6)]
 
 
+async def test_a_watch_that_is_cut_within_a_transaction_misses_nothing_of_it(running: Cluster, client: Client) -> None:
+    def large(index: int) -> JSON:
+        metadata = {"name": f"whole-{index}", "labels": {"whole": "yes"}, "annotations": {"much": "x" * 1000}}
+        return {"verb": "create", "object": {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}}
+
+    told: list[str] = []
+    count = 500
+    async with Wire(running.url).laid() as relay, through(running, relay) as far, asyncio.timeout(40):
+        _, revision = await far.list("namespaces")
+        changes = far.watch("namespaces", resource_version=revision, label_selector="whole=yes")
+        async with aclosing(changes), asyncio.TaskGroup() as group:
+            writes = [large(index) for index in range(count)]
+            doc = {"apiVersion": "nano/v1", "kind": "Transaction", "writes": writes}
+            group.create_task(client.post("/apis/nano/v1/transactions", doc))
+            while len(told) < count:
+                told.append((await anext(changes)).object["metadata"]["name"])
+                if len(told) == 1:
+                    relay.cut()
+    assert len(set(told)) == count
+
+
 async def test_following_tells_all_first_and_then_the_changes(client: Client) -> None:
     await client.create(node("there", follow="yes"))
     async with asyncio.timeout(10), aclosing(client.follow("hosts", label_selector="follow=yes")) as told:
@@ -391,6 +412,21 @@ def test_a_bookmark_moves_the_cursor_and_is_not_told() -> None:
     cursor = wire.Cursor("5")
     assert cursor.take(b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}') is None
     assert cursor.resource_version == "9"
+
+
+def test_a_watch_that_breaks_within_a_transaction_tells_the_rest_of_it_and_nothing_twice() -> None:
+    def line(name: str, revision: int) -> bytes:
+        metadata = {"name": name, "namespace": "default", "resourceVersion": str(revision)}
+        return json.dumps({"type": "MODIFIED", "object": {"metadata": metadata}}).encode()
+
+    cursor = wire.Cursor("5")
+    lines = [line("a", 6), line("a", 7), line("b", 7), line("c", 7), line("a", 9)]
+    told = [cursor.take(one) for one in lines[:3]]  # and here it breaks
+    assert cursor.resource_version == "6"
+    told += [cursor.take(one) for one in lines[1:]]
+    names = [(one.object["metadata"]["name"], one.object["metadata"]["resourceVersion"]) for one in told if one]
+    assert names == [("a", "6"), ("a", "7"), ("b", "7"), ("c", "7"), ("a", "9")]
+    assert cursor.resource_version == "7"
 
 
 def test_pauses_grow_and_stay_within_their_bounds() -> None:
