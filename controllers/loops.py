@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
@@ -78,7 +77,7 @@ class Loops:
             return instances.plan(cast(Instance | None, thing), world, now)
 
         def of_host(thing: Document | None, now: datetime) -> Iterator[Action]:
-            return hosts.plan(cast(Host | None, thing), world, now, time.monotonic())
+            return hosts.plan(cast(Host | None, thing), world, now, asyncio.get_running_loop().time())
 
         def of_pool(thing: Document | None, now: datetime) -> Iterator[Action]:
             return pools.plan(cast(ComputePool | StoragePool | AddressPool | None, thing), world, now)
