@@ -80,6 +80,54 @@ def test_order_that_is_changed_restarts_and_one_that_is_taken_back_does_not() ->
     assert found.effect is Effect.Live
 
 
+def test_order_that_is_no_later_one_restarts_nobody() -> None:
+    order = {"at": "2026-11-25T09:00:00Z", "mode": "Graceful"}
+    for other in (order | {"mode": "Hard"}, order | {"at": "2026-11-25T08:00:00Z"}):
+        (found,) = changes("Instance", instance(RUNNING, restart=order), instance({}, restart=other))
+        assert found.effect is Effect.Live
+
+
+def ready(reason: str, **status: Any) -> JSON:
+    return RUNNING | {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]} | status
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (ready("Provisioning", phase="Provisioning"), "Restart"),
+        (ready("Starting", phase="Stopped"), "Restart"),
+        (ready("HypervisorRefused", phase="Failed"), "Restart"),
+        (ready("GuestShutdown", phase="Stopped"), "NextStart"),
+        (ready("RestartBudgetSpent", phase="Failed"), "NextStart"),
+    ],
+)
+def test_machine_that_may_begin_to_run_at_any_moment_counts_as_running(status: JSON, expected: str) -> None:
+    assert effect(status, cpus=2).name == expected
+
+
+def test_machine_that_is_made_to_be_off_does_not_count_as_running() -> None:
+    before = instance(ready("Provisioning", phase="Provisioning"), powerState="Stopped")
+    (found,) = changes("Instance", before, instance({}, powerState="Stopped", cpus=2))
+    assert found.effect is Effect.NextStart
+
+
+@pytest.mark.parametrize(
+    ("path", "current", "spec", "desired"),
+    [
+        ("spec.cpus", 1, {"cpus": 4}, {"cpus": 1}),
+        ("spec.memory", "1Gi", {"memory": "2Gi"}, {"memory": "1024Mi"}),
+    ],
+)
+def test_change_that_is_taken_back_before_any_restart_is_live(
+    path: str, current: int | str, spec: JSON, desired: JSON
+) -> None:
+    awaiting = [{"path": path, "current": current, "desired": "", "operation": "Restart"}]
+    for reason, expected in (("AsDesired", Effect.Live), ("Starting", Effect.Restart)):
+        before = instance(ready(reason, restartAwaitingChanges=awaiting), **spec)
+        (found,) = changes("Instance", before, instance({}, **desired))
+        assert found.effect is expected
+
+
 def test_labels_count_and_what_clients_remember_does_not() -> None:
     before, after = instance(RUNNING), deepcopy(instance({}))
     after["metadata"] |= {"labels": {"b": "2"}, "resourceVersion": "9"}
