@@ -91,6 +91,14 @@ class Generator:
 
     # --- changes ---
 
+    def pool(self) -> JSON:
+        """The small address pool with another resolver, router or lease."""
+        few = [{"name": "few", "first": "10.99.0.10", "last": "10.99.0.17"}]
+        spec: JSON = {"network": "default", "subnet": "10.99.0.0/24", "ranges": few}
+        spec["dns"] = [f"10.99.0.{self.random.randint(1, 9)}"]
+        spec["leaseSeconds"] = self.random.choice((60, 3600))
+        return {"apiVersion": "nano/v1", "kind": "AddressPool", "metadata": {"name": "tiny"}, "spec": spec}
+
     def change(self, name: str) -> JSON:
         """The manifest of an instance with one field changed, or a few."""
         doc = deepcopy(self.manifests[name])
