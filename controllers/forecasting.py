@@ -9,7 +9,6 @@ from nanovirt.controllers.world import World
 from nanovirt.resources.codec import JSON, trusted
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Document, Key
-from nanovirt.resources.reports import Reports
 from nanovirt.resources.rows import entry_of
 from nanovirt.resources.store import Change, Commit, Entry, Sink, Store
 
@@ -52,13 +51,15 @@ def _entry(part: Document) -> Entry:
     return entry_of(part.key.plural, doc, 0)
 
 
-def forecast(store: Store, reports: Reports, changes: Sequence[Change]) -> dict[Key, JSON]:
+def forecast(store: Store, live: World, changes: Sequence[Change]) -> dict[Key, JSON]:
     """What would become of each instance that is new among `changes`, in their order: host and addresses, or why not.
 
-    Another instance that comes first takes what was foreseen for this one. It reads every object once.
+    `live` is the world of the controllers that will choose. Another instance that comes first takes what was foreseen
+    for this one. It reads every object once.
     """
     sandbox = Sandbox(store, changes)
-    world = World(sandbox, reports)
+    world = World(sandbox, live.reports)
+    world.leases.go_on_like(live.leases)
     found: dict[Key, JSON] = {}
     for change in changes:
         if change.key.plural != "instances" or change.before is not None or change.after is None:

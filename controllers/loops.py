@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
@@ -21,6 +20,7 @@ from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import KINDS, Document, Key
+from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
@@ -78,7 +78,7 @@ class Loops:
             return instances.plan(cast(Instance | None, thing), world, now)
 
         def of_host(thing: Document | None, now: datetime) -> Iterator[Action]:
-            return hosts.plan(cast(Host | None, thing), world, now, time.monotonic())
+            return hosts.plan(cast(Host | None, thing), world, now, asyncio.get_running_loop().time())
 
         def of_pool(thing: Document | None, now: datetime) -> Iterator[Action]:
             return pools.plan(cast(ComputePool | StoragePool | AddressPool | None, thing), world, now)
@@ -131,6 +131,7 @@ class Loops:
             for holder in self.world.leases.holders(change.key.name):
                 yield Key("instances", *holder.split("/")), 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
+        freed = freed or (plural == "placements" and _shrunk(change))
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):
             self._wake_waiting()
 
@@ -182,6 +183,16 @@ def _host_of(change: Change) -> Iterator[Wake]:
     entry = change.after or change.before
     if entry is not None and entry.row.host is not None and (change.before is None or change.after is None):
         yield Key("hosts", "", entry.row.host), SOON
+
+
+def _shrunk(change: Change) -> bool:
+    """Whether a Placement asks for less than before."""
+    if change.before is None or change.after is None:
+        return False
+    then, now = change.before.row, change.after.row
+    return (then.cpu, then.memory) != (now.cpu, now.memory) and (
+        int(now.cpu) < int(then.cpu) or Bytes.read(now.memory) < Bytes.read(then.memory)
+    )
 
 
 def _wish(entry: Entry | None) -> tuple[object, ...]:

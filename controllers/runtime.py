@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,6 +64,11 @@ def _declared(writes: frozenset[str], op: Create | Update | Delete) -> bool:
     )
 
 
+def _now() -> float:
+    """The monotonic clock of the loop, by which its timers ring, too."""
+    return asyncio.get_running_loop().time()
+
+
 class Runtime:
     """Runs one controller. It sees writes as soon as they are staged: its own writes follow them in the log."""
 
@@ -82,7 +86,7 @@ class Runtime:
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Look at a key."""
-        now = time.monotonic()
+        now = _now()
         self._queue.add(key, now, delay)
         self._begin_at(now + delay, now)
 
@@ -105,7 +109,7 @@ class Runtime:
     def idle(self) -> bool:
         """Whether nothing is due or being worked on."""
         due = self._queue.next_wake()
-        return not self._queue.busy and (due is None or due > time.monotonic())
+        return not self._queue.busy and (due is None or due > _now())
 
     async def run(self) -> None:
         """Look at every object once, then at what changes, for ever."""
@@ -140,7 +144,7 @@ class Runtime:
         self._beginning = None
         if self._workers is None:
             return
-        now = time.monotonic()
+        now = _now()
         for key in self._queue.ready(now, WORKERS - self._queue.busy):
             self._workers.create_task(self._work(key))
         due = self._queue.next_wake() if self._queue.busy < WORKERS else None
@@ -151,13 +155,13 @@ class Runtime:
         try:
             after = await self._reconcile(key)
         except (Conflict, NotFound, AlreadyExists) as stale:
-            pause = self._queue.failed(key, time.monotonic())
+            pause = self._queue.failed(key, _now())
             log.debug(
                 "state moved on",
                 extra={"controller": self._controller.name, "key": str(key), "why": str(stale), "pause": pause},
             )
         except LogFull as full:  # no bug, and nothing can be told on the object now
-            pause = self._queue.failed(key, time.monotonic())
+            pause = self._queue.failed(key, _now())
             log.warning(
                 "nothing can be written; will retry",
                 extra={"controller": self._controller.name, "key": str(key), "why": str(full), "pause": pause},
@@ -165,7 +169,7 @@ class Runtime:
         except StoreFailed:
             raise
         except Exception as bug:
-            pause = self._queue.failed(key, time.monotonic())
+            pause = self._queue.failed(key, _now())
             self._confess(key, bug)
             log.exception(
                 "reconcile failed", extra={"controller": self._controller.name, "key": str(key), "pause": pause}
@@ -173,8 +177,8 @@ class Runtime:
         else:
             self._queue.done(key)
             if after is not None:
-                self._queue.add(key, time.monotonic(), after)
-        due, now = self._queue.next_wake(), time.monotonic()
+                self._queue.add(key, _now(), after)
+        due, now = self._queue.next_wake(), _now()
         if due is not None:
             self._begin_at(due, now)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanovirt.portal.agents import Agents
+    from nanovirt.portal.api.transactions import Foresee
     from nanovirt.portal.cli.processes import Options
     from nanovirt.portal.pki import Pki
     from nanovirt.resources.engine import Engine
@@ -128,6 +129,7 @@ async def _serve(options: Options) -> None:
 @asynccontextmanager
 async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     """Store, controllers and API, ready inside the block."""
+    from nanovirt.controllers.forecasting import forecast
     from nanovirt.controllers.loops import Loops
     from nanovirt.portal.agents import Agents
     from nanovirt.portal.pki import Pki
@@ -153,9 +155,11 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         committer = group.create_task(store.run())
         stack.callback(committer.cancel)
         await _first_objects(store)
-        loops = group.create_task(Loops(store, reports).run())
-        stack.callback(loops.cancel)
-        await stack.enter_async_context(_listening(heart, sockets, group))
+        loops = Loops(store, reports)
+        controlling = group.create_task(loops.run())
+        stack.callback(controlling.cancel)
+        foresee = partial(forecast, store, loops.world)
+        await stack.enter_async_context(_listening(heart, sockets, group, foresee))
         log.info(
             "ready",
             extra={
@@ -169,11 +173,12 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
 
 
 @asynccontextmanager
-async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup) -> AsyncIterator[None]:
+async def _listening(
+    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee
+) -> AsyncIterator[None]:
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
-    from nanovirt.controllers.forecasting import forecast
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
     from nanovirt.portal.identity import ADMIN, Identities
@@ -196,7 +201,7 @@ async def _listening(heart: Heart, sockets: list[socket.socket], group: asyncio.
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,
-        foresee=partial(forecast, heart.store, heart.reports),
+        foresee=foresee,
     )
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))

@@ -47,6 +47,8 @@ AT_START = ("spec.cpus", "spec.memory")
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 ON = ("Starting", "Running", "Stopping", "Migrating", "Suspended", "Unknown")
 """Phases in which a guest may run."""
+COMING = ("Provisioning", "Starting", "HypervisorRefused")
+"""Why a machine that is to run is not Ready although it may begin to run at any moment, or does."""
 
 
 def changes(kind: str, before: JSON, after: JSON) -> list[FieldChange]:
@@ -87,7 +89,7 @@ def _below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any
 
 def _of_instance(path: str, current: Any, desired: Any, before: JSON, after: JSON) -> Effect:
     status = before.get("status") or {}
-    placed, runs = bool(status.get("placement")), status.get("phase") in ON
+    placed, runs = bool(status.get("placement")), _may_run(before)
     if _within(path, FIXED) or (placed and _within(path, PLACED)):
         return Effect.Refused
     if not placed:
@@ -95,20 +97,40 @@ def _of_instance(path: str, current: Any, desired: Any, before: JSON, after: JSO
     if path == "spec.memory" and _bytes(current) == _bytes(desired):
         return Effect.Live
     if path in AT_START:
-        return Effect.Restart if runs else Effect.NextStart
+        return _at_start(path, desired, before) if runs else Effect.NextStart
     if path == "spec.powerState":
         return Effect.Restart if runs and desired != "Running" else Effect.Live
     if _within(path, ("spec.restart",)):
-        return _of_order(current, desired, runs=runs, wanted=after.get("spec", {}).get("powerState", "Running"))
+        ordered = runs and after.get("spec", {}).get("powerState", "Running") == "Running"
+        return Effect.Restart if ordered and _is_new_order(path, current, desired) else Effect.Live
     return Effect.Live
 
 
-def _of_order(current: Any, desired: Any, *, runs: bool, wanted: str) -> Effect:
-    """An order to start anew; one that is taken back has been carried out, or never will be."""
-    del current
-    if desired is ABSENT or wanted != "Running":
-        return Effect.Live
-    return Effect.Restart if runs else Effect.Live
+def _may_run(before: JSON) -> bool:
+    """Whether a guest runs, or may begin to before the change arrives: a machine on its way counts as running."""
+    coming = (before.get("spec") or {}).get("powerState", "Running") == "Running" and _ready(before) in COMING
+    return coming or (before.get("status") or {}).get("phase") in ON
+
+
+def _ready(before: JSON) -> str:
+    found = (before.get("status") or {}).get("conditions") or ()
+    return next((str(one.get("reason")) for one in found if one.get("type") == "Ready"), "")
+
+
+def _at_start(path: str, desired: Any, before: JSON) -> Effect:
+    """What a running machine would have to be started anew for, unless that is what it was started with."""
+    awaiting = (before.get("status") or {}).get("restartAwaitingChanges") or ()
+    had = next((one.get("current") for one in awaiting if one.get("path") == path), ABSENT)
+    if had is ABSENT or _ready(before) != "AsDesired":
+        return Effect.Restart
+    return Effect.Live if _bytes(had) == _bytes(desired) else Effect.Restart
+
+
+def _is_new_order(path: str, current: Any, desired: Any) -> bool:
+    """Whether an order to start anew is a later one: any other has been carried out, or never will be."""
+    if desired is ABSENT or path == "spec.restart.mode":
+        return False
+    return path != "spec.restart.at" or current is ABSENT or str(desired) > str(current)
 
 
 def _bytes(written: Any) -> float:

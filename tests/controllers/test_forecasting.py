@@ -10,7 +10,7 @@ from nanovirt.resources.defaults import made
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.store import Change, Create
-from tests.controllers.universe import Universe
+from tests.controllers.universe import Universe, obeyed
 
 DISKS = [{"name": "system", "size": "10Gi", "source": {"image": "shared/mini"}}]
 
@@ -24,7 +24,7 @@ def coming(one: Universe, *names: str, **spec: Any) -> list[Change]:
 
 
 def foreseen(one: Universe, changes: list[Change]) -> dict[str, JSON]:
-    return {key.name: told for key, told in forecast(one.engine, one.reports, changes).items()}
+    return {key.name: told for key, told in forecast(one.engine, one.world, changes).items()}
 
 
 def two_hosts() -> Universe:
@@ -55,6 +55,37 @@ def test_what_is_foreseen_is_what_happens() -> None:
         }
     assert told == happened
     assert {one["host"] for one in told.values()} == {"node-1", "node-2"}
+
+
+def test_address_that_was_given_back_is_foreseen_as_late_as_it_is_given_again() -> None:
+    one = two_hosts()
+    first, _ = one.instance("a"), one.instance("b")
+    one.settle()
+    one.delete(first)
+    one.settle()
+    obeyed(one)
+    one.settle()
+    told = foreseen(one, coming(one, "c"))["c"]
+    one.instance("c")
+    one.settle()
+    (nic,) = one.get(Placement, "c-1", "default").spec.nics
+    assert [address["ip"] for address in told["addresses"]] == [str(nic.ip)]
+
+
+def test_last_address_given_is_no_longer_held_and_yet_not_foreseen() -> None:
+    one = two_hosts()
+    one.instance("a")
+    last = one.instance("b")
+    one.settle()
+    one.delete(last)
+    one.settle()
+    obeyed(one)
+    one.settle()
+    told = foreseen(one, coming(one, "c"))["c"]
+    one.instance("c")
+    one.settle()
+    (nic,) = one.get(Placement, "c-1", "default").spec.nics
+    assert [address["ip"] for address in told["addresses"]] == [str(nic.ip)]
 
 
 def test_foreseeing_changes_nothing() -> None:
