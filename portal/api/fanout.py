@@ -26,6 +26,8 @@ SLICE, SLICE_BUSY = 30, 8
 """Watchers served in one turn of the loop, and at least when somebody waits for a write; a send costs about 10 us."""
 SECONDS_PER_WATCHER = 50e-6
 """Then one more for so much time since the last slice, so that a crowd of writers starves no watcher."""
+YIELD_SECONDS = 20e-6
+"""So long the interpreter is left to the log's thread, for which somebody waits: a loop that never rests starves it."""
 PATIENCE_SECONDS, PAUSE_SECONDS = 0.02, 0.001
 """A crowd is told so much later while somebody waits for a write; what is written meanwhile goes with it."""
 TICK_SECONDS = 10.0
@@ -260,6 +262,7 @@ class Hub:
                 asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._serve)
                 return
             count = min(SLICE, max(SLICE_BUSY, int((now - self._rested) / SECONDS_PER_WATCHER)))
+            time.sleep(YIELD_SECONDS)
         self._rested = now
         if sum(1 for _ in islice(self._sweep, count)) == count:
             asyncio.get_running_loop().call_soon(self._serve)
