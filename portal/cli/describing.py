@@ -10,7 +10,7 @@ import click
 from nanovirt.portal.cli import examples, tables
 from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.completion import kind_words
-from nanovirt.portal.cli.events import last_seen
+from nanovirt.portal.cli.events import About, History, last_seen
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Malformed, NotFound
@@ -121,13 +121,8 @@ def _indented(headings: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def events_of(session: Session, doc: JSON) -> list[JSON]:
-    """What has happened to an object, oldest first; those of cluster-scoped objects stand in `default`."""
-    metadata = doc["metadata"]
-    chosen = f"involvedObject.kind={doc['kind']},involvedObject.name={metadata['name']}"
-    space = Session(session.connection, metadata.get("namespace") or "default")
+    """What has happened to an object, oldest first; none for who may not see its namespace."""
     try:
-        found, _ = space.list(session.catalogue.named("events"), fieldSelector=chosen)
+        return History(session, About.of(doc["kind"], doc["metadata"]), [], everywhere=False).read()[0]
     except NotFound:
         return []
-    same = [one for one in found if one.get("involvedObject", {}).get("uid") in ("", None, metadata.get("uid"))]
-    return sorted(same, key=last_seen)

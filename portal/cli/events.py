@@ -63,16 +63,21 @@ class About(NamedTuple):
     kind: str
     name: str
     namespace: str
+    """Where its events stand: those of cluster-scoped objects in `default`."""
     uid: str
+
+    @classmethod
+    def of(cls, kind: str, metadata: JSON) -> About:
+        """The object with that metadata."""
+        return cls(kind, metadata["name"], metadata.get("namespace") or "default", metadata.get("uid", ""))
 
 
 def about_one(session: Session, what: tuple[str, ...]) -> About:
-    """The one object that the arguments name. Raises Misused, NotFound; events of hosts stand in `default`."""
+    """The one object that the arguments name. Raises Misused, NotFound."""
     targets = session.targets(what)
     if len(targets) != 1 or not targets[0].name:
         raise Misused("say which one: nanoctl events KIND/NAME")
-    metadata = session.get(targets[0])["metadata"]
-    return About(targets[0].kind.kind, targets[0].name, metadata.get("namespace") or "default", metadata["uid"])
+    return About.of(targets[0].kind.kind, session.get(targets[0])["metadata"])
 
 
 class History:
