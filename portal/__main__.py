@@ -154,6 +154,8 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         # These end after the API: what it has accepted by then is still committed, and answered.
         committer = group.create_task(store.run())
         stack.callback(committer.cancel)
+        tending = group.create_task(journal.tend())
+        stack.callback(tending.cancel)
         await _first_objects(store)
         loops = Loops(store, reports)
         controlling = group.create_task(loops.run())

@@ -9,17 +9,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from operator import itemgetter
 
-from nanovirt.resources import idempotency, stamping
+from nanovirt.resources import idempotency, stamping, upgrades
 from nanovirt.resources.codec import JSON, dump, dump_text, load
 from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.idempotency import Ledger
 from nanovirt.resources.kind import KINDS, Key
-from nanovirt.resources.log import Log, Record, check_size
+from nanovirt.resources.log import Log, Record, Sum, check_size
 from nanovirt.resources.rows import entry_of
 from nanovirt.resources.store import (
     Change,
@@ -112,7 +112,9 @@ class Engine:
     # --- start ---
 
     def _replay(self) -> None:
-        for record in self._log.read(0):
+        if begin := self._beginning():
+            self._take_over(begin)
+        for record in self._log.read(self.committed):
             body = load(record.body)
             self._last_at = body["at"]
             if "key" in body:
@@ -120,11 +122,34 @@ class Engine:
                 self._ledger.add(body["by"], once, record.rev, body["at"])
             self._apply(Commit(record.rev, tuple(self._replayed(record.rev, body["writes"]))))
 
+    def _beginning(self) -> Sum | None:
+        """The newest sum that leaves enough records behind it for the ring, else the one before."""
+        sums = self._log.sums()
+        newest = next(sums, None)
+        if newest is None or self._log.head() - newest.rev >= RING_CHANGES:
+            return newest
+        return next(sums, newest) if self._clock() - _time(newest.at) < timedelta(seconds=RING_SECONDS) else newest
+
+    def _take_over(self, begin: Sum) -> None:
+        for line in begin.lines():
+            said = load(line)
+            if "key" in said:
+                self._ledger.add_said(said["key"])
+                continue
+            key = _key_of(said)
+            doc = upgrades.upgraded(key.plural, said.get("schema", 1), said["object"])
+            self._objects[key.plural][key[1:]] = entry_of(key.plural, doc, int(doc["metadata"]["resourceVersion"]))
+        self.committed = self._ring.oldest = begin.rev
+        self._last_at = begin.at
+
     def _replayed(self, rev: int, writes: Iterable[JSON]) -> Iterable[Change]:
         for write in writes:
-            key = Key(sys.intern(write["kind"]), sys.intern(write["namespace"]), write["name"])
-            before = self._objects[key.plural].get(key[1:])
-            yield Change(key, before, entry_of(key.plural, write["object"], rev) if write["verb"] == "put" else None)
+            key = _key_of(write)
+            before, after = self._objects[key.plural].get(key[1:]), None
+            if write["verb"] == "put":
+                doc = upgrades.upgraded(key.plural, write.get("schema", 1), write["object"])
+                after = entry_of(key.plural, doc, rev)
+            yield Change(key, before, after)
 
     # --- reading ---
 
@@ -340,6 +365,14 @@ class Engine:
                 sink(undone)
 
 
+def _key_of(write: JSON) -> Key:
+    return Key(sys.intern(write["kind"]), sys.intern(write["namespace"]), write["name"])
+
+
+def _time(at: str) -> datetime:
+    return datetime.fromisoformat(at)
+
+
 def _deletes(commit: Commit) -> bool:
     """Whether a revision only carries deletions on."""
     return all(after is None or after.deleting for _, _, after in commit.changes)
@@ -408,10 +441,17 @@ def _body(commit: Commit, at: str, by: str, request: str, receipt: JSON | None) 
 def _write(change: Change) -> bytes:
     (plural, namespace, name), after = change.key, change.after
     named = _named("put" if after else "delete", plural, namespace) + dump_text(name)
-    return named + b"}" if after is None else b'%b,"object":%b}' % (named, after.raw)
+    return named + b"}" if after is None else b"%b%b%b}" % (named, _object_of(plural), after.raw)
 
 
 @lru_cache(maxsize=1024)
 def _named(verb: str, plural: str, namespace: str) -> bytes:
     """How a write begins; the same few come again and again."""
     return dump({"verb": verb, "kind": plural, "namespace": namespace})[:-1] + b',"name":'
+
+
+@cache
+def _object_of(plural: str) -> bytes:
+    """How a write goes on: what schema the object has, unless it is the first, and the object."""
+    schema = upgrades.schema_of(plural)
+    return b',"object":' if schema == 1 else b',"schema":%d,"object":' % schema

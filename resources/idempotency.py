@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from nanovirt.resources.codec import JSON, dump
@@ -30,6 +30,15 @@ class Ledger:
         self._known[by, once.key] = Known(once.digest, rev, now)
         while len(self._known) > KEPT_MAX or _old(next(iter(self._known.values())), now):
             del self._known[next(iter(self._known))]
+
+    def say(self) -> Iterator[JSON]:
+        """What is known, for `add_said` of another ledger, oldest first."""
+        for (by, key), known in self._known.items():
+            yield {"by": by, "name": key, "digest": known.digest, "rev": known.rev, "at": known.at.isoformat()}
+
+    def add_said(self, said: JSON) -> None:
+        """Remember what another ledger said."""
+        self.add(said["by"], Once(said["name"], said["digest"]), said["rev"], said["at"])
 
     def find(self, by: str, key: str, now: datetime) -> Known | None:
         """What is known of that user's key; None when it was never seen, or too long ago."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from crc32c import crc32c
 from nanovirt.resources.errors import Invalid, StoreCorrupt
 from nanovirt.resources.segments import (
     Frame,
+    beyond,
+    every_segment,
     first_revision,
     header,
     parse,
@@ -21,6 +25,7 @@ from nanovirt.resources.segments import (
     whole_line_beyond,
     written,
 )
+from nanovirt.resources.snapshots import Snapshot, open_snapshot, snapshots
 from nanovirt.resources.store_directory import (
     Format,
     hold_lock,
@@ -47,6 +52,7 @@ class Damage:
 class Survey:
     """How far a log is good: to `end` in `segment` (None: there is none), revision `rev`, whose line has `crc`.
 
+    `base` is the snapshot that it was followed from (None: its beginning), `spoilt` are newer ones that are damaged.
     `torn` is what a crash left behind that point in the last segment; `damage` is what no crash explains.
     """
 
@@ -56,6 +62,8 @@ class Survey:
     crc: int
     torn: bytes = b""
     damage: Damage | None = None
+    base: Snapshot | None = None
+    spoilt: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,9 @@ class Repaired:
 
 
 def survey(directory: Path, cluster: str) -> Survey:
-    """Read the whole log and say how far it is good; changes nothing (OSError)."""
+    """Follow the log from the newest whole snapshot on and say how far it is good; changes nothing (OSError)."""
     synced = read_synced(directory)
-    found = Survey(None, 0, 0, 0)
-    paths = segments(directory / "wal")
+    found, paths = _start(directory, cluster)
     for path in paths:
         found = _follow(found, path, cluster)
         if found.torn and not found.damage and path != paths[-1]:
@@ -81,9 +88,23 @@ def survey(directory: Path, cluster: str) -> Survey:
     return replace(found, damage=_shortfall(directory, found, synced))
 
 
+def _start(directory: Path, cluster: str) -> tuple[Survey, list[Path]]:
+    """Where the log can be followed from, and the segments behind that point."""
+    spoilt: list[Path] = []
+    for path in snapshots(directory):
+        if base := open_snapshot(path, cluster):
+            found = Survey(None, 0, base.rev, base.crc, base=base, spoilt=tuple(spoilt))
+            return found, beyond(every_segment(directory), base.rev)
+        spoilt.append(path)
+    return Survey(None, 0, 0, 0, spoilt=tuple(spoilt)), every_segment(directory)
+
+
 def _follow(found: Survey, path: Path, cluster: str) -> Survey:
     """Go on from `found` through the segment `path`."""
-    content = written(path)
+    try:
+        content = written(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return replace(found, damage=Damage(path, 0, f"it cannot be decompressed: {error}"))
     last = parse(content, 0)
     if last is None or (content[: last.end], last.crc) != header(cluster, first_revision(path) - 1, last.prev):
         return replace(found, damage=Damage(path, 0, "its header is bad, or another store's"))
@@ -93,7 +114,7 @@ def _follow(found: Survey, path: Path, cluster: str) -> Survey:
         last = frame
     torn = content[last.end :]
     damage = _damage_behind(path, content, last) if torn else None
-    return Survey(path, last.end, last.rev, last.crc, torn, damage)
+    return replace(found, segment=path, end=last.end, rev=last.rev, crc=last.crc, torn=torn, damage=damage)
 
 
 def _damage_behind(path: Path, content: bytes, last: Frame) -> Damage | None:
@@ -118,12 +139,13 @@ def _shortfall(directory: Path, found: Survey, synced: int | None) -> Damage | N
 def recover(directory: Path, identity: Format) -> Survey:
     """Bring the log into a state that can be continued; the caller holds LOCK (OSError).
 
-    StoreCorrupt: damaged, nothing was changed. A torn tail is copied to quarantine/, cut off and logged.
+    StoreCorrupt: damaged, nothing was changed. A torn tail is copied to quarantine/, cut off and logged; a damaged
+    snapshot that an older one stands in for goes there, too.
     """
-    wal = directory / "wal"
-    for leftover in wal.glob("*.tmp"):
-        leftover.unlink()
-    for path in segments(wal)[-1:]:
+    for folder in ("wal", "snap", "history"):
+        for leftover in (directory / folder).glob("*.tmp"):
+            leftover.unlink()
+    for path in segments(directory / "wal")[-1:]:
         settle(path)
     found = survey(directory, identity.cluster)
     if found.damage:
@@ -132,6 +154,9 @@ def recover(directory: Path, identity: Format) -> Survey:
         kept = _quarantine(directory, found.segment, found.end, found.torn)
         _cut(found.segment, found.end)
         log.warning("torn tail cut", extra={**_place(found), "dropped": len(found.torn), "kept": str(kept)})
+    for path in found.spoilt:
+        _set_aside(directory, path)
+        log.warning("damaged snapshot set aside", extra={"snapshot": str(path), "revision": found.rev})
     write_synced(directory, found.rev)
     return replace(found, torn=b"")
 
@@ -169,16 +194,18 @@ def repair(directory: Path, accept_loss_after: int) -> Repaired:
 
 def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
     """Copies first, then the new incarnation, then the cut from the far end: refused or finished at each step."""
-    paths = segments(directory / "wal")
-    beyond = paths[paths.index(found.segment) + 1 :] if found.segment else paths
-    lost = [(path, 0, written(path)) for path in beyond]
+    paths = _start(directory, identity.cluster)[1]
+    rest = paths[paths.index(found.segment) + 1 :] if found.segment else paths
+    lost = [(path, 0, written(path) if path.suffix == ".wal" else path.read_bytes()) for path in rest]
     if found.segment:
         lost.insert(0, (found.segment, found.end, written(found.segment)[found.end :]))
     kept = tuple(_quarantine(directory, path, offset, content) for path, offset, content in lost if content)
     write_format(directory, replace(identity, incarnation=identity.incarnation + 1))
-    for path in reversed(beyond):
+    for path in reversed(rest):
         path.unlink()
-    sync_directory(directory / "wal")
+        sync_directory(path.parent)
+    for path in found.spoilt:
+        _set_aside(directory, path)
     if found.segment:
         _cut(found.segment, found.end)
     write_synced(directory, found.rev)
@@ -194,8 +221,21 @@ def _quarantine(directory: Path, path: Path, offset: int, content: bytes) -> Pat
     return kept
 
 
+def _set_aside(directory: Path, path: Path) -> None:
+    """Take a damaged file away from where it would be read."""
+    path.rename(directory / "quarantine" / path.name)
+    sync_directory(directory / "quarantine")
+    sync_directory(path.parent)
+
+
 def _cut(path: Path, end: int) -> None:
-    """End a segment at `end`, durably."""
+    """End a segment at `end`, durably; of a compressed one there is a plain copy then, unless it ends there anyway."""
+    if path.suffix == ".gz":
+        if len(content := written(path)) > end:
+            write_whole(path.parent.parent / "wal" / path.stem, content[:end])
+            path.unlink()
+            sync_directory(path.parent)
+        return
     fd = os.open(path, os.O_WRONLY)
     try:
         os.ftruncate(fd, end)
