@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,6 @@ from nanovirt.resources.segments import (
     segments,
     sync_directory,
     walk,
-    write_all,
     written,
 )
 from nanovirt.resources.snapshots import (
@@ -47,6 +46,7 @@ from nanovirt.resources.snapshots import (
 )
 from nanovirt.resources.store import Once
 from nanovirt.resources.store_directory import read_format
+from nanovirt.resources.trickle import write_trickling
 
 KEPT_AT_HAND = 2
 """Snapshots that a start may begin from; the second one is for the case that the first is damaged."""
@@ -183,13 +183,10 @@ def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JS
 def _compress(path: Path, history: Path) -> None:
     """Move a file into the history; it is there, whole and durable, before it is gone here."""
     kept = history / f"{path.name}.gz"
-    unborn, packer = kept.with_suffix(".tmp"), zlib.compressobj(wbits=_GZIP)
+    unborn = kept.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        for piece in _pieces(path):
-            write_all(fd, packer.compress(piece))
-        write_all(fd, packer.flush())
-        os.fsync(fd)
+        write_trickling(fd, _packed(_pieces(path)))
     finally:
         os.close(fd)
     with gzip.open(unborn) as file:
@@ -199,6 +196,12 @@ def _compress(path: Path, history: Path) -> None:
     sync_directory(history)
     path.unlink()
     sync_directory(path.parent)
+
+
+def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=_GZIP)
+    yield from map(packer.compress, pieces)
+    yield packer.flush()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
