@@ -164,8 +164,9 @@ class FileLog:
         return sum(path.stat().st_size for path in sealed), at_hand[0].stat().st_size if at_hand else 0
 
     async def _sum_up(self, live: int) -> None:
-        words = [str(self._directory), str(live), str(self._sizes.history), str(os.getpid())]
-        command = [sys.executable, "-m", compaction.__name__, *words]
+        reserve = self._sizes.room + self._sizes.segment
+        words = [self._directory, live, self._sizes.history, reserve, os.getpid()]
+        command = [sys.executable, "-m", compaction.__name__, *map(str, words)]
         # It inherits LOCK, so that nobody opens the directory while it works on it.
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, pass_fds=[self._lock])
         try:

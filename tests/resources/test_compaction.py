@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from nanovirt.resources import compaction
 from nanovirt.resources.compaction import File, due, sum_up, superfluous
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Expired, NanoError, StoreCorrupt
@@ -316,3 +317,26 @@ def test_history_is_read_by_common_tools(store: Path) -> None:
     assert subprocess.run(["zcat", packed], capture_output=True, check=True).stdout == plain
     *rest, last = snapshot_path(store, live(store) - 1).read_bytes().splitlines(keepends=True)
     assert last == b"sha256 %b\n" % hashlib.sha256(b"".join(rest)).hexdigest().encode()
+
+
+def kept(store: Path) -> int:
+    """Bytes of the history."""
+    return sum(path.stat().st_size for path in (store / "history").iterdir())
+
+
+async def test_history_gives_way_when_a_snapshot_lacks_room(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    firsts = [first_revision(path) for path in segments(store / "wal")]
+    for first in (firsts[2], firsts[4], firsts[6]):
+        sum_up(store, first, TINY.history)
+    oldest = min((store / "history").iterdir())
+    before = kept(store)
+    sealed = sum(path.stat().st_size for path in segments(store / "wal") if first_revision(path) < live(store))
+    free = snapshots(store)[0].stat().st_size + sealed + 9_000 - 100
+    monkeypatch.setattr(compaction, "room", lambda _directory: free + before - kept(store))
+    sum_up(store, live(store), TINY.history, reserve=9_000)
+    assert not oldest.exists()
+    at_hand = sorted((store / "snap").iterdir())
+    monkeypatch.setattr(compaction, "room", lambda _directory: 5_000)
+    with pytest.raises(NanoError, match="make room there"):
+        sum_up(store, live(store) + 1, TINY.history, reserve=6_000)
+    assert sorted((store / "snap").iterdir()) == at_hand
