@@ -185,6 +185,7 @@ async def _listening(
     from nanovirt.portal.api.people import people
     from nanovirt.portal.identity import ADMIN, Identities
     from nanovirt.portal.images import Library
+    from nanovirt.portal.safekeeping import Safekeeping
     from nanovirt.portal.server import landing, listening
     from nanovirt.resources.sealing import key_file
 
@@ -193,7 +194,8 @@ async def _listening(
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
     hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
-    pages = {("GET", "/"): landing}
+    safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
+    pages = {("GET", "/"): landing, **safekeeping.pages}
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     api = Api(
         heart.store,

@@ -39,16 +39,24 @@ BY = "nanoctl restore"
 """Who wrote the first revision of a restored store."""
 
 
-def restore(file: Path, directory: Path, now: datetime, say: Callable[[str], None] = lambda _step: None) -> Contents:
+def restore(
+    file: Path,
+    directory: Path,
+    now: datetime,
+    say: Callable[[str], None] = lambda _step: None,
+    first: Callable[[], None] = lambda: None,
+) -> Contents:
     """Make the store of a backup in `directory`, which must not hold one; its revision is RAISED and a bit.
 
     Rejected: the backup is not whole (nothing was changed), or there is something already. Unavailable: another process
-    works there. Interrupted, it can be run again; a server refuses what is not finished. OSError.
+    works there. Interrupted, it can be run again; a server refuses what is not finished. `first` is done when nothing
+    speaks against it any more. OSError.
     """
     with file.open("rb") as opened:
         say("checking the backup")
         contents, members = backup.inspect(opened)
         _check_free(directory, sum(member.size for member in members.values()))
+        first()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(directory / RESTORING, b"an unfinished `nanoctl restore`: run it again\n")
         lock = hold_lock(directory)

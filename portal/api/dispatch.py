@@ -26,6 +26,7 @@ from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
+from nanovirt.resources import hold
 from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
@@ -186,6 +187,8 @@ class Api:
         return await hook(request, subject, key)
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        if subject.host and target.key.plural == "placements" and hold.held(self._store):
+            raise hold.Held
         watch = truth(request.query.get("watch")) if request.query_string else False
         if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)

@@ -423,7 +423,7 @@ def test_archive_with_what_does_not_belong_is_refused(tmp_path: Path, info: tarf
 
 
 def test_archive_with_something_twice_is_refused(tmp_path: Path) -> None:
-    refused(tar(tmp_path / "bad.tar", (named("FORMAT"), b"{}"), (named("FORMAT"), b"{}")), "does not belong")
+    refused(tar(tmp_path / "bad.tar", (named("FORMAT"), b"{}"), (named("FORMAT"), b"{}")))
 
 
 @pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1, -512, -1])
