@@ -36,9 +36,9 @@ def plan(host: Host | None, world: World, now: datetime, monotonic: float) -> It
     since = heard.at if heard is not None else world.reports.started
     left = since + lost_after() - monotonic
     if heard is None and left > 0:
-        yield LookAgain(left)
-        return
-    status = _status(host, heard, world, silent=left <= 0, seconds=int(monotonic - since))
+        status = host.status.model_copy(update={"conditions": (*_kept(host), *_accounted(host, None, world))})
+    else:
+        status = _status(host, heard, world, silent=left <= 0, seconds=int(monotonic - since))
     status = status.model_copy(update={"conditions": settle(now, host.status.conditions, status.conditions)})
     if status != host.status:
         yield Transact((set_status(host, status),))
@@ -54,8 +54,8 @@ def _status(host: Host, heard: Heard | None, world: World, *, silent: bool, seco
     )
     if heard is None:
         unheard = _ready(host, "Unknown", Reason.NeverReported)
-        others = (*_others(host), *_accounted(host, None, world))
-        return counted.model_copy(update={"conditions": (unheard, *others)})
+        others = (one for one in _kept(host) if one.type != "Ready")
+        return counted.model_copy(update={"conditions": (unheard, *others, *_accounted(host, None, world))})
     facts = heard.report.facts
     ready = _silence(host, seconds) if silent else _answers(host, facts)
     strangers = _strangers(heard.report, world)
@@ -79,8 +79,9 @@ def _status(host: Host, heard: Heard | None, world: World, *, silent: bool, seco
     return counted.model_copy(update=described)
 
 
-def _others(host: Host) -> Iterator[Condition]:
-    return (one for one in host.status.conditions if one.type not in ("Ready", ACCOUNTED))
+def _kept(host: Host) -> Iterator[Condition]:
+    """What stands as long as nothing is heard."""
+    return (one for one in host.status.conditions if one.type != ACCOUNTED)
 
 
 def _strangers(report: HostReport, world: World) -> Iterable[Unclaimed]:

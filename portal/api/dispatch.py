@@ -96,7 +96,7 @@ class Api:
             return await self._answer(request)
         except NanoError as error:
             refused = refusal(error)
-            if refused.status >= 500:
+            if refused.status >= 500 and not isinstance(error, hold.Held):
                 log.exception("request failed", extra={"path": request.path}, exc_info=error)
             return refused
 
