@@ -43,7 +43,7 @@ from nanovirt.resources.segments import (
     written,
 )
 from nanovirt.resources.snapshots import Snapshot, checked, revision_of, snapshots
-from nanovirt.resources.store_directory import Format, parse_format, read_format, read_synced
+from nanovirt.resources.store_directory import Format, parse_format, read_format, read_synced, served
 
 VERSION = 1
 PARTS = re.compile(
@@ -208,21 +208,12 @@ def _durable(directory: Path, rev: int) -> int:
     """How far a log that reaches to `rev` is known to be durable; without a server what is there counts."""
     deadline = time.monotonic() + NOTED_SECONDS
     while (synced := read_synced(directory) or 0) < rev:
-        if not _served(directory):
+        if not served(directory):
             return rev
         if time.monotonic() > deadline:
             return synced
         time.sleep(0.05)
     return rev
-
-
-def _served(directory: Path) -> bool:
-    """Whether the process that has last held LOCK is there."""
-    try:
-        holder = (directory / "LOCK").read_text().strip()
-    except FileNotFoundError:
-        return False
-    return bool(holder) and Path(f"/proc/{holder}").exists()
 
 
 def _history(directory: Path, gathered: _Gathered, noted: dict[str, tuple[int, str]]) -> Iterator[bytes]:

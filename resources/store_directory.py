@@ -69,6 +69,15 @@ def _locked(fd: int) -> bool:
     return True
 
 
+def served(directory: Path) -> bool:
+    """Whether the process that has last held LOCK is there."""
+    try:
+        holder = (directory / "LOCK").read_text().strip()
+    except FileNotFoundError:
+        return False
+    return bool(holder) and Path(f"/proc/{holder}").exists()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file so that after a crash it is either the old or the new one (OSError)."""
     unborn = path.with_name(path.name + ".tmp")
