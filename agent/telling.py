@@ -56,8 +56,13 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
     )
 
 
-def _ahead(seen: Observed, memory: Memory) -> PlacementStatus:
-    """Not obeyed: the epoch that was, which the server has forgotten, so that it can go on from there."""
+def _ahead(seen: Observed, memory: Memory) -> PlacementStatus | None:
+    """Not obeyed: the epoch that was, which the server has forgotten, so that it can go on from there.
+
+    Nothing of a machine that has left this host since: it may run elsewhere.
+    """
+    if memory.placement is None or memory.placement.spec.role != "Active":
+        return None
     return seen.told.model_copy(update={"epoch": memory.epoch})
 
 

@@ -53,10 +53,11 @@ def plan(instance: Instance | None, world: World, now: datetime) -> Iterator[Act
         return
     found = placements_of(instance, world)
     placement, older = found[0] if found else None, found[1:]
-    if gone := [one for one in older if one.deleting and one.status.released]:
+    gone = [one for one in older if one.deleting and one.status.released]
+    if gone:
         yield Transact(tuple(_released(one) for one in gone))
-    elif instance.deleting:
-        yield from _deletion(instance, placement, world, now, alone=not older)
+    if instance.deleting:
+        yield from _deletion(instance, placement, world, now, alone=len(gone) == len(older))
     elif placement is None:
         yield from _placing(instance, world, now)
     elif placement.status.epoch > placement.spec.epoch and not placement.deleting:

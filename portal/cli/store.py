@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -63,10 +61,13 @@ def dump(*, data: Path | None, at: int | None, records: bool, internal: bool) ->
     from nanovirt.resources.registry import kinds  # noqa: PLC0415
 
     kinds()
-    look: Callable[..., Iterator[Any]] = examining.dump_records if records else examining.dump
-    out = click.get_binary_stream("stdout")
-    for one in look(_folder(data), at, internal=internal):
-        out.write(orjson.dumps(one) + b"\n")
+    folder = _folder(data)
+    if records:
+        found = examining.dump_records(folder, at, internal=internal)
+    else:
+        found = examining.dump(folder, at, internal=internal)
+    for one in found:
+        click.echo(orjson.dumps(one))
 
 
 @store.command(
