@@ -56,8 +56,8 @@ class LocalServers:
 
     def _take(self, commit: Commit) -> None:
         for change in commit.changes:
-            if change.key == HOLD and change.after is None:
-                self._released.set()
+            if change.key == HOLD:
+                self._released.set() if change.after is None else self._released.clear()
             if change.key.plural == "placements":
                 entry = change.after or change.before
                 feed = self._feeds.get(entry.row.host) if entry else None
