@@ -189,6 +189,9 @@ def _state(directory: Path, at: int | None) -> dict[Key, JSON]:
     base = newest(directory, identity.cluster, sys.maxsize if at is None else at)
     found = dict(map(_object, _objects(base)))
     rev = base.rev if base else 0
+    kept = every_segment(directory)
+    if base is None and kept and first_revision(kept[0]) > 1:
+        raise Rejected(f"revision {at} is not kept any more; the history begins with {first_revision(kept[0])}")
     for record in _records(directory, identity.cluster, rev, at):
         rev = record["rev"]
         for write in record["writes"]:
@@ -215,8 +218,6 @@ def _object(said: JSON) -> tuple[Key, JSON]:
 def _records(directory: Path, cluster: str, after: int, upto: int | None) -> Iterator[JSON]:
     """The records above revision `after`, or the oldest that are kept; beside a server as far as they are whole."""
     paths = beyond(every_segment(directory), after)
-    if after == 0 and upto is not None and paths and first_revision(paths[0]) > upto:
-        raise Rejected(f"revision {upto} is not kept any more; the history begins with {first_revision(paths[0])}")
     for path in paths:
         place = path if path.exists() else directory / "history" / f"{path.name.removesuffix('.gz')}.gz"
         content = written(place)
