@@ -40,7 +40,9 @@ def test_store_of_an_earlier_release_is_opened_and_is_of_this_one_then(version: 
     shutil.copytree(STORES / version, directory)
     before = read_format(directory / "FORMAT")
     assert before.version == int(version)
-    wanted = {"default": {}, "shared": {}} | {f"n-{n}": {"a": "b"} if n == 4 else {} for n in range(12) if n != 3}
+    wanted: dict[str, dict[str, str]] = {"default": {}, "shared": {}} | {
+        f"n-{n}": {"a": "b"} if n == 4 else {} for n in range(12) if n != 3
+    }
     assert namespaces(directory) == wanted
     after = read_format(directory / "FORMAT")
     assert (after.version, after.cluster, after.incarnation) == (FORMAT_VERSION, before.cluster, before.incarnation)
