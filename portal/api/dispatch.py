@@ -24,7 +24,7 @@ from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
@@ -220,15 +220,8 @@ class Api:
     async def _apply(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         patch = await applying.read(request, target, self._clock())
-        key, there = target.key, self._store.peek(target.key)
-        if there is None or not (visible(subject, key, there, "patch") or visible(subject, key, there)):
-            for verb in ("patch", "create"):  # what one may not see is refused like what is not there
-                authorize(subject, verb, key.plural, "", key)
-        if there is not None:
-            written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
-        else:
-            written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
-        return _told(target, written)
+        prepared = patch.prepared(self.writer, subject, asked)
+        return _told(target, await self.writer.carry_out(prepared, subject, asked))
 
     async def _delete(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)

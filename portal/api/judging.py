@@ -59,7 +59,7 @@ class Batch:
     @property
     def coming(self) -> set[Key]:
         """What the set makes or changes; bad writes too, for their fault is not that of all who refer to them."""
-        named = {one.target.key for _, one in self.intents() if one.verb in ("create", "update", "patch")}
+        named = {one.target.key for _, one in self.intents() if one.verb not in ("delete", "expect")}
         return named | {found.wanted.key for found in self.prepared.values() if found.wanted is not None}
 
     @property
@@ -169,7 +169,7 @@ def refused(batch: Batch) -> Refused:
 def _causes(at: int, error: NanoError) -> Iterator[Cause]:
     why = getattr(error, "why", "") or error.reason
     for cause in error.causes or (Cause("", why, str(error), error.params),):
-        yield cause._replace(field=f"writes[{at}]" + (f".{cause.field}" if cause.field else ""))
+        yield cause._replace(field=f"writes[{at}]" + (f".{cause.field.removeprefix('.')}" if cause.field else ""))
 
 
 def _gravity(error: NanoError) -> int:

@@ -46,7 +46,7 @@ class Transactions:
     def __init__(
         self, store: Store, writer: Writer, repeats: Repeats, foresee: Foresee, clock: Callable[[], datetime]
     ) -> None:
-        self._transactor, self._repeats, self._foresee = Transactor(store, writer), repeats, foresee
+        self._transactor, self._repeats, self._foresee = Transactor(store, writer, clock), repeats, foresee
         self._clock = clock
 
     async def answer(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> web.StreamResponse:
@@ -71,7 +71,7 @@ class Transactions:
         asked = options(request)
         found = writes_of(_body_of(request, await body(request, TRANSACTION_MAX)))
         settle = applying.follow(request, self._clock)
-        done = await self._transactor.carry_out(subject, intents(found), asked, settle)
+        done = await self._transactor.carry_out(subject, intents(found, applying.hand_of(request)), asked, settle)
         if not (asked.dry and truth(request.query.get("forecast"))):
             return _told(done)
         foreseen = self._foresee(done.changes)

@@ -19,7 +19,7 @@ from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Delete, Half, Update
 from tests.portal.api_world import MERGE, NANO, Reply, pool
 from tests.portal.people_world import People, document, group, people_world, role
-from tests.portal.test_api_transactions import COMPUTE, STORAGE, TEMPLATE
+from tests.portal.set_world import COMPUTE, STORAGE, TEMPLATE
 
 JSON = dict[str, Any]
 INSTANCES, SECRETS = f"{NANO}/namespaces/team-a/instances", f"{NANO}/namespaces/team-a/secrets"
@@ -96,6 +96,11 @@ def writes(verb: str, kind: str, name: str) -> JSON:
             return {"verb": verb, "object": thing(kind, name, **spec)}
         case "patch":
             return named(verb, kind, name, patch={"spec": {"displayName": "mine"}})
+        case "operations":
+            operation = {"op": "add", "path": "/spec/displayName", "value": "mine"}
+            return named("patch", kind, name, patchType="json", patch=[operation])
+        case "status":
+            return named("patch", kind, name, subresource="status", patch={"status": {}})
         case "at":
             return named("expect", kind, name, resourceVersion="1")
         case "absent":
@@ -105,7 +110,7 @@ def writes(verb: str, kind: str, name: str) -> JSON:
 
 
 @pytest.mark.parametrize("query", ["", "?dryRun=All", "?dryRun=All&forecast=true"])
-@pytest.mark.parametrize("verb", ["update", "patch", "delete", "at", "absent"])
+@pytest.mark.parametrize("verb", ["update", "patch", "operations", "status", "delete", "at", "absent"])
 @pytest.mark.parametrize(("kind", "name"), HIDDEN)
 async def test_each_verb_of_a_set_meets_the_invisible_as_if_it_were_absent(
     p: People, kind: str, name: str, verb: str, query: str
@@ -312,6 +317,13 @@ async def test_apply_needs_both_rights_and_tells_the_invisible_not_from_the_abse
     assert there.code == 403
     assert f"may not {said}".encode() in there.raw
     assert alike(there, gone), (there.raw, gone.raw)
+    within = [
+        await send(p, who, {"verb": "apply", "object": machine(name)}, query=f"?fieldManager=m{query}")
+        for name in ("his", ABSENT)
+    ]
+    assert within[0].code == 403
+    assert f"may not {said}".encode() in within[0].raw
+    assert alike(*within), [one.raw for one in within]
 
 
 async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
@@ -320,7 +332,7 @@ async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
     assert (await apply(p, "alice", "hers")).code == 404, "for others it is not there"
 
 
-async def test_agent_may_expect_its_own_placements_in_a_set_and_do_nothing_else() -> None:
+async def test_agent_may_expect_its_own_placements_in_a_set_and_tell_their_status_and_do_nothing_else() -> None:
     async with people_world(hosts=("node-1", "node-2")) as p:
         for host in ("node-1", "node-2"):
             await p.does(document("placements", f"at-{host}", "team-a", "alice", **placement(host)))
@@ -333,6 +345,13 @@ async def test_agent_may_expect_its_own_placements_in_a_set_and_do_nothing_else(
             assert alike(there, gone, "at-node-2") or there.raw.replace(b"node-2", b"node-9") == gone.raw
         for verb, kind in product(("create", "update", "patch", "delete"), ("Instance", "Secret", "Image")):
             assert (await send(p, "node-1", writes(verb, kind, "x"))).code in (403, 422), (verb, kind)
+        tell = {"subresource": "status", "patch": {"status": {"state": "Running"}, "spec": {"epoch": 2}}}
+        told = await send(p, "node-1", named("patch", "Placement", "at-node-1", **tell))
+        (seen,) = told.doc["results"]
+        assert (seen["status"]["state"], seen["spec"]["epoch"]) == ("Running", 1)
+        both = [named("patch", "Placement", f"at-{name}", **tell) for name in ("node-1", "node-2")]
+        before = p.store.committed
+        assert ((await send(p, "node-1", *both)).code, p.store.committed) == (404, before)
         patch = named("patch", "Placement", "at-node-1", patch={"spec": {"epoch": 2}})
         assert (await send(p, "node-1", patch)).code == 403
         assert (await send(p, "node-1", named("delete", "Placement", "at-node-1"))).code == 403
