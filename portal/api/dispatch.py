@@ -16,7 +16,7 @@ from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
-from nanovirt.portal.api.repeating import Again, Repeats
+from nanovirt.portal.api.repeating import Again, Deed, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
@@ -147,8 +147,13 @@ class Api:
         if method in READS:
             return await self._read(request, subject, target)
         subject = await self._arrived(request, subject)
-        act = partial(self._write, request, subject, target)
-        return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
+        verb = "deletecollection" if method == "DELETE" and not target.key.name else VERBS.get(method, "")
+        deed = Deed(
+            partial(self._write, request, subject, target),
+            partial(_told_again, request, target),
+            lambda count: [(verb, target.subresource)] * count,
+        )
+        return await self._counted(self._repeats.once(request, subject, deed))
 
     async def _arrived(self, request: web.BaseRequest, subject: Subject, limit: int = BODY_MAX) -> Subject:
         """Who asks, as things are once the whole body is there: rights may end while it is on its way."""

@@ -73,6 +73,12 @@ class Intent(NamedTuple):
             raise Invalid.of([one._replace(field=f"patch{one.field}") for one in error.causes]) from error
 
 
+def right_of(write: JSON) -> tuple[str, str]:
+    """Verb and sub-resource of a write that has been carried out, as a single request would have them."""
+    verb: str = write["verb"]
+    return {"apply": "patch", "expect": "get"}.get(verb, verb), write.get("subresource", "")
+
+
 def copied(doc: JSON) -> JSON:
     """Preparing fills a document in, and may happen twice."""
     return {**doc, "metadata": dict(doc["metadata"])}
