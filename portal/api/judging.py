@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nanovirt.portal.api import admission
 from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.drafting import draft
-from nanovirt.portal.api.index import View, mentions
+from nanovirt.portal.api.index import Sight, View, mentions
 from nanovirt.portal.api.intents import Intent
 from nanovirt.portal.api.writing import Prepared
 from nanovirt.resources import errors
@@ -106,7 +106,7 @@ def judge_sizes(batch: Batch, entries: Sequence[Entry | None]) -> None:
         )
 
 
-def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]]) -> list[str]:
+def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]], sees: Sight) -> list[str]:
     """Let admission look at each prepared write in the state that all operations `led` to; what to warn of."""
     after, coming, going = draft(world, led), batch.coming, batch.going
     warnings: list[str] = []
@@ -117,7 +117,7 @@ def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | N
                 told = _judge(after, found.wanted, coming, going)
                 warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
             elif key in going and found.before is not None:
-                admission.admit_delete(after, key, found.before)
+                admission.admit_delete(after, key, found.before, sees)
         except NanoError as error:
             batch.refuse(at, error)
     return warnings

@@ -12,7 +12,7 @@ from nanovirt.portal.api.intents import Intent, copied
 from nanovirt.portal.api.judging import Batch, judge_names, judge_sizes, judge_together, refused
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.writing import Prepared, Settle, Writer
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
@@ -115,7 +115,7 @@ class Transactor:
         ops = [*batch.beside, *batch.ops]
         entries = self._store.stage(ops, subject.name, dry=True).outcome.entries
         judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
-        return judge_together(self._writer.world, batch, list(zip(ops, entries, strict=True)))
+        return judge_together(self._writer.world, batch, list(zip(ops, entries, strict=True)), sight_of(subject))
 
 
 def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:

@@ -143,7 +143,7 @@ class Writer:
         """Remove or mark one object. Raises NotFound, Conflict (precondition), Held, Forbidden."""
         prepared = self.prepare_delete(subject, target, deletion)
         assert prepared.before is not None
-        admission.admit_delete(self.world, target.key, prepared.before)
+        admission.admit_delete(self.world, target.key, prepared.before, sight_of(subject))
         entries = await self._commit(prepared.ops, subject, deletion)
         return Written(entries[-1], prepared.before, [])
 
@@ -164,7 +164,7 @@ class Writer:
         there = [(key, entry) for key in found if (entry := self._store.peek(key)) is not None]
         present = [one for one in there if visible(subject, *one, "deletecollection")]  # it may just have changed hands
         for key, entry in present:
-            admission.admit_delete(self.world, key, entry)
+            admission.admit_delete(self.world, key, entry, sight_of(subject))
         if present:
             ops = [op for key, entry in present for op in _farewell(key, entry, deletion)]
             await self._commit(ops, subject, deletion)
