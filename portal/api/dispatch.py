@@ -14,6 +14,7 @@ from nanovirt.portal.api import applying, bodies, paths
 from nanovirt.portal.api.documents import Documents
 from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
+from nanovirt.portal.api.lasting import Lasting
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.repeating import Again, Deed, Repeats
@@ -80,6 +81,7 @@ class Api:
         self._repeats = Repeats(store, sealer)
         self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
         self.reader = Reader(store, clock)
+        self._lasting = Lasting(store)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
@@ -181,6 +183,14 @@ class Api:
         raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}", *ON_COLLECTIONS)
 
     async def _hooked(self, request: web.BaseRequest, subject: Subject, target: Target, hook: Hook) -> Reply:
+        self._let_in(request, subject, target)
+        act = partial(hook, request, subject, target.key)
+        if target.subresource not in STREAMED:
+            return await act()
+        left = (subject.until - self._clock()).total_seconds() if subject.until is not None else None
+        return await self._lasting.carry(target.key, partial(self._let_in_again, request, target), left, act)
+
+    def _let_in(self, request: web.BaseRequest, subject: Subject, target: Target) -> None:
         key = target.key
         try:
             entry = self._store.get(key)
@@ -188,7 +198,9 @@ class Api:
             entry = None
         verb = VERBS.get(request.method, request.method.lower())
         authorize(subject, verb, key.plural, target.subresource, key, entry)
-        return await hook(request, subject, key)
+
+    def _let_in_again(self, request: web.BaseRequest, target: Target) -> None:
+        self._let_in(request, self._identify(request), target)
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         watch = truth(request.query.get("watch")) if request.query_string else False
