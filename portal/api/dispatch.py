@@ -42,6 +42,8 @@ HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+KEYED = ("", "status", "owner")
+"""Sub-resources whose writes may have an Idempotency-Key, and are answered with the object."""
 STREAMED = ("upload",)
 """Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
 READS = ("GET", "HEAD")
@@ -140,18 +142,19 @@ class Api:
     async def _object(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
-        if hook is not None:
-            if target.subresource not in STREAMED:
-                subject = await self._arrived(request, subject)
+        if hook is not None and target.subresource in STREAMED:
             return await self._hooked(request, subject, target, hook)
-        if target.subresource not in ("", "status"):
+        if hook is None and target.subresource not in ("", "status"):
             raise Unknown
-        if method in READS:
+        if method in READS and hook is None:
             return await self._read(request, subject, target)
         subject = await self._arrived(request, subject)
+        if hook is not None and target.subresource not in KEYED:
+            return await self._hooked(request, subject, target, hook)
+        write = partial(self._hooked, hook=hook) if hook is not None else self._write
         verb = "deletecollection" if method == "DELETE" and not target.key.name else VERBS.get(method, "")
         deed = Deed(
-            partial(self._write, request, subject, target),
+            partial(write, request, subject, target),
             partial(_told_again, request, target),
             lambda count: [(verb, target.subresource)] * count,
         )
@@ -270,7 +273,8 @@ def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply
         return _counted_out(target, len(again.results))
     key, raw, uid = again.results[-1]
     if raw is not None:
-        return reply(public(target.facts, raw), 201 if request.method == "POST" else 200)
+        made = request.method == "POST" and not target.subresource
+        return reply(public(target.facts, raw), 201 if made else 200)
     return _gone(target, key.name, uid)
 
 
