@@ -72,7 +72,7 @@ def _host(connection: Connection, name: str, pool: str, bridges: tuple[str, ...]
         if bridges:
             spec["bridges"] = [_bridge(one) for one in bridges]
         doc = {"apiVersion": kind.group_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec}
-        return connection.ask("POST", kind.path(), doc)
+        return connection.write("POST", kind.path(), doc)
 
 
 def _bridge(text: str) -> JSON:

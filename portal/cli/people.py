@@ -37,7 +37,7 @@ def token_path(user: str) -> str:
 def new_token(session: Session, user: str, description: str, seconds: int) -> JSON:
     """Make a token; the only reply that ever holds it."""
     asked = {"description": description, "expiresSeconds": seconds}
-    return session.connection.ask("POST", token_path(user), asked)
+    return session.connection.write("POST", token_path(user), asked, ask=f"`nanoctl token list {user}` says whether")
 
 
 @click.group()
@@ -96,5 +96,5 @@ def chown(session: Session, *, what: str, user: str) -> None:
     [target] = session.targets([what])
     if not target.name or not target.kind.namespaced:
         raise Misused("name one object of a namespace: KIND/NAME, such as instance/web-1")
-    session.connection.ask("POST", target.kind.path(session.namespace, target.name, "owner"), {"user": user})
+    session.connection.write("POST", target.kind.path(session.namespace, target.name, "owner"), {"user": user})
     click.echo(f"{target} belongs to {user}")
