@@ -249,6 +249,9 @@ async def test_explain(tmp_path: Path, version: str) -> None:
         assert "powerState" in await c.run("explain", "instance.spec")
         assert "nics" in await c.run("explain", "instance", "--recursive")
         assert "subnet" in await c.run("explain", "addresspools.spec")
+        fields = (await c.run("explain", "instance", "--recursive")).splitlines()
+        assert {line.split()[1] for line in fields if "memory" in line.lower()} == {"<string>"}
+        assert "An amount such as 4Gi" in await c.run("explain", "instance.spec.memory")
 
 
 async def test_namespaces_and_rights(tmp_path: Path, version: str) -> None:
