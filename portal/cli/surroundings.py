@@ -80,7 +80,7 @@ def _awaited(session: Session, scheduled: JSON, space: str) -> Iterator[str]:
         case "ImageNotReady":
             home, name = resolve(str(params.get("image", "")), space)
             image = session.find("images", name, home)
-            if image is not None:
+            if image is not None and str(params.get("why") or "?") not in _state(image):
                 yield f"  Image {params['image']} is {_state(image)}"
         case "AddressPoolFull":
             pool = session.find("addresspools", str(params.get("pool", "")))

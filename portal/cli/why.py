@@ -93,7 +93,7 @@ def reasons(doc: JSON) -> Iterator[str]:
         yield from _told(alike, doc)
     if conditions and not bad:
         yield "  Everything is as desired."
-    if not conditions and (doc.get("status") or {}).get("phase"):
+    if not conditions and (doc.get("status") or {}).get("phase") == "Pending":
         yield "  No controller has looked at it yet."
     elif not conditions:
         yield f"  It has no conditions that could say more. What it holds: nanoctl describe {_title(doc)}"
