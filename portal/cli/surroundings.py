@@ -76,20 +76,18 @@ def _scheduled(instance: JSON) -> JSON:
 def _awaited(session: Session, scheduled: JSON, space: str) -> Iterator[str]:
     """How what an instance waits for stands now."""
     params = scheduled.get("params") or {}
-    match scheduled.get("reason"):
-        case "ImageNotReady":
-            home, name = resolve(str(params.get("image", "")), space)
-            image = session.find("images", name, home)
-            if image is not None and str(params.get("why") or "?") not in _state(image):
-                yield f"  Image {params['image']} is {_state(image)}"
-        case "AddressPoolFull":
-            pool = session.find("addresspools", str(params.get("pool", "")))
-            if pool is not None:
-                yield _addresses(pool)
-        case "NoHostFits" | "PoolHasNoHosts":
-            pool = session.find("computepools", str(params.get("pool", "")))
-            if pool is not None:
-                yield _room(pool)
+    reason, pool = scheduled.get("reason"), str(params.get("pool", ""))
+    if reason == "ImageNotReady":
+        home, name = resolve(str(params.get("image", "")), space)
+        image = session.find("images", name, home)
+        if image is not None and str(params.get("why") or "?") not in _state(image):
+            yield f"  Image {params['image']} is {_state(image)}"
+    elif reason == "AddressPoolFull":
+        found = session.find("addresspools", pool)
+        yield from (_addresses(found),) if found is not None else ()
+    elif reason in ("NoHostFits", "PoolHasNoHosts"):
+        found = session.find("computepools", pool)
+        yield from (_room(found),) if found is not None else ()
 
 
 def _state(image: JSON) -> str:

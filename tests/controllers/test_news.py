@@ -175,7 +175,7 @@ def test_pool_tells_when_it_is_full_and_when_there_is_room_again(one: Universe) 
 
 
 def test_host_tells_of_its_hypervisor_and_storage(one: Universe) -> None:
-    bad = StorageFact(storage_pool="local", path="/v", total=1, free=1, error="read-only")
+    bad = StorageFact(path="/v", error="read-only")
     one.hear("node-1", hypervisor_error="libvirtd is away", storage=[bad])
     one.settle()
     one.hear("node-1")
