@@ -53,7 +53,11 @@ WARNINGS = frozenset(
     )
 )
 """Somebody may have to do something; all else that is told is Normal."""
-NEWS = WARNINGS | {
+BEGINNINGS = frozenset(
+    reason.name for reason in (Reason.NoReadyHosts, Reason.StorageReady, Reason.PoolReady, Reason.AddressesFree)
+)
+"""How things are at first, which is no news; told when it was otherwise before."""
+NEWS = (WARNINGS - BEGINNINGS) | {
     reason.name
     for reason in (
         Reason.ImageNotReady,
@@ -67,8 +71,6 @@ NEWS = WARNINGS | {
     )
 }
 """Told whenever a condition begins to give that reason."""
-RELIEF = frozenset((Reason.StorageReady.name, Reason.PoolReady.name, Reason.AddressesFree.name))
-"""Told only after a warning, since that is how things are."""
 PASSING = frozenset(("hosts", "seconds", "free", "received", "why", "count"))
 """Parameters that differ each time that the same thing is told."""
 KEPT_APART = 32
@@ -89,7 +91,7 @@ def turned(
         old = find(known, one.type)
         if one.reason in told or (old is not None and old.reason == one.reason):
             continue
-        if one.reason in NEWS or (one.reason in RELIEF and old is not None and old.reason in WARNINGS):
+        if one.reason in NEWS or (one.reason in BEGINNINGS and old is not None):
             told.add(one.reason)
             yield from tell(about, by, Reason[one.reason], world, now, **one.params)
 

@@ -107,7 +107,7 @@ def test_swinging_condition_is_counted_and_no_oftener_than_the_pause_allows(one:
 
 def test_details_that_are_never_the_same_make_a_bounded_number_of_events(one: Universe) -> None:
     running(one)
-    for attempt in range(300):
+    for attempt in range(100):
         one.now += news.PAUSE
         params = {"host": "node-1", "detail": f"attempt {attempt}"}
         one.report(PLACED, state="Failed", reason="HypervisorRefused", params=params)
@@ -115,9 +115,9 @@ def test_details_that_are_never_the_same_make_a_bounded_number_of_events(one: Un
         one.report(PLACED, state="Stopped", reason="", params={})
         one.settle()
     refused = [event for event in events(one) if event.reason == "HypervisorRefused"]
-    assert len(refused) == news.KEPT_APART
-    assert sum(event.count for event in refused) == 300
-    assert any("attempt 299" in event.message for event in refused), "the newest message stands"
+    assert news.KEPT_APART // 2 < len(refused) <= news.KEPT_APART
+    assert sum(event.count for event in refused) == 100
+    assert any("attempt 99" in event.message for event in refused), "the newest message stands"
 
 
 def test_silent_host_and_its_return_are_told_of_the_host_and_of_its_machines(one: Universe) -> None:
@@ -128,6 +128,20 @@ def test_silent_host_and_its_return_are_told_of_the_host_and_of_its_machines(one
     one.settle()
     assert told(one)[2:] == [("Warning", "HostUnreachable"), ("Normal", "HostBack")]
     assert told(one, "Host", "node-1") == [("Normal", "Reporting"), ("Warning", "LeaseExpired")]
+
+
+def test_machine_that_is_stopped_is_not_told_to_have_stopped_again_when_its_host_is_back(one: Universe) -> None:
+    one.instance(powerState="Stopped")
+    one.settle()
+    obeyed(one)
+    one.settle()
+    one.monotonic = 100.0
+    one.settle()
+    one.now += 2 * news.PAUSE
+    one.hear("node-1")
+    one.settle()
+    counts = {event.reason: event.count for event in events(one)}
+    assert counts == {"Scheduled": 1, "StoppedAsDesired": 1, "HostUnreachable": 1, "HostBack": 1}
 
 
 def test_machine_that_is_back_and_has_crashed_meanwhile_tells_both(one: Universe) -> None:
@@ -186,7 +200,13 @@ def test_host_tells_of_its_hypervisor_and_storage(one: Universe) -> None:
         ("Warning", "StoragePathUnusable"),
         ("Normal", "StorageReady"),
     ]
-    assert told(one, "ComputePool", "default")[0] == ("Warning", "NoReadyHosts")
+    assert told(one, "ComputePool", "default") == [("Normal", "PoolReady"), ("Warning", "NoReadyHosts")]
+
+
+def test_pool_that_has_no_hosts_yet_is_no_news() -> None:
+    universe = Universe()
+    universe.settle()
+    assert universe.all("events") == []
 
 
 def test_image_tells_how_it_became_ready_or_was_refused() -> None:
