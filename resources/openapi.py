@@ -22,8 +22,7 @@ APPLY_TYPE = "application/apply-patch+yaml"
 JSON_TYPE = "application/json"
 KEPT = (
     "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
-    LIST_TYPE,
+    "maxLength", "minItems", "maxItems", LIST_TYPE,
 )  # fmt: skip
 WRITE_PARAMETERS = {
     "dryRun": "All: check everything and store nothing.",
@@ -164,7 +163,7 @@ def _converted(schema: Any) -> JSON:
         made["additionalProperties"] = _converted(schema["additionalProperties"])
     if made.get("type") == "array":
         made.setdefault("items", dict(FREE))
-    return made if "type" in made or "enum" in made or "x-kubernetes-int-or-string" in made else {**made, **FREE}
+    return made if "type" in made or "enum" in made else {**made, **FREE}
 
 
 def _reference(ref: str, beside: JSON) -> JSON:

@@ -18,7 +18,7 @@ JSON = dict[str, Any]
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-@click.group()
+@click.group(epilog=examples("host add node-2 --bridge default=br0 --server https://10.20.0.5:5870"))
 def host() -> None:
     """Add servers to the cluster."""
 

@@ -1,4 +1,4 @@
-"""What real kubectl is told when somebody else stands in its way; all that it can do stands in kubectl_table.py."""
+"""What real kubectl is told in places that kubectl_table.py, which has all that it can do, does not look at."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ async def test_what_is_in_use_stays_and_its_users_are_named(tmp_path: Path, vers
         await c.run("delete", "instance", "web-1", "--wait=false")
         assert (await c.object("inst", "web-1"))["metadata"]["deletionTimestamp"]
         assert "is still used by" in await c.fails("delete", "addresspool", "lan"), "until nothing of it is left"
+
+
+async def test_amounts_are_explained_as_texts(tmp_path: Path, version: str) -> None:
+    async with cluster(tmp_path, version) as c:
+        fields = (await c.run("explain", "instance", "--recursive")).splitlines()
+        assert {line.split()[1] for line in fields if "memory" in line.lower()} == {"<string>"}
+        assert "An amount such as 4Gi" in await c.run("explain", "instance.spec.memory")

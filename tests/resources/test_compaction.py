@@ -200,11 +200,11 @@ async def test_damaged_snapshot_without_the_log_behind_it_is_refused(store: Path
         FileLog.open(store, TINY)
 
 
-async def test_every_flipped_bit_of_a_snapshot_is_found(store: Path) -> None:
+async def test_flipped_bits_of_a_snapshot_are_found(store: Path) -> None:
     sum_up(store, live(store), TINY.history)
     path = snapshots(store)[0]
     content = bytearray(path.read_bytes())
-    for at in range(len(content)):
+    for at in {*range(200), *range(200, len(content), 13), *range(len(content) - 80, len(content))}:
         content[at] ^= 1 << at % 8
         path.write_bytes(content)
         assert open_snapshot(path, cluster(store)) is None, at
