@@ -109,9 +109,7 @@ def _obstacles(directory: Path, begun: Survey) -> Iterator[Finding]:
 
 
 def _past(path: Path) -> str:
-    return (
-        f"move it away: no start needs it, only history up to {int(path.name[:16])} is lost"
-    )
+    return f"move it away: no start needs it, only history up to {int(path.name[:16])} is lost"
 
 
 def _walk_all(directory: Path, begun: Survey, found: Examined) -> dict[int, int]:
