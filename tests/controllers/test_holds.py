@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from nanovirt.controllers import holds
 from nanovirt.controllers.loops import Loops
 from nanovirt.resources.conditions import find
 from nanovirt.resources.defaults import defaults, made
@@ -104,6 +105,8 @@ def test_what_was_said_to_an_earlier_restore_does_not_count(restored: Universe) 
     restored.settle()
     restored.reports.forget(Key("hosts", "", "node-1"))
     restored.stage(Delete(HOLD), Create(HOLD, hold().to_json()))
+    restored.patch(Key("hosts", "", "node-2"), enabled=False)
+    assert list(holds.plan(restored.get(Hold, HOLD.name), restored.world, RESTORED)) == []
     restored.settle()
     assert accounted(restored, "node-1") == ("False", "NotAccounted")
 

@@ -26,10 +26,11 @@ from nanovirt.resources.archive import END, MANIFEST, packed
 from nanovirt.resources.backup import Contents, inspect, save, take
 from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
-from nanovirt.resources.errors import Expired, NanoError, Rejected
+from nanovirt.resources.errors import Expired, NanoError, Rejected, StoreCorrupt
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.hold import HOLD, held
 from nanovirt.resources.kind import Key
+from nanovirt.resources.recovery import repair
 from nanovirt.resources.restoring import restore
 from nanovirt.resources.segments import RAISED, every_segment, first_revision, segments
 from nanovirt.resources.snapshots import snapshots
@@ -163,6 +164,26 @@ async def test_damaged_beginning_of_a_restored_store_is_replaced_by_its_history(
     sum_up(store.parent / "new", live(store.parent / "new"), TINY.history)
     async with opened(store.parent / "new", lambda: NOW + timedelta(days=1)) as engine:
         assert held(engine)
+
+
+async def test_restored_store_without_any_record_of_its_own_is_still_at_its_revision(store: Path) -> None:
+    """Its beginning is damaged, its only record, too, and a person has accepted that."""
+    restore(taken(store), store.parent / "new", NOW)
+    snapshots(store.parent / "new")[0].write_bytes(b"{}")
+    first = segments(store.parent / "new" / "wal")[0]
+    content = bytearray(first.read_bytes().rstrip(b"\0"))
+    content[-9] ^= 1
+    first.write_bytes(content)
+    with pytest.raises(StoreCorrupt) as refused_:
+        FileLog.open(store.parent / "new", TINY)
+    assert refused_.value.last_good == 360 + RAISED
+    repair(store.parent / "new", 360 + RAISED)
+    async with opened(store.parent / "new") as engine:
+        assert engine.committed == 360 + RAISED
+        with pytest.raises(Expired):
+            engine.history(360)
+        await change(engine, 3, seed=12)
+        assert engine.committed > 360 + RAISED
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
@@ -374,7 +395,7 @@ def test_backup_with_any_flipped_bit_is_refused(store: Path) -> None:
     whole = bytearray(taken(store).read_bytes())
     file, chance = store.parent / "bad.tar", random.Random(4)
     new = store.parent / "refused"
-    places = [*range(512), *chance.sample(range(len(whole)), 150), *range(len(whole) - 1100, len(whole))]
+    places = [*range(600), *chance.sample(range(len(whole)), 150), *range(len(whole) - 1100, len(whole))]
     for at in places:
         whole[at] ^= 1 << at % 8
         file.write_bytes(whole)
@@ -401,29 +422,39 @@ def named(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
 @pytest.mark.parametrize(
     "info",
     [
-        named("../FORMAT"),
-        named("/etc/passwd"),
-        named("wal/../../x"),
-        named("wal/0000000000000001.wal/.."),
         named("FORMAT", tarfile.SYMTYPE, "/etc/passwd"),
         named("FORMAT", tarfile.LNKTYPE, "/etc/passwd"),
         named("FORMAT", tarfile.CHRTYPE),
         named("FORMAT", tarfile.FIFOTYPE),
         named("wal", tarfile.DIRTYPE),
         named("FORMAT", tarfile.GNUTYPE_SPARSE),
-        named("secrets.key"),
         named("wal/" + "0" * 200),
-        named("wal/0000000000000001.wal\n"),
-        named("QUARANTINE"),
     ],
     ids=lambda info: f"{info.name[:30]!r}-{info.type!r}",
 )
-def test_archive_with_what_does_not_belong_is_refused(tmp_path: Path, info: tarfile.TarInfo) -> None:
-    refused(tar(tmp_path / "bad.tar", (info, b"")))
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_archive_with_more_than_plain_files_is_refused(tmp_path: Path, info: tarfile.TarInfo, form: int) -> None:
+    if len(info.name) <= 100 or form != tarfile.USTAR_FORMAT:
+        refused(tar(tmp_path / "bad.tar", (info, b""), format_=form))
+
+
+def archived(file: Path, *names: str) -> Path:
+    """An archive as ours are packed, of empty files."""
+    file.write_bytes(b"".join([*(piece for name in names for piece in packed(name, 0, [])), END]))
+    return file
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../FORMAT", "/etc/passwd", "wal/../../x", "wal/0000000000000001.wal/..", "secrets.key", "pki/ca.key",
+     "wal/0000000000000001.wal\n", "QUARANTINE", "RESTORING", "LOCK", "wal/1.wal", "\xe9"],
+)  # fmt: skip
+def test_archive_with_a_name_that_does_not_belong_is_refused(tmp_path: Path, name: str) -> None:
+    refused(archived(tmp_path / "bad.tar", name), "does not belong|is no backup, or damaged")
 
 
 def test_archive_with_something_twice_is_refused(tmp_path: Path) -> None:
-    refused(tar(tmp_path / "bad.tar", (named("FORMAT"), b"{}"), (named("FORMAT"), b"{}")))
+    refused(archived(tmp_path / "bad.tar", "FORMAT", "FORMAT"), "does not belong")
 
 
 @pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1, -512, -1])
