@@ -39,8 +39,9 @@ def backup(
     kubeconfig: str | None,
     context: str | None,
 ) -> None:
-    """Write the store into FILE, at any time: every object, at one revision, checked before it is done.
+    """Write the store into a file, at any time.
 
+    Every object, at one revision, from the server or (--data) from its folder, checked before the command is done.
     Images, the disks of guests and the keys are not in it. Keep the file of --keys apart: with both, everything is
     readable; without the keys, secrets stay closed and every host has to be added again.
     """

@@ -13,7 +13,7 @@ from nanovirt.portal.cli.output import lines
 from nanovirt.portal.cli.tables import Grid, printable, render
 from nanovirt.resources.errors import NotFound, Rejected
 
-File = click.Path(exists=True, dir_okay=False, path_type=Path)
+File = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -41,10 +41,11 @@ def restore(
     kubeconfig: str | None,
     context: str | None,
 ) -> None:
-    """Make a store from the backup FILE in an empty data folder, then start the server there.
+    """Make a store from a backup.
 
-    Nothing is started, revoked or freed until every host has said what it holds. `nanoctl verify` lists where hosts and
-    store differ; --confirm lets the cluster act without the hosts that do not come back.
+    It is made in an empty data folder; start the server there. Nothing is started, revoked or freed until every host
+    has said what it holds: `nanoctl verify` lists where hosts and store differ, and --confirm lets the cluster act
+    without those that do not come back.
     """
     if [file is not None, status, confirm].count(True) != 1:
         raise Misused("name a FILE, or --status, or --confirm")

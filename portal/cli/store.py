@@ -27,7 +27,10 @@ DATA = click.option("--data", type=click.Path(file_okay=False, path_type=Path), 
 )
 @DATA
 def verify(*, data: Path | None) -> None:
-    """Read every byte of the store, the server may run; say whether it is whole, or what mends it (exit code 1)."""
+    """Say whether the store is whole.
+
+    Every byte of it is read; the server may run. What is wrong is named with what mends it, and the exit code is 1.
+    """
     from nanovirt.resources.examining import examine  # noqa: PLC0415 - other commands do not need the log
 
     found = examine(_folder(data))
@@ -54,7 +57,10 @@ def verify(*, data: Path | None) -> None:
 @click.option("--records", is_flag=True, help="The log, revision by revision, instead of what it leads to.")
 @click.option("--internal", is_flag=True, help="With what no API serves, such as the digests of tokens.")
 def dump(*, data: Path | None, at: int | None, records: bool, internal: bool) -> None:
-    """Print every object as one line of JSON, the server may run; the values of Secrets stay sealed."""
+    """Print every object as JSON.
+
+    One line for each; the server may run. The values of Secrets stay sealed.
+    """
     import orjson  # noqa: PLC0415 - other commands do not need the log
 
     from nanovirt.resources import examining  # noqa: PLC0415

@@ -26,7 +26,10 @@ MEANING = {
 )
 @connected
 def verify(session: Session) -> None:
-    """Ask every host what it holds, and list where the store says otherwise; exit code 1 if it does."""
+    """List where hosts and store differ.
+
+    Every host is asked what it holds. Exit code 1 if there is any difference.
+    """
     said = session.connection.get("/verify")
     found = said["differences"]
     if not found:
