@@ -41,7 +41,7 @@ class Loops:
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
-        for key in self.world.owners.leaving.values():
+        for key in (*self.world.owners.leaving.values(), *self.world.orphaned()):
             self._runtimes["garbage"].add(key)
         reports.subscribe(self._heard)
 
@@ -106,8 +106,7 @@ class Loops:
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
         orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
-        at_start = frozenset(["events", "placements", "volumes"])
-        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
+        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, frozenset(["events"]))
 
     # --- what wakes whom ---
 

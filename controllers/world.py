@@ -125,6 +125,12 @@ class World:
         made = self._slots[name] = slot(host, self.loads.of(name))
         return made != before
 
+    def orphaned(self) -> Iterator[Key]:
+        """What names an owner that is not there: a server that ends may leave it behind. Reads every object once."""
+        known = {entry.uid for plural in KINDS for _, entry in self._store.peek_all(plural)}
+        for uid in self.owners.dependents.keys() - known:
+            yield from self.owners.dependents[uid]
+
     def there(self, key: Key, uid: str = "") -> bool:
         """Whether an object (with that uid) stands under the key."""
         entry = self._store.peek(key)
