@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import cast
 
-from nanovirt.controllers import garbage, holds, hosts, images, instances, pools
+from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets
 from nanovirt.controllers.actions import Action
 from nanovirt.controllers.runtime import Controller, Runtime, Wake
 from nanovirt.controllers.world import World
@@ -21,6 +21,7 @@ from nanovirt.resources.hold import HOLD, Hold, held
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import SET_LABEL, InstanceSet
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reports import Reports
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
 SOON = 2.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
+
+SHORTLY = 0.3
+"""A set looks at its members at most so often (seconds), however many of them change."""
 
 
 class Loops:
@@ -45,7 +49,7 @@ class Loops:
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
-        for key in self.world.owners.leaving.values():
+        for key in (*self.world.owners.leaving.values(), *self.world.orphaned()):
             self._runtimes["garbage"].add(key)
         reports.subscribe(self._heard)
 
@@ -95,6 +99,9 @@ class Loops:
         def of_image(thing: Document | None, now: datetime) -> Iterator[Action]:
             return images.plan(cast(Image | None, thing), world, now)
 
+        def of_set(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return sets.plan(cast(InstanceSet | None, thing), world, now)
+
         def of_any(thing: Document | None, now: datetime) -> Iterator[Action]:
             return garbage.plan(thing, world, now)
 
@@ -123,9 +130,11 @@ class Loops:
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals, observes=True)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {}, observes=True)
+        yield Controller(
+            "sets", of_set, frozenset(["instancesets"]), frozenset(sets.WRITES), {"instances": self._wakes_sets}
+        )
         orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
-        at_start = frozenset(["events", "placements", "volumes"])
-        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
+        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, frozenset(["events"]))
 
     # --- what wakes whom ---
 
@@ -168,6 +177,21 @@ class Loops:
             log.warning("the restored store is let go; work begins")
         for host in self.world.every(Host):
             yield host.key, 0.0
+
+    def _wakes_sets(self, change: Change) -> Iterator[Wake]:
+        """A member wakes its set, any instance that comes or goes those whose rule has its name.
+
+        At once when somebody deletes it, so that the set does not go on saying that all are there.
+        """
+        key, before, after = change
+        lost = before is not None and not before.deleting and (after is None or after.deleting)
+        for entry in (before, after):
+            name = entry.labels.get(SET_LABEL) if entry is not None else None
+            if name:
+                yield Key("instancesets", key.namespace, name), 0.0 if lost else SHORTLY
+        if before is None or after is None:
+            for one in self.world.members.interested(key):
+                yield one, SHORTLY
 
     def _pools_of(self, change: Change) -> Iterator[Wake]:
         entry = change.after or change.before
