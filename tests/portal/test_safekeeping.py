@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -81,6 +83,19 @@ async def test_backup_over_the_api_is_whole_and_of_now(tmp_path: Path) -> None:
         answer = await d.w.call("GET", "/backup?history=true")
         assert (answer.code, answer.headers["Content-Type"]) == (200, "application/x-tar")
         assert revision_of(answer.raw, d.folder) == d.w.store.committed
+
+
+async def test_backup_holds_no_secret_in_the_clear(tmp_path: Path) -> None:
+    values = [f"planted-{secrets.token_hex(16)}" for _ in range(20)]
+    async with desk(tmp_path / "data") as d:
+        made = {"apiVersion": "nano/v1", "kind": "Secret", "metadata": {"name": "s"}}
+        made["spec"] = {"data": {f"k{number}": value for number, value in enumerate(values)}}
+        await d.w.make(f"{NANO}/namespaces/default/secrets", made)
+        await asyncio.sleep(1.2)
+        content = (await d.w.call("GET", "/backup?history=true")).raw
+    assert revision_of(content, d.folder) == d.w.store.committed
+    assert b'"kind":"secrets"' in content
+    assert not [value for value in values if value.encode() in content or b64encode(value.encode()) in content]
 
 
 async def test_second_backup_at_the_same_time_waits_for_a_better_one(tmp_path: Path) -> None:
