@@ -121,6 +121,13 @@ async def test_each_half_leaves_the_other_alone(open_log: OpenLog) -> None:
         assert stored["metadata"]["generation"] == 2, "a new spec is a new generation, a new status is not"
 
 
+async def test_main_half_brings_no_status_where_there_is_none(open_log: OpenLog) -> None:
+    async with running(open_log()) as store:
+        await transact(store, [Create(A, doc(A))], "alice")
+        await transact(store, [Update(A, {**doc(A, cpus=2), "status": {"phase": "Failed"}})], "alice")
+        assert "status" not in load(store.get(A).raw)
+
+
 async def test_finalizer_keeps_an_object_until_it_is_taken_away(open_log: OpenLog) -> None:
     async with running(open_log()) as store:
         await transact(store, [Create(A, doc(A))], "alice")
