@@ -192,7 +192,7 @@ class Engine:
                 held[op.key] = after
             results.append(after)
         if dry or not (changes or once):
-            newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
+            newest = max((self._pending[op.key][0] for op in ops if op.key in self._pending), default=0)
             return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
         receipt = idempotency.receipt(once, ops, results, changes, rev) if once else None
         self._queue_up(Commit(rev, tuple(changes.values())), by, request, now, receipt)
@@ -225,6 +225,10 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    async def settled(self) -> None:
+        """See Store."""
+        await self._until(self._staged)
 
     async def _until(self, rev: int) -> None:
         if rev <= self.committed:

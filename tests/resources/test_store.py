@@ -266,6 +266,34 @@ async def test_full_log_refuses_undoes_and_goes_on_when_there_is_room() -> None:
         assert (await transact(store, [Create(A, doc(A))], "alice")).rev == 1
 
 
+async def test_refusal_is_told_when_what_it_was_judged_by_is_durable(open_log: OpenLog) -> None:
+    async with running(open_log()) as store:
+        store.stage([Create(A, doc(A))], "alice")
+        with pytest.raises(AlreadyExists):
+            await transact(store, [Create(A, doc(A))], "bob")
+        assert store.get(A).rev == 1
+
+
+async def test_refusal_by_a_write_that_came_to_nothing_is_not_told() -> None:
+    log = Broken()
+    async with running(log) as store:
+        log.error = LogFull("no room")
+        store.stage([Create(A, doc(A))], "alice")
+        with pytest.raises(LogFull):
+            await transact(store, [Create(A, doc(A))], "bob")
+
+
+@pytest.mark.parametrize("dry", [True, False])
+async def test_absence_is_told_when_the_deletion_behind_it_is_durable(open_log: OpenLog, dry: bool) -> None:
+    pool = Key("computepools", "", "p")
+    async with running(open_log()) as store:
+        await transact(store, [Create(pool, doc(pool))], "alice")
+        store.stage([Delete(pool)], "alice")
+        await store.stage([Expect(pool, None)], "bob", dry=dry).durable()
+        with pytest.raises(NotFound):
+            store.get(pool)
+
+
 async def test_full_log_still_takes_deletions_from_what_was_kept_back_for_them() -> None:
     class Full(MemoryLog):
         full = False
