@@ -177,9 +177,9 @@ class Store(Protocol):
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
         Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed; see `settled`. A write that changes nothing
-        makes no event; if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may wait
-        a moment (2 ms), to make it durable together with what others write. With `once` the request is remembered in
-        the same record, also when it changes nothing; asking `remembered` first is up to the caller.
+        makes no event; if none changes anything there is no new revision. With `dry` nothing is queued; with `patient`
+        the log may wait a moment (2 ms), to make it durable together with what others write. With `once` the request is
+        remembered in the same record, also when it changes nothing; asking `remembered` first is up to the caller.
         """
 
     async def settled(self) -> None:
