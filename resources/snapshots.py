@@ -103,20 +103,18 @@ def name_of(line: bytes) -> bytes | None:
     return line[: found.start()] if found else None
 
 
-def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> int:
-    """Write a snapshot, durable and under its name; its size in bytes (OSError)."""
+def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> None:
+    """Write a snapshot, durable and under its name (OSError)."""
     unborn = path.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         write_trickling(fd, _text(header, lines))
-        size = os.fstat(fd).st_size
     finally:
         os.close(fd)
     if not _whole(unborn):
         raise OSError(f"{unborn} does not read back as it was written")
     unborn.rename(path)
     sync_directory(path.parent)
-    return size
 
 
 def _text(header: Snapshot, lines: Iterable[bytes]) -> Iterator[bytes]:
