@@ -154,6 +154,11 @@ class Watcher:
                 self._journal.write(Told(self._kept, (_line(event, self._interest.plural),)))
         return True
 
+    def resume(self, rev: int) -> None:
+        """Go on after that revision, of which another life was told (0: it was told nothing)."""
+        if rev:
+            self._begin(rev)
+
     def quiet(self, head: int) -> None:
         """It has had the time to hear of all."""
         if self.stream is not None and not self.stream.wire.over and self._cursor is not None:
@@ -192,9 +197,9 @@ class Probe:
 class Sink:
     """Who hears the store's own commits, and asks for those between two lives."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._seen = self._stream = 0
+    def __init__(self, journal: Journal, seen: int = 0) -> None:
+        self._journal, self._seen = journal, seen
+        self._stream = 0
 
     def live(self, store: Engine) -> None:
         """Hear everything from now on, as long as this store lives."""
