@@ -59,7 +59,7 @@ def check(folder: Path, seed: int, calls: int) -> None:
     assert not violations(entries, records)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_history_of_killed_processes_breaks_no_rule(tmp_path: Path) -> None:
     check(tmp_path, 1, 1500)
 
