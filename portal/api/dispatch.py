@@ -17,7 +17,7 @@ from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.lasting import Lasting
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
-from nanovirt.portal.api.repeating import Again, Deed, Repeats
+from nanovirt.portal.api.repeating import Again, Deed, InFlight, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
@@ -170,10 +170,15 @@ class Api:
         return self._identify(request)
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
-        """Carry out a write, known as one that is under way."""
+        """Carry out a write, known as one that is under way; told is a refusal only when its grounds are durable."""
         self._writing += 1
         try:
             return await writing
+        except InFlight:
+            raise
+        except NanoError:
+            await self._store.settled()
+            raise
         finally:
             self._writing -= 1
 
