@@ -137,7 +137,7 @@ def _make_room(directory: Path, live: int, reserve: int) -> None:
         )
 
 
-def write_sum(directory: Path, cluster: str, live: int, rev: int) -> None:
+def write_sum(directory: Path, cluster: str, live: int, rev: int, *, alone: bool = False) -> None:
     """Write the snapshot of all before revision `live`, called revision `rev`. NanoError, OSError."""
     path = snapshot_path(directory, rev)
     base = newest(directory, cluster, live - 1)
@@ -151,7 +151,8 @@ def write_sum(directory: Path, cluster: str, live: int, rev: int) -> None:
                 last[_name(write)] = (frame.rev, place)
     if end.rev != live - 1:
         raise NanoError(f"the log before revision {live} ends at {end.rev}; nothing was summed up")
-    write_snapshot(path, Snapshot(path, rev, at, end.crc, cluster), _lines(base, paths, cluster, last))
+    header_ = Snapshot(path, rev, at, end.crc, cluster)
+    write_snapshot(path, header_, _lines(base, paths, cluster, last), alone=alone)
 
 
 def newest(directory: Path, cluster: str, upto: int) -> Snapshot | None:
@@ -208,13 +209,13 @@ def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JS
         raise NanoError(f"{path} is damaged at byte {frame.end}; nothing was summed up")
 
 
-def compress(path: Path, history: Path) -> None:
+def compress(path: Path, history: Path, *, alone: bool = False) -> None:
     """Move a file into the history; it is there, whole and durable, before it is gone here."""
     kept = history / f"{path.name}.gz"
     unborn = kept.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_trickling(fd, _packed(_pieces(path)))
+        write_trickling(fd, _packed(_pieces(path)), alone=alone)
     finally:
         os.close(fd)
     with gzip.open(unborn) as file:

@@ -106,9 +106,9 @@ def _build(directory: Path, contents: Contents, now: datetime) -> None:
     """The backup's own files become history; the state that they lead to, under the new revision, is the beginning."""
     cluster, rev = contents.cluster, contents.revision + RAISED
     older = [path for path in snapshots(directory) if path.parent.name == "snap"]
-    write_sum(directory, cluster, contents.revision + 1, rev)
+    write_sum(directory, cluster, contents.revision + 1, rev, alone=True)
     for path in [*segments(directory / "wal"), *older]:
-        compress(path, directory / "history")
+        compress(path, directory / "history", alone=True)
     segment, crc = Segment.create(directory / "wal", cluster, rev, contents.crc, 1 << 16)
     segment.append(encode(crc, rev + 1, rev, _hold(contents, rev + 1, now))[0])
     segment.close()

@@ -106,12 +106,12 @@ def name_of(line: bytes) -> bytes | None:
     return line[: found.start()] if found else None
 
 
-def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> None:
-    """Write a snapshot, durable and under its name (OSError)."""
+def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes], *, alone: bool = False) -> None:
+    """Write a snapshot, durable and under its name (OSError); `alone` as in `write_trickling`."""
     unborn = path.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_trickling(fd, _text(header, lines))
+        write_trickling(fd, _text(header, lines), alone=alone)
     finally:
         os.close(fd)
     with unborn.open("rb") as file:
