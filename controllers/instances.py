@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
-from nanovirt.controllers.actions import Action, Transact, event_key, set_status, tell
+from nanovirt.controllers.actions import Action, Transact, set_status
 from nanovirt.controllers.composing import Composition, Missing, compose, followed, volume_name
 from nanovirt.controllers.observing import observed, waiting
 from nanovirt.controllers.world import World
 from nanovirt.resources.conditions import find, settle
-from nanovirt.resources.event import Event
+from nanovirt.resources.event import Event, event_key, tell
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import FINALIZER, Instance, InstanceStatus
 from nanovirt.resources.kind import Key

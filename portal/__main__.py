@@ -159,7 +159,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         controlling = group.create_task(loops.run())
         stack.callback(controlling.cancel)
         foresee = partial(forecast, store, loops.world)
-        await stack.enter_async_context(_listening(heart, sockets, group, foresee))
+        await stack.enter_async_context(_listening(heart, sockets, group, foresee, options))
         log.info(
             "ready",
             extra={
@@ -174,14 +174,16 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
 
 @asynccontextmanager
 async def _listening(
-    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee
+    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee, options: Options
 ) -> AsyncIterator[None]:
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
-    from nanovirt.portal.identity import ADMIN, Identities
+    from nanovirt.portal.desired.desk import pages
+    from nanovirt.portal.desired.keeping import Desired
+    from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
     from nanovirt.portal.server import landing, listening
     from nanovirt.resources.sealing import key_file
@@ -191,18 +193,28 @@ async def _listening(
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
     hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
-    pages = {("GET", "/"): landing}
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     api = Api(
         heart.store,
         identities.identify,
         hooks,
-        pages,
+        {("GET", "/"): landing},
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,
         foresee=foresee,
     )
+    desired = Desired(
+        heart.store,
+        api.writer,
+        (options.desired or heart.folder / "desired").absolute(),
+        partial(identities.user, options.desired_user) if options.desired_user else lambda: ADMIN,
+        now_utc,
+        user=options.desired_user or ADMIN.name,
+        prune=options.desired_prune,
+    )
+    api.add(pages(desired, identities.identify))
+    keeping = group.create_task(desired.run())
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:
@@ -213,6 +225,7 @@ async def _listening(
                 api.close()
     finally:
         filing.cancel()
+        keeping.cancel()
         renewing.cancel()
 
 

@@ -106,6 +106,8 @@ class Facts:
     """Whether `spec.data` holds ciphertext, which no reply shows."""
     internal: bool
     """Whether the kind is for the server alone: no route, no discovery, no schema."""
+    operation: bool
+    """Whether an object of it happens once, and so cannot be what a directory goes on wishing for."""
 
     @property
     def singular(self) -> str:
@@ -183,11 +185,12 @@ def _facts(
     categories: tuple[str, ...] = ("nano",),
     sealed: bool = False,
     internal: bool = False,
+    operation: bool = False,
 ) -> Facts:
     shorts = tuple(short.split())
     return Facts(
         kind, plural, shorts, scope, group_version, row, columns, selectable, refers, immutable, finalizer, system,
-        categories, sealed, internal,
+        categories, sealed, internal, operation,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ LAZY = {
     "token": "people",
     "chown": "people",
     "host": "hosts",
+    "desired": "desired",
     "store": "store",
     "version": "versions",
     "completion": "completion",
