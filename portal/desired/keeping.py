@@ -39,7 +39,7 @@ from nanovirt.portal.desired.wishes import wishes
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.applied import Applied, AppliedSpec
 from nanovirt.resources.codec import load, trusted
-from nanovirt.resources.errors import Conflict, NanoError, Refused, Stale
+from nanovirt.resources.errors import Conflict, NanoError, Stale
 from nanovirt.resources.event import Event, event_key, tell
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import ObjectMeta
@@ -55,7 +55,8 @@ RETRY_SECONDS = 5.0
 """After there was nothing to watch."""
 DEBOUNCE_MS = 200
 ATTEMPTS = 4
-"""Somebody else may write what is to be written; then it is decided anew."""
+OUTRUN = ("Conflict", "AlreadyExists", "NotFound")
+"""Somebody else may write, make or delete what is to be written; then it is decided anew, a few times."""
 
 
 class Desired:
@@ -72,11 +73,12 @@ class Desired:
         user: str,
         prune: bool = False,
         settle: float = SETTLE_SECONDS,
+        rescan: float = RESCAN_SECONDS,
     ) -> None:
         """`subject`: as whom it writes, asked each time; `prune`: whether objects go when their file has gone."""
         self._store, self._transactor = store, Transactor(store, writer)
         self._directory, self._subject, self._clock = directory, subject, clock
-        self._always, self._settle = prune, settle
+        self._always, self._settle, self._rescan = prune, settle, rescan
         self._before: Look | None = None
         self._looked = -settle
         self._read: dict[str, Read] = {}
@@ -90,7 +92,7 @@ class Desired:
             group.create_task(self._hints())
             while True:
                 self._hint.clear()
-                pause = RESCAN_SECONDS if await self.look() else self._settle
+                pause = self._rescan if await self.look() else self._settle
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._hint.wait()
@@ -114,14 +116,15 @@ class Desired:
 
     async def _hints(self) -> None:
         """Tell the loop that something may have changed; whatever is missed here, it finds by itself."""
+        directory = self._directory
         while True:
-            directory = self._directory
+            self._hint.set()
             try:
                 async for _ in awatch(directory, watch_filter=_counts(directory), debounce=DEBOUNCE_MS):
                     self._hint.set()
                     if self._moved():
                         break
-            except OSError:
+            except OSError:  # it is not there, or the system watches too much already
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _moved(self) -> bool:
@@ -130,7 +133,7 @@ class Desired:
             found = self._directory.stat()
         except OSError:
             return True
-        return self._before is None or self._before.inode not in ((0, 0), (found.st_dev, found.st_ino))
+        return self._before is not None and self._before.inode not in ((0, 0), (found.st_dev, found.st_ino))
 
     async def _seen(self) -> Seen:
         loop, before = asyncio.get_running_loop(), self._before
@@ -192,7 +195,7 @@ class Desired:
             except Stale:
                 raise
             except NanoError as error:
-                if isinstance(error, Refused) and isinstance(error.gravest, Stale):
+                if any(cause.reason in OUTRUN for cause in error.causes):
                     raise Conflict("desired", str(self._directory), str(error)) from error
                 if not _without_deletions(made, error):
                     _refuse(made, error)

@@ -10,8 +10,10 @@ from nanovirt.resources.codec import JSON
 from nanovirt.resources.conditions import Condition, Truth, condition, settle
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.kind import GROUP_VERSION, KINDS, Key
+from nanovirt.resources.reasons import Reason
 
 KIND = "DesiredStatus"
+PASSING = (Reason.FileSettling.name, Reason.FileWaits.name, Reason.DirectoryIncomplete.name, Reason.DirectoryBusy.name)
 
 
 class Standing:
@@ -33,7 +35,7 @@ class Standing:
         self._vanished, self._looked = plan.vanished, now
         self._revision = revision or self._revision
         known = {(path, one.message) for path, some in before.items() for one in some}
-        bad = [(path, one) for path, some in self._conditions.items() for one in some if one.status != "True"]
+        bad = [(path, one) for path, some in self._conditions.items() for one in some if _worth_saying(one)]
         return [f"{path or self._path}: {one.message}" for path, one in bad if (path, one.message) not in known]
 
     def told(self) -> JSON:
@@ -65,6 +67,11 @@ def named(key: Key) -> JSON:
 
 def _conditions(now: datetime, before: Iterable[Condition], said: list[tuple[str, Said]]) -> tuple[Condition, ...]:
     return settle(now, before, [condition(kind, _truth(one), one.reason, **one.params) for kind, one in said])
+
+
+def _worth_saying(said: Condition) -> bool:
+    """Whether a person is needed: not for what passes, nor for what is said of a file already."""
+    return said.status != "True" and said.reason not in PASSING
 
 
 def _truth(said: Said) -> Truth:

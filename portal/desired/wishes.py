@@ -15,7 +15,7 @@ from nanovirt.resources.field_sets import Path, fields_of, values_of
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, by_kind
-from nanovirt.resources.shapes import shape_of
+from nanovirt.resources.shapes import OWNED_METADATA, UNOWNED, shape_of
 
 Values = Mapping[Path, Any]
 """Path -> what is said there; {} where an object or an item is, whatever is in it."""
@@ -23,7 +23,7 @@ Values = Mapping[Path, Any]
 
 @dataclass(frozen=True)
 class Wish:
-    """One object as a file wants it: `doc` as it is written, `said` as Nano reads that, without what it leaves out."""
+    """One object as a file wants it: `doc` as it is written, `said` what it says of fields that can be owned."""
 
     key: Key
     file: str
@@ -80,6 +80,8 @@ def _wish(manifest: Manifest) -> Wish:
         raise TooLarge(f"the object has {size} bytes; the limit is {BODY_MAX}")
     made, _ = strictness.read(cls, {**placed, "metadata": dict(placed["metadata"])}, "Strict")
     said = made.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    owned = {name: value for name, value in said.get("metadata", {}).items() if name in OWNED_METADATA}
+    said = {"metadata": owned, **{name: value for name, value in said.items() if name not in UNOWNED}}
     values = _values(cls, said, made.to_json())
     digest = blake2b(dump({"": sorted([list(path), value] for path, value in values.items())}), digest_size=16)
     return Wish(key, manifest.file, manifest.where(), placed, said, values, digest.hexdigest())

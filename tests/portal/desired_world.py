@@ -27,6 +27,7 @@ from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.store import Create, Half, Update, transact
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 assert registry.MODULES
 
 
@@ -38,7 +39,7 @@ def machine(name: str, **spec: Any) -> JSON:
 
 def text(*docs: JSON) -> str:
     """A file of these documents."""
-    return "---\n".join(yaml.safe_dump(one, sort_keys=False, allow_unicode=True) for one in docs)
+    return "---\n".join(yaml.dump(one, Dumper=DUMPER, sort_keys=False, allow_unicode=True) for one in docs)
 
 
 def web(name: str) -> Key:
