@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nanovirt.portal.agents import Agents
     from nanovirt.portal.api.transactions import Foresee
     from nanovirt.portal.cli.processes import Options
+    from nanovirt.portal.exporting import Export
     from nanovirt.portal.pki import Pki
     from nanovirt.resources.engine import Engine
     from nanovirt.resources.host import Host
@@ -158,6 +159,9 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         loops = Loops(store, reports)
         controlling = group.create_task(loops.run())
         stack.callback(controlling.cancel)
+        if export := _export(heart, options):
+            exporting = group.create_task(export.run())
+            stack.callback(exporting.cancel)
         foresee = partial(forecast, store, loops.world)
         await stack.enter_async_context(_listening(heart, sockets, group, foresee, options))
         log.info(
@@ -170,6 +174,15 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
             },
         )
         yield heart
+
+
+def _export(heart: Heart, options: Options) -> Export | None:
+    """What writes a file for each object, if somebody wants that."""
+    from nanovirt.portal.exporting import Export
+
+    own = heart.folder / "export"
+    directory = options.export or (own if own.is_dir() else None)
+    return Export(heart.store, directory.absolute()) if directory else None
 
 
 @asynccontextmanager
