@@ -24,8 +24,8 @@ MARKER = "EXPORT.json"
 WHAT = "Nano writes one file for each object here, and removes it with the object; changes to these files are not read."
 PAUSE_SECONDS = 1.0
 """What changes within so long is written once."""
-BATCH, BREATH_SECONDS = 50, 0.02
-"""Files that a thread writes at once, and the time that others have to themselves before the next ones."""
+BATCH, SHARE = 20, 10
+"""Files that a thread writes at once; it works for one part in so many of the time, for others want the interpreter."""
 RETRY_SECONDS = 30.0
 FILE_NAME_MAX = 240
 KEPT = ("name", "namespace", "labels", "annotations")
@@ -89,16 +89,18 @@ class Export:
         await self._drain()
 
     async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
         self._changed.clear()
         revision = self._told
         while self._due:
             some = dict(islice(self._due.items(), BATCH))
+            began = loop.time()
             await asyncio.to_thread(self._write, some)
             for key, entry in some.items():
                 if self._due.get(key) is entry:
                     del self._due[key]
             revision = self._told
-            await asyncio.sleep(BREATH_SECONDS)
+            await asyncio.sleep((loop.time() - began) * (SHARE - 1))
         await asyncio.to_thread(self._mark, revision)
         self.revision = revision
 

@@ -63,6 +63,8 @@ class World:
     def write(self, path: str, content: str | bytes) -> Path:
         file = self.folder / path
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if file.is_symlink():
+            file.unlink()  # or what it leads to would be written
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         file.chmod(0o644)
         return file

@@ -67,6 +67,7 @@ class Machine(RuleBasedStateMachine):
         self.strangers: set[str] = set()
         """Objects that the API side has made anew under a name of the directory."""
         self.owned: dict[tuple[str, str], Any] = {}
+        self.writes = 0
 
     @initialize(prune=st.booleans())
     def begin(self, *, prune: bool) -> None:
@@ -77,6 +78,7 @@ class Machine(RuleBasedStateMachine):
                 return here
 
         self.world = self.runner.run(made())
+        (self.temporary / "elsewhere.yaml").write_text(text(machine("web-99")))
 
     def teardown(self) -> None:
         self.runner.close()
@@ -154,9 +156,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(path=paths, docs=contents, share=st.floats(0, 1))
     def written_in_place(self, path: str, docs: dict[str, Fields], share: float) -> None:
-        content = self._content(docs)
+        self.writes += 1  # or the same half would have been seen before
+        content = f"# {self.writes}\n{self._content(docs)}"
         self.world.write(path, content[: int(len(content) * share)])
-        self._glance(path)
+        self._glance(path if share < 1 else "")
         self.world.write(path, content)
         self.files[path] = docs
 
@@ -168,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         (folder / "4913").unlink()
         if self._path(path).exists():
             self._path(path).rename(f"{self._path(path)}~")
-            self._glance(path)
+            self._glance()
         self.world.write(f"{path}.swp", b"\x00" * 64)
         self.world.write(path, self._content(docs))
         self.files[path] = docs
@@ -183,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         lock = folder / f".#{name}"
         lock.symlink_to("somebody@somewhere.1")
         (folder / f"#{name}#").write_text("half of it")
-        self._glance(path)
+        self._glance()
         self.world.write(path, self._content(docs))
         self.files[path] = docs
         lock.unlink()
@@ -192,7 +195,7 @@ class Machine(RuleBasedStateMachine):
     @rule(path=paths, docs=contents)
     def deleted_and_written_anew(self, path: str, docs: dict[str, Fields]) -> None:
         self._path(path).unlink(missing_ok=True)
-        self._glance(path)
+        self._glance()
         self.saved_by_rename(path, docs)
 
     @rule(path=paths, how=st.sampled_from(["[", "", "kind: Instance\n", "\x00", "{" * 60, "link", "mode", "huge"]))
@@ -203,7 +206,7 @@ class Machine(RuleBasedStateMachine):
         elif how == "link":
             target.parent.mkdir(mode=0o755, exist_ok=True)
             target.unlink(missing_ok=True)
-            target.symlink_to("/etc/hostname")
+            target.symlink_to(self.temporary / "elsewhere.yaml")
         else:
             target.unlink(missing_ok=True)
             self.world.write(path, "#" * ((4 << 20) + 1) if how == "huge" else how)
@@ -368,15 +371,15 @@ class Machine(RuleBasedStateMachine):
                 found[key.name] = {field: spec[field] for field in DEFAULTS}
         return found
 
-    def _glance(self, path: str) -> None:
-        """One look in the middle of things: nothing of that file counts, and nothing is deleted."""
-        concerned = set(self.files.get(path) or ()) | {one for one, home in self.home.items() if home == path}
+    def _glance(self, half: str = "") -> None:
+        """One look in the middle of things: nothing of the file `half` counts, and nothing is deleted."""
+        concerned = set(self.files.get(half) or ()) | {one for one, home in self.home.items() if home == half}
         before = self._seen()
         self.does(self.world.desired.look())
         after = self._seen()
         assert before.keys() <= after.keys(), "something was deleted while a file was being written"
         for name in concerned & before.keys():
-            elsewhere = any(name in (docs or ()) for other, docs in self.files.items() if other != path)
+            elsewhere = any(name in (docs or ()) for other, docs in self.files.items() if other != half)
             assert elsewhere or after[name] == before[name], "half a file counts"
         self._learn()
 
