@@ -48,7 +48,8 @@ async def test_only_the_administrator_sees_and_prunes(tmp_path: Path, subject: S
             async with session.post(f"{url}/prune", json={"objects": vanished}) as reply:
                 assert reply.status == code
             assert here.store.get(key_of("web-2")).deleting == (code == 200)
-            for bad in (dict[str, Any](), {"objects": []}, {"objects": [1]}, {"objects": [{"kind": "Nothing"}]}):
+            bodies: list[Any] = [{}, {"objects": []}, {"objects": [1]}, {"objects": [{"kind": "Nothing"}]}]
+            for bad in bodies:
                 async with session.post(f"{url}/prune", json=bad) as reply:
                     assert reply.status == (422 if code == 200 else 403)
 

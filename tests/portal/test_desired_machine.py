@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from nanovirt.portal.cli.manifests import SUFFIXES
 from nanovirt.portal.desired.keeping import Desired
 from nanovirt.portal.identity import ADMIN
 from nanovirt.resources.codec import JSON, load
@@ -26,6 +28,7 @@ NAMES = [f"web-{number}" for number in range(12)]
 PATHS = ["a.yaml", "b.yml", "sub/c.json", "d.yaml"]
 VALUES: dict[str, list[Any]] = {"cpus": [1, 2, 3], "memory": ["1Gi", "2Gi", "3Gi"], "description": ["", "blue", "red"]}
 LEAST, SHARE = 3, 10
+NAME = re.compile(rb"name: (web-\d+)\b")
 
 names = st.sampled_from(NAMES)
 paths = st.sampled_from(PATHS)
@@ -68,6 +71,7 @@ class Machine(RuleBasedStateMachine):
         """Objects that the API side has made anew under a name of the directory."""
         self.owned: dict[tuple[str, str], Any] = {}
         self.writes = 0
+        self.stood: set[str] = set()
 
     @initialize(prune=st.booleans())
     def begin(self, *, prune: bool) -> None:
@@ -290,7 +294,7 @@ class Machine(RuleBasedStateMachine):
         field, value = edit
         if name not in self.live or self.live[name][field] == value or name in self.owned_names():
             return
-        self.does(self.world.desired.look())
+        self._look()
 
         async def race() -> None:
             async with asyncio.TaskGroup() as group:
@@ -375,20 +379,31 @@ class Machine(RuleBasedStateMachine):
         """One look in the middle of things: nothing of the file `half` counts, and nothing is deleted."""
         concerned = set(self.files.get(half) or ()) | {one for one, home in self.home.items() if home == half}
         before = self._seen()
-        self.does(self.world.desired.look())
+        self._look()
         after = self._seen()
-        assert before.keys() <= after.keys(), "something was deleted while a file was being written"
         for name in concerned & before.keys():
             elsewhere = any(name in (docs or ()) for other, docs in self.files.items() if other != half)
             assert elsewhere or after[name] == before[name], "half a file counts"
         self._learn()
+
+    def _look(self) -> None:
+        """Look, and see that nothing goes that stood in a file now or the time before."""
+        before, standing = self._seen(), self._standing()
+        self.does(self.world.desired.look())
+        assert not (before.keys() - self._seen().keys()) & (standing | self.stood), "unasked"
+        self.stood = standing
+
+    def _standing(self) -> set[str]:
+        """The names in all files, read as plain text."""
+        files = [one for one in self.world.folder.rglob("*") if one.suffix in SUFFIXES and not one.is_symlink()]
+        return {name.decode() for one in files for name in NAME.findall(one.read_bytes())}
 
     def _look_once(self) -> None:
         """What has been seen once before counts now, and a file that is new does not yet."""
         wishes, doubt = self._wishes()
         self._agree(wishes)
         before, known, touched = self._seen(), len(self.base), set(self.touched)
-        self.does(self.world.desired.look())
+        self._look()
         after = self._seen()
         deleted = before.keys() - after.keys()
         assert not deleted or (self.prune and not doubt), "unasked"
@@ -426,7 +441,8 @@ class Machine(RuleBasedStateMachine):
         known = len(self.base)
         applied = {name: one for name, one in wishes.items() if self._applied(name, *one)}
         self._vanished(wishes, known, doubt=doubt)
-        self.does(self.world.see())
+        self._look()
+        self._look()
         self.does(self._let_go())
         seen = self._seen()
         assert seen == self.live, (seen, self.live, applied)

@@ -112,10 +112,11 @@ def test_once_the_file_agrees_it_leads_again() -> None:
     assert later.patch == {"spec": {"cpus": 5}}
 
 
-def test_quantities_are_compared_as_what_they_mean() -> None:
-    done, _ = merged({"memory": "1024Mi"}, {"memory": "1Gi"}, {"memory": "1Gi"})
-    assert done.patch is None
+def test_what_the_server_completes_is_no_change_of_the_api_side() -> None:
+    card = {"name": "lan", "mac": "52-54-00-00-00-0A"}
+    done, spec = merged({"nics": [card]}, {"nics": [card], "cpus": 2}, {"nics": [card]})
     assert not done.kept
+    assert spec["nics"][0]["mac"] == "52:54:00:00:00:0a"
 
 
 def test_an_object_that_the_file_drops_takes_its_defaults_along() -> None:
