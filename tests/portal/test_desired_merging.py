@@ -113,7 +113,7 @@ def test_once_the_file_agrees_it_leads_again() -> None:
 
 
 def test_what_the_server_completes_is_no_change_of_the_api_side() -> None:
-    card = {"name": "lan", "mac": "52-54-00-00-00-0A"}
+    card = {"name": "lan", "network": "default", "mac": "52-54-00-00-00-0A"}
     done, spec = merged({"nics": [card]}, {"nics": [card], "cpus": 2}, {"nics": [card]})
     assert not done.kept
     assert spec["nics"][0]["mac"] == "52:54:00:00:00:0a"
