@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -38,7 +38,7 @@ from nanovirt.portal.desired.standing import Standing
 from nanovirt.portal.desired.wishes import wishes
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.applied import Applied, AppliedSpec
-from nanovirt.resources.codec import load, trusted
+from nanovirt.resources.codec import dump, load, trusted
 from nanovirt.resources.errors import Conflict, NanoError, Stale
 from nanovirt.resources.event import Event, event_key, tell
 from nanovirt.resources.kind import KINDS, Key
@@ -54,6 +54,7 @@ SETTLE_SECONDS = 1.0
 RETRY_SECONDS = 5.0
 """After there was nothing to watch."""
 DEBOUNCE_MS = 200
+PORTION, PORTION_BYTES = 200, 1 << 20
 ATTEMPTS = 4
 OUTRUN = ("Conflict", "AlreadyExists", "NotFound")
 """Somebody else may write, make or delete what is to be written; then it is decided anew, a few times."""
@@ -92,10 +93,19 @@ class Desired:
             group.create_task(self._hints())
             while True:
                 self._hint.clear()
-                pause = self._rescan if await self.look() else self._settle
+                pause = self._rescan if await self._looked_safely() else self._settle
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._hint.wait()
+
+    async def _looked_safely(self) -> bool:
+        """A file that meets a bug of ours must not end the server, again and again."""
+        try:
+            return await self.look()
+        except Exception as error:
+            log.exception("looking at the desired directory failed; will retry")
+            self.standing.confess(error, self._clock())
+            return True
 
     async def look(self) -> bool:
         """Look once, and apply what counts. Gives whether the directory has settled."""
@@ -200,7 +210,10 @@ class Desired:
                 if not _without_deletions(made, error):
                     _refuse(made, error)
                     break
-        await self._remember(made, done)
+        try:
+            await self._remember(made, done)
+        except NanoError as error:
+            log.warning("what was applied cannot be noted now", extra={"detail": str(error)})
         if done is None:
             return 0
         log.info("desired directory applied", extra={"revision": done.rev, "writes": len(made.writes)})
@@ -225,8 +238,8 @@ class Desired:
                 generation = load(result.raw)["metadata"]["generation"]
                 wanted = write.note.generation
                 ops += self._noted(write.note, result.uid, generation if wanted is None else wanted)
-        if ops:
-            await transact(self._store, ops, MANAGER)
+        for some in _portions(ops):
+            await transact(self._store, some, MANAGER)
 
     def _noted(self, note: Note, uid: str, generation: int) -> list[Op]:
         wish, merged = note.wish, note.merged
@@ -260,6 +273,20 @@ class Desired:
         there = self._store.peek(event_key(about, Reason.ApiSideWins, params))
         before = trusted(Event, there.raw) if there is not None else None
         return [tell(about, MANAGER, "Warning", Reason.ApiSideWins, self._clock(), before, **params)]
+
+
+def _portions(ops: list[Op]) -> Iterator[list[Op]]:
+    """So many at once that a revision holds them, and that others get their turn."""
+    some: list[Op] = []
+    size = 0
+    for op in ops:
+        size += len(dump(op.doc)) if isinstance(op, Create | Update) else 0
+        some.append(op)
+        if size > PORTION_BYTES or len(some) >= PORTION:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _read(path: str, content: bytes) -> Read:

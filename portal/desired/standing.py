@@ -38,6 +38,12 @@ class Standing:
         bad = [(path, one) for path, some in self._conditions.items() for one in some if _worth_saying(one)]
         return [f"{path or self._path}: {one.message}" for path, one in bad if (path, one.message) not in known]
 
+    def confess(self, error: Exception, now: datetime) -> None:
+        """Say that a bug keeps the directory from being looked at."""
+        detail = f"{type(error).__name__}: {error}"[:300]
+        said = [("Ready", Said(Reason.InternalError, {"detail": detail}))]
+        self._conditions = {**self._conditions, "": _conditions(now, self._conditions.get("", ()), said)}
+
     def told(self) -> JSON:
         """The document."""
         files = [

@@ -9,9 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nanovirt.portal.desired.keeping import Desired
 from nanovirt.portal.desired.looking import FILE_MAX, ignored
+from nanovirt.portal.desired.wishes import wishes
 from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.portal.membership import Rights
 from nanovirt.resources.codec import load
@@ -94,11 +97,11 @@ async def test_half_a_file_does_not_count(tmp_path: Path) -> None:
     async with world(tmp_path, prune=True) as here:
         here.write("web.yaml", whole)
         await here.see()
-        for length in range(0, len(whole), 40):
+        before = here.store.committed
+        for length in range(len(whole)):
             here.write("web.yaml", whole[:length])
             await here.desired.look()
         here.write("web.yaml", whole)
-        before = here.store.committed
         await here.see()
         assert here.names == {"web-1", "web-2"}
         assert here.store.committed == before
@@ -255,6 +258,57 @@ async def test_names_that_other_file_systems_take_for_one_count_in_neither(
         await here.see()
         assert here.reasons(one) == here.reasons(other) == ["FileNamesClash"]
         assert not here.names
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_reading_a_file_never_raises(data: st.DataObject) -> None:
+    whole = several(2).encode() + b"{kind: List, apiVersion: v1, items: [{kind: Host, apiVersion: nano/v1}]}\n"
+    content = bytearray(whole)
+    words = [
+        b"1: 2",
+        b"!!binary aGk=",
+        b"!!set {a}",
+        b"\xc3\x28",
+        b"\\ud800",
+        b"99999999999999999999",
+        b".nan",
+        b"null",
+        b"[]",
+    ]
+    words += [
+        b"&a *a",
+        b"? x",
+        b"- ",
+        b"{}",
+        b": ",
+        b"<<: 1",
+        b"\x00",
+        b"2026-11-22T06:00:00Z",
+        b"~",
+        b"---\n",
+        b"%YAML 9\n",
+    ]
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, cut = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 12))
+        content[at : at + cut] = data.draw(st.sampled_from(words) | st.binary(max_size=4))
+    found, problems = wishes("web.yaml", bytes(content))
+    assert found or problems
+
+
+async def test_a_bug_is_told_and_does_not_end_the_server(tmp_path: Path) -> None:
+    class Buggy(Desired):
+        async def look(self) -> bool:
+            raise ZeroDivisionError("by zero")
+
+    async with world(tmp_path) as here, asyncio.TaskGroup() as group:
+        here.desired = Buggy(here.store, here.writer, here.folder, lambda: ADMIN, lambda: NOW, user="admin")
+        keeping = group.create_task(here.desired.run())
+        async with asyncio.timeout(10):
+            while here.reasons() != ["InternalError"]:
+                await asyncio.sleep(0.01)
+        assert "ZeroDivisionError" in here.message()
+        keeping.cancel()
 
 
 # --- files that others could have written ---------------------------------------------------------------
