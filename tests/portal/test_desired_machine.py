@@ -162,8 +162,10 @@ class Machine(RuleBasedStateMachine):
     def written_in_place(self, path: str, docs: dict[str, Fields], share: float) -> None:
         self.writes += 1  # or the same half would have been seen before
         content = f"# {self.writes}\n{self._content(docs)}"
-        self.world.write(path, content[: int(len(content) * share)])
-        self._glance(path if share < 1 else "")
+        lines = content.splitlines(keepends=True)
+        half = "".join(lines[: int(len(lines) * share)])  # at the end of a line, it can often be read
+        self.world.write(path, half)
+        self._glance(path if half != content else "")
         self.world.write(path, content)
         self.files[path] = docs
 
