@@ -428,6 +428,23 @@ async def test_what_the_api_side_deletes_is_not_made_anew(tmp_path: Path) -> Non
         assert here.names == {"web-1", "web-2"}
 
 
+async def test_what_the_api_side_makes_anew_is_its_own(tmp_path: Path) -> None:
+    async with world(tmp_path, prune=True) as here:
+        here.put("web.yaml", machine("web-1"), machine("web-2"))
+        await here.see()
+        await here.remove("web-1")
+        doc = machine("web-1", cpus=7)
+        doc["metadata"]["namespace"] = "default"
+        await here.api({"verb": "create", "object": doc})
+        here.put("web.yaml", machine("web-1", memory="2Gi"), machine("web-2"))
+        await here.see()
+        assert (here.spec("web-1")["cpus"], here.spec("web-1")["memory"]) == (7, "1Gi")
+        assert here.reasons("web.yaml") == ["DeletedByApi"]
+        here.put("web.yaml", machine("web-2"))
+        await here.see()
+        assert not here.store.get(web("web-1")).deleting
+
+
 async def test_what_is_there_already_is_taken_up_as_it_is(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         doc = machine("web-1", cpus=4)
