@@ -390,6 +390,7 @@ class Machine(RuleBasedStateMachine):
 
     def _look(self) -> None:
         """Look, and see that nothing goes that stood in a file now or the time before."""
+        self._agree()
         before, standing = self._seen(), self._standing()
         self.does(self.world.desired.look())
         assert not (before.keys() - self._seen().keys()) & (standing | self.stood), "unasked"
@@ -403,7 +404,6 @@ class Machine(RuleBasedStateMachine):
     def _look_once(self) -> None:
         """What has been seen once before counts now, and a file that is new does not yet."""
         wishes, doubt = self._wishes()
-        self._agree(wishes)
         before, known, touched = self._seen(), len(self.base), set(self.touched)
         self._look()
         after = self._seen()
@@ -453,12 +453,13 @@ class Machine(RuleBasedStateMachine):
         self.does(self.world.see())
         assert self.world.store.committed == before, "it writes again and again"
 
-    def _agree(self, wishes: dict[str, tuple[str, Fields]]) -> None:
-        """What the file says, too, is the API side's alone no more."""
-        for name, (_, said) in wishes.items():
-            for field, value in said.items():
-                if self.owned.get((name, field)) == value and name not in self.strangers:
-                    del self.owned[name, field]
+    def _agree(self) -> None:
+        """What a file says, too, is the API side's alone no more."""
+        for docs in self.files.values():
+            for name, said in (docs or {}).items():
+                for field, value in said.items():
+                    if self.owned.get((name, field)) == value and name not in self.strangers:
+                        del self.owned[name, field]
 
     def _applied(self, name: str, path: str, said: Fields) -> bool:
         """Bring one wish into the model."""
