@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanovirt.portal.desired import looking
 from nanovirt.portal.desired.keeping import Desired
 from nanovirt.portal.desired.looking import FILE_MAX, ignored
 from nanovirt.portal.desired.wishes import wishes
@@ -329,6 +330,24 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
         await here.see()
         assert here.reasons()[0] == "DirectoryUnsafe"
         assert not here.names
+
+
+def test_a_link_that_takes_a_place_while_it_is_looked_at_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "web.yaml").write_text(several(1))
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "web.yaml").symlink_to(tmp_path / "outside" / "web.yaml")
+    (tmp_path / "inside" / "folder").symlink_to(tmp_path / "outside")
+    inside = os.open(tmp_path / "inside", looking.FOLDER)
+    try:
+        sight = looking._read(inside, "web.yaml")
+        assert sight is not None
+        assert (sight.content, sight.why) == (b"", "symbolic links are not followed")
+        assert [(path, bool(one.why)) for path, one in looking._below(inside, "folder", "folder", 0)] == [
+            ("folder", True)
+        ]
+    finally:
+        os.close(inside)
 
 
 async def test_a_pipe_holds_nothing_up(tmp_path: Path) -> None:
