@@ -44,6 +44,11 @@ class Read:
     problems: Sequence[str] = ()
     unsafe: str = ""
 
+    @property
+    def usable(self) -> bool:
+        """Whether its wishes are all that it says."""
+        return not (self.problems or self.unsafe)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -214,7 +219,7 @@ def _of_broken_file(wish: Wish, seen: Seen, known: Known | None, made: Plan) -> 
     if known is None or known.file == wish.file or known.file not in seen.files:
         return False
     there = seen.files[known.file]
-    if there is not None and not there.unsafe and not there.problems:
+    if there is not None and there.usable:
         return False
     made.files[wish.file].append(Said(Reason.ObjectOfBrokenFile, {"name": str(wish.key), "file": known.file}))
     return True
@@ -285,13 +290,14 @@ def _vanished(
     seen: Seen, known: Mapping[Key, Known], view: Mapping[Key, Entry], pruning: Pruning, made: Plan, gone: Iterable[Key]
 ) -> Said:
     """Decide about what stands in no file that counts; while any file is in doubt, that is nobody's fault yet."""
-    calm = seen.calm and all(file is not None and not file.unsafe and not file.problems for file in seen.files.values())
+    in_doubt = {path for path, file in seen.files.items() if file is None or not file.usable}
+    calm = seen.calm and not in_doubt
     calm = calm and not any(one.reason in IN_DOUBT for sayings in made.files.values() for one in sayings)
     left = _left(known, view, gone)
     if calm:
         made.forgotten += [known[key] for key in sorted(gone) if key not in left]
-    elif seen.files:
-        left = {key: entry for key, entry in left.items() if known[key].file not in seen.files}
+    else:
+        left = {key: entry for key, entry in left.items() if known[key].file not in in_doubt}
     made.vanished = sorted(left)
     count = len(left)
     if not left:
