@@ -34,6 +34,8 @@ class Standing:
         self._conditions = {path: _conditions(now, before.get(path, ()), some) for path, some in said.items()}
         self._vanished, self._looked = plan.vanished, now
         self._revision = revision or self._revision
+        if plan.directory.reason is Reason.DirectoryMissing and not plan.vanished:
+            return []  # nobody has made one yet
         known = {(path, one.message) for path, some in before.items() for one in some}
         bad = [(path, one) for path, some in self._conditions.items() for one in some if _worth_saying(one)]
         return [f"{path or self._path}: {one.message}" for path, one in bad if (path, one.message) not in known]

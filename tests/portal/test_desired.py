@@ -615,6 +615,20 @@ async def test_a_directory_that_is_gone_deletes_nothing(tmp_path: Path) -> None:
         assert here.store.committed == before
 
 
+async def test_only_a_directory_that_was_used_is_missed_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path) as here:
+        here.folder.rmdir()
+        await here.see()
+        assert not caplog.records
+        here.folder.mkdir(mode=0o755)
+        here.put("web.yaml", machine("web-1"))
+        await here.see()
+        shutil.rmtree(here.folder)
+        await here.see()
+        said = [record.__dict__["detail"] for record in caplog.records]
+        assert sum("is not there" in one for one in said) == 1
+
+
 async def test_a_directory_that_is_emptied_meets_the_guard(tmp_path: Path) -> None:
     async with world(tmp_path, prune=True) as here:
         here.write("web.yaml", several(4))
