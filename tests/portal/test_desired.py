@@ -305,7 +305,7 @@ async def test_a_bug_is_told_and_does_not_end_the_server(tmp_path: Path) -> None
     async with world(tmp_path) as here, asyncio.TaskGroup() as group:
         here.desired = Buggy(here.store, here.writer, here.folder, lambda: ADMIN, lambda: NOW, user="admin")
         keeping = group.create_task(here.desired.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while here.reasons() != ["InternalError"]:
                 await asyncio.sleep(0.01)
         assert "ZeroDivisionError" in here.message()
@@ -675,7 +675,7 @@ async def test_nothing_counts_while_git_is_at_work(tmp_path: Path) -> None:
 # --- the loop, with real events -------------------------------------------------------------------------
 
 
-async def _until(here: World, *names: str, seconds: float = 15) -> None:
+async def _until(here: World, *names: str, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while {key.name for key, entry in here.store.list("instances") if not entry.deleting} != set(names):
             await asyncio.sleep(0.02)
@@ -689,7 +689,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_git_repository_is_the_directory(tmp_path: Path) -> None:
     """Commits and checkouts are applied; a broken file changes nothing, and a deleted directory deletes nothing."""
     async with world(tmp_path, prune=True) as here, asyncio.TaskGroup() as group:
@@ -718,9 +718,10 @@ async def test_a_git_repository_is_the_directory(tmp_path: Path) -> None:
         _git(folder, "checkout", "-q", "more")
         await _until(here, "web-0", "web-1", "web-7", "web-8")
 
+        await here.desired.look()  # what was applied is noted by then
         before = here.store.committed
         (folder / "web.yaml").write_text("apiVersion: nano/v1\nkind: [\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while here.reasons("web.yaml") != ["FileBroken"]:
                 await asyncio.sleep(0.02)
         assert "web.yaml:3" in here.message("web.yaml")
@@ -728,7 +729,7 @@ async def test_a_git_repository_is_the_directory(tmp_path: Path) -> None:
         _git(folder, "checkout", "-q", "--", "web.yaml")
 
         shutil.rmtree(folder)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while here.reasons()[0] != "DirectoryMissing":
                 await asyncio.sleep(0.02)
         assert not any(entry.deleting for key, entry in here.store.list("instances") if key.name != "web-2")

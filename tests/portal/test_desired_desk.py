@@ -54,6 +54,7 @@ async def test_only_the_administrator_sees_and_prunes(tmp_path: Path, subject: S
                     assert reply.status == (422 if code == 200 else 403)
 
 
+@pytest.mark.timeout(240)
 def test_nanoctl_says_how_the_directory_stands_and_prunes(tmp_path: Path) -> None:
     with cluster(tmp_path, desired=True) as here:
         folder = here.data / "desired"
@@ -84,7 +85,7 @@ def _write(file: Path, content: str) -> None:
 
 
 def _until(here: Cluster, word: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while word not in here.nanoctl("desired", "status").stdout:
         assert time.monotonic() < deadline, here.nanoctl("desired", "status").stdout
         time.sleep(0.1)

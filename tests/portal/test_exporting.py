@@ -42,7 +42,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 async def until(export: Export, store: Engine) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while export.revision < store.committed:
             await asyncio.sleep(0.01)
 
