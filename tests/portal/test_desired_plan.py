@@ -86,6 +86,14 @@ def test_so_many_may_go(pruning: Pruning, total: int, gone: int, deleted: int, r
     assert waits.pruning.reason is Reason.PruneWaits
 
 
+def test_what_stays_since_the_api_side_has_changed_it_counts_for_the_limit_all_the_same() -> None:
+    """A directory that is emptied must not lose its few untouched objects."""
+    there = {web(f"web-{number}"): stored(number, generation=1 if number < 2 else 2) for number in range(9)}
+    done = planned(read(machine("other")), [known(number) for number in range(9)], there, Pruning(always=True))
+    assert not any(one.note is None for one in done.writes)
+    assert done.pruning.reason is Reason.PruneHeld
+
+
 @pytest.mark.parametrize("file", [None, Read(problems=("it is broken",)), Read(unsafe="others can write it")])
 def test_nothing_goes_or_is_forgotten_while_a_file_is_in_doubt(file: Read | None) -> None:
     there = {web("web-1"): stored(1)}
