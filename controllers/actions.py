@@ -8,6 +8,7 @@ from datetime import datetime
 from nanovirt.resources.codec import load
 from nanovirt.resources.conditions import Condition, condition, settle
 from nanovirt.resources.kind import Document, Key, Status
+from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Entry, Half, Op, Update
 
@@ -45,3 +46,9 @@ def confess(key: Key, entry: Entry, error: Exception, now: datetime) -> Update |
         return None
     told = {**status, "conditions": [one.to_json() for one in after]}
     return Update(key, {**doc, "status": told}, Half.STATUS)
+
+
+def owner_of(thing: Document) -> dict[str, str]:
+    """The label that says whose a thing is, for what is made of it."""
+    owner = thing.metadata.labels.get(OWNER_LABEL)
+    return {OWNER_LABEL: owner} if owner else {}

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from nanovirt.controllers.actions import owner_of
 from nanovirt.controllers.scheduler import Ask, refuse, told
 from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, AddressSpec, address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
-from nanovirt.resources.event import owner_of
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image

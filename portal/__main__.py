@@ -136,7 +136,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     from nanovirt.portal.pki import Pki
     from nanovirt.portal.server import bind, port_of
     from nanovirt.resources.engine import Engine
-    from nanovirt.resources.file_log import FileLog
+    from nanovirt.resources.file_log import FileLog, Sizes
     from nanovirt.resources.registry import kinds
     from nanovirt.resources.reports import Reports
 
@@ -146,7 +146,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     pki = Pki(options.data, datetime.now(UTC))
     async with AsyncExitStack() as stack:
         sockets = [stack.enter_context(bind(port)) for port in (options.api_port, options.portal_port)]
-        journal = FileLog.open(options.data / "data")
+        journal = FileLog.open(options.data / "data", Sizes(history=options.history))
         stack.callback(journal.close)
         store, reports = Engine(journal), Reports(time.monotonic())
         calm_collector()
@@ -155,6 +155,8 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         # These end after the API: what it has accepted by then is still committed, and answered.
         committer = group.create_task(store.run())
         stack.callback(committer.cancel)
+        tending = group.create_task(journal.tend())
+        stack.callback(tending.cancel)
         await _first_objects(store)
         loops = Loops(store, reports)
         controlling = group.create_task(loops.run())

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
+import logging
 import os
-from bisect import bisect_right
+import sys
+import zlib
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanovirt.resources import store_directory
-from nanovirt.resources.errors import LogFull, StoreFailed
-from nanovirt.resources.log import Record, check_order
-from nanovirt.resources.recovery import recover
+from nanovirt.resources import compaction, store_directory
+from nanovirt.resources.compaction import newest
+from nanovirt.resources.errors import Expired, LogFull, NanoError, StoreFailed
+from nanovirt.resources.log import Record, Sum, check_order
+from nanovirt.resources.recovery import recover, whole_between
 from nanovirt.resources.segments import (
     LONGEST_HEADER,
     Segment,
+    beyond,
     bodies,
     encode,
+    every_segment,
     first_revision,
     segments,
     written,
 )
+from nanovirt.resources.snapshots import revision_of, snapshots
 from nanovirt.resources.store_directory import Format
+
+log = logging.getLogger(__name__)
 
 NOTE_SYNCED_EVERY = 1.0
 """Seconds that SYNCED may be behind the log."""
@@ -32,11 +43,17 @@ NOTE_SYNCED_EVERY = 1.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes: of one segment, of the ballast that deletes may use up, and the room an append has to leave beside it."""
+    """Bytes: of one segment, of the ballast that deletes may use up, and the room an append has to leave beside it.
+
+    `snapshot`: so much log, at least, between two snapshots. `history`: what compressed segments and older snapshots
+    may have together.
+    """
 
     segment: int = 16 << 20
     ballast: int = 64 << 20
     room: int = 32 << 20
+    snapshot: int = 64 << 20
+    history: int = 1 << 30
 
 
 class FileLog:
@@ -50,12 +67,16 @@ class FileLog:
         self._lock = lock
         found = recover(directory, identity)
         self._rev, self._crc = found.rev, found.crc
-        if found.segment:
+        self._base = found.base
+        self._sealed = asyncio.Event()
+        self._sealed.set()
+        if found.segment and found.segment.suffix == ".wal":
             self._segment = Segment(found.segment, found.end, sizes.segment)
         else:
             self._segment = self._create_segment(sizes.segment)
         self._synced = os.open(directory / "SYNCED", os.O_WRONLY)
         self._has_ballast = store_directory.hold_ballast(directory, sizes.ballast)
+        self._rotated = False
         self._failure: OSError | None = None
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
@@ -79,15 +100,37 @@ class FileLog:
         except OSError as error:
             raise StoreFailed(f"cannot open the log in {directory}: {error}") from error
 
+    def sums(self) -> Iterator[Sum]:
+        """See Log. The one that `open` has followed the log from, and the one before it, if there is."""
+        base = self._base
+        while base:
+            yield base
+            older = newest(self._directory, self.identity.cluster, base.rev - 1)
+            base = older if older and whole_between(self._directory, older, base) else None
+
     def read(self, after: int = 0) -> Iterator[Record]:
-        """See Log. What `open` has checked is not checked again (OSError)."""
+        """See Log. What `open` has checked is not checked again (OSError).
+
+        NanoError: a part of the history is damaged.
+        """
         head = self._rev
-        paths = segments(self._directory / "wal")
-        begin = max(bisect_right([first_revision(path) for path in paths], after + 1) - 1, 0)
-        for path in paths[begin:]:
-            for rev, body in enumerate(bodies(written(path)), first_revision(path)):
+        paths = beyond(every_segment(self._directory), after)
+        if after < head and (not paths or first_revision(paths[0]) > after + 1):
+            raise Expired(after, first_revision(paths[0]) - 1 if paths else head)
+        for path in paths:
+            for rev, body in enumerate(bodies(self._content(path, after)), first_revision(path)):
                 if after < rev <= head:
                     yield Record(rev, body)
+
+    def _content(self, path: Path, after: int) -> bytes:
+        """What a segment holds, also when it has just moved into the history; Expired when it has left that, too."""
+        for place in (path, self._directory / "history" / f"{path.name.removesuffix('.gz')}.gz"):
+            with suppress(FileNotFoundError):
+                try:
+                    return written(place)
+                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                    raise NanoError(f"{place} is damaged: {error}; the revisions in it cannot be read") from error
+        raise Expired(after, first_revision(path))
 
     async def append(self, records: Sequence[Record]) -> None:
         """See Log."""
@@ -95,6 +138,9 @@ class FileLog:
             raise StoreFailed(f"the log in {self._directory} is closed")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._commit, records)
+        if self._rotated:
+            self._rotated = False
+            self._sealed.set()
         if self._note is None and not self._closed:
             self._note = loop.call_later(NOTE_SYNCED_EVERY, self._start_noting)
 
@@ -109,6 +155,40 @@ class FileLog:
         """
         self._has_ballast = False
         return store_directory.drop_ballast(self._directory)
+
+    async def tend(self) -> None:
+        """See Log. Each summing up is a process of its own; one that fails is told and tried again later."""
+        while True:
+            await self._sealed.wait()
+            self._sealed.clear()
+            live = first_revision(self._segment.path)
+            if compaction.due(*self._weights(live), self._sizes.snapshot):
+                await self._sum_up(live)
+
+    def _weights(self, live: int) -> tuple[int, int]:
+        """Bytes of log since the last snapshot, up to the segment that begins with `live`, and of that snapshot."""
+        at_hand = [path for path in snapshots(self._directory) if path.parent.name == "snap"]
+        last = revision_of(at_hand[0]) if at_hand else 0
+        sealed = [path for path in segments(self._directory / "wal") if last < first_revision(path) < live]
+        return sum(path.stat().st_size for path in sealed), at_hand[0].stat().st_size if at_hand else 0
+
+    async def _sum_up(self, live: int) -> None:
+        reserve = self._sizes.room + self._sizes.segment
+        words = [self._directory, live, self._sizes.history, reserve, os.getpid()]
+        command = [sys.executable, "-m", compaction.__name__, *map(str, words)]
+        # It inherits LOCK, so that nobody opens the directory while it works on it.
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, pass_fds=[self._lock])
+        try:
+            said, complained = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            detail = complained.decode(errors="replace").strip()
+            log.error("the log could not be summed up; it goes on growing", extra={"detail": detail})
+            return
+        log.info("log summed up", extra=json.loads(said))
 
     def close(self) -> None:
         """See Log. Waits for an append under way."""
@@ -153,6 +233,7 @@ class FileLog:
             full = self._segment
             self._segment = self._create_segment(max(self._sizes.segment, LONGEST_HEADER + len(lines)))
             full.seal()
+            self._rotated = True
             lines, crc = self._lines(records)  # they follow the new header now
         self._segment.append(lines)
         self._rev, self._crc = records[-1].rev, crc

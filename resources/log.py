@@ -13,17 +13,38 @@ RECORD_LIMIT = 8 << 20
 
 
 class Record(NamedTuple):
-    """One revision: `rev` is 1, 2, 3 ... without gaps, `body` one JSON object on one line."""
+    """One revision: `rev` grows by 1 without gaps, `body` is one JSON object on one line."""
 
     rev: int
     body: bytes
 
 
+class Sum(Protocol):
+    """What all records up to `rev` add up to; `at`: when the last of them was made (RFC 3339)."""
+
+    @property
+    def rev(self) -> int: ...
+
+    @property
+    def at(self) -> str: ...
+
+    def lines(self) -> Iterator[bytes]:
+        """One JSON object for each object, as the records' writes have it, then for each remembered request (`key`)."""
+        ...
+
+
 class Log(Protocol):
     """An append-only sequence of records with one reader at start and one writer afterwards."""
 
+    def sums(self) -> Iterator[Sum]:
+        """What a start may begin from instead of the first record, newest first; from any of them `read` can go on."""
+        ...
+
     def read(self, after: int = 0) -> Iterator[Record]:
-        """Every durable record with `rev` > `after`, in order. What a crash left is sorted out before, on opening."""
+        """Every durable record with `rev` > `after`, in order. What a crash left is sorted out before, on opening.
+
+        Expired: records behind `after` are not kept any more.
+        """
         ...
 
     async def append(self, records: Sequence[Record]) -> None:
@@ -42,6 +63,10 @@ class Log(Protocol):
 
     def head(self) -> int:
         """The revision of the last durable record; 0 when there is none."""
+        ...
+
+    async def tend(self) -> None:
+        """Sum up what has been appended, now and then, and give up what is over the bounds; until cancelled."""
         ...
 
     def close(self) -> None:
@@ -78,6 +103,9 @@ class MemoryLog:
         self._closed = False
         check_order(0, self._records)
 
+    def sums(self) -> Iterator[Sum]:
+        return iter(())
+
     def read(self, after: int = 0) -> Iterator[Record]:
         yield from self._records[after:]
 
@@ -93,6 +121,9 @@ class MemoryLog:
 
     def head(self) -> int:
         return len(self._records)
+
+    async def tend(self) -> None:
+        await asyncio.Event().wait()
 
     def close(self) -> None:
         self._closed = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +13,21 @@ from crc32c import crc32c
 
 from nanovirt.resources.errors import Invalid, StoreCorrupt
 from nanovirt.resources.segments import (
+    LONGEST_HEADER,
     Frame,
+    Segment,
+    every_segment,
     first_revision,
     header,
     parse,
+    segment_path,
     segments,
     sync_directory,
     walk,
     whole_line_beyond,
     written,
 )
+from nanovirt.resources.snapshots import Snapshot, open_snapshot, snapshots
 from nanovirt.resources.store_directory import (
     Format,
     hold_lock,
@@ -47,6 +54,7 @@ class Damage:
 class Survey:
     """How far a log is good: to `end` in `segment` (None: there is none), revision `rev`, whose line has `crc`.
 
+    `base` is the snapshot that it was followed from (None: its beginning), `spoilt` are newer ones that are damaged.
     `torn` is what a crash left behind that point in the last segment; `damage` is what no crash explains.
     """
 
@@ -56,6 +64,8 @@ class Survey:
     crc: int
     torn: bytes = b""
     damage: Damage | None = None
+    base: Snapshot | None = None
+    spoilt: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,22 +78,47 @@ class Repaired:
 
 
 def survey(directory: Path, cluster: str) -> Survey:
-    """Read the whole log and say how far it is good; changes nothing (OSError)."""
+    """Follow the log from the newest whole snapshot on and say how far it is good; changes nothing (OSError)."""
     synced = read_synced(directory)
-    found = Survey(None, 0, 0, 0)
-    paths = segments(directory / "wal")
+    found, paths = _start(directory, cluster)
     for path in paths:
         found = _follow(found, path, cluster)
         if found.torn and not found.damage and path != paths[-1]:
             found = replace(found, damage=Damage(path, found.end, "a bad record in a segment that is not the last"))
         if found.damage:
             return found
+    if found.base and not paths:
+        missing = segment_path(directory / "wal", found.rev + 1)
+        return replace(found, damage=Damage(missing, 0, "the segment that follows the newest snapshot is missing"))
     return replace(found, damage=_shortfall(directory, found, synced))
+
+
+def whole_between(directory: Path, older: Snapshot, newer: Snapshot) -> bool:
+    """Whether the log leads from one snapshot to the other without damage (OSError)."""
+    found = Survey(None, 0, older.rev, older.crc)
+    for path in every_segment(directory):
+        if older.rev < first_revision(path) <= newer.rev and not (found.damage or found.torn):
+            found = _follow(found, path, older.cluster)
+    return (found.rev, found.crc) == (newer.rev, newer.crc)
+
+
+def _start(directory: Path, cluster: str) -> tuple[Survey, list[Path]]:
+    """Where the log can be followed from, and the segments behind that point."""
+    spoilt: list[Path] = []
+    for path in snapshots(directory):
+        if base := open_snapshot(path, cluster):
+            found = Survey(None, 0, base.rev, base.crc, base=base, spoilt=tuple(spoilt))
+            return found, [path for path in every_segment(directory) if first_revision(path) > base.rev]
+        spoilt.append(path)
+    return Survey(None, 0, 0, 0, spoilt=tuple(spoilt)), every_segment(directory)
 
 
 def _follow(found: Survey, path: Path, cluster: str) -> Survey:
     """Go on from `found` through the segment `path`."""
-    content = written(path)
+    try:
+        content = written(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        return replace(found, damage=Damage(path, 0, f"it cannot be decompressed: {error}"))
     last = parse(content, 0)
     if last is None or (content[: last.end], last.crc) != header(cluster, first_revision(path) - 1, last.prev):
         return replace(found, damage=Damage(path, 0, "its header is bad, or another store's"))
@@ -93,7 +128,7 @@ def _follow(found: Survey, path: Path, cluster: str) -> Survey:
         last = frame
     torn = content[last.end :]
     damage = _damage_behind(path, content, last) if torn else None
-    return Survey(path, last.end, last.rev, last.crc, torn, damage)
+    return replace(found, segment=path, end=last.end, rev=last.rev, crc=last.crc, torn=torn, damage=damage)
 
 
 def _damage_behind(path: Path, content: bytes, last: Frame) -> Damage | None:
@@ -118,12 +153,13 @@ def _shortfall(directory: Path, found: Survey, synced: int | None) -> Damage | N
 def recover(directory: Path, identity: Format) -> Survey:
     """Bring the log into a state that can be continued; the caller holds LOCK (OSError).
 
-    StoreCorrupt: damaged, nothing was changed. A torn tail is copied to quarantine/, cut off and logged.
+    StoreCorrupt: damaged, nothing was changed. A torn tail is copied to quarantine/, cut off and logged; a damaged
+    snapshot that an older one stands in for goes there, too.
     """
-    wal = directory / "wal"
-    for leftover in wal.glob("*.tmp"):
-        leftover.unlink()
-    for path in segments(wal)[-1:]:
+    for folder in ("wal", "snap", "history"):
+        for leftover in (directory / folder).glob("*.tmp"):
+            leftover.unlink()
+    for path in segments(directory / "wal")[-1:]:
         settle(path)
     found = survey(directory, identity.cluster)
     if found.damage:
@@ -132,6 +168,9 @@ def recover(directory: Path, identity: Format) -> Survey:
         kept = _quarantine(directory, found.segment, found.end, found.torn)
         _cut(found.segment, found.end)
         log.warning("torn tail cut", extra={**_place(found), "dropped": len(found.torn), "kept": str(kept)})
+    for path in found.spoilt:
+        set_aside(directory, path)
+        log.warning("damaged snapshot set aside", extra={"snapshot": str(path), "revision": found.rev})
     write_synced(directory, found.rev)
     return replace(found, torn=b"")
 
@@ -169,22 +208,32 @@ def repair(directory: Path, accept_loss_after: int) -> Repaired:
 
 def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
     """Copies first, then the new incarnation, then the cut from the far end: refused or finished at each step."""
-    paths = segments(directory / "wal")
-    beyond = paths[paths.index(found.segment) + 1 :] if found.segment else paths
-    lost = [(path, 0, written(path)) for path in beyond]
+    paths = _start(directory, identity.cluster)[1]
+    rest = paths[paths.index(found.segment) + 1 :] if found.segment else paths
+    lost = [(path, 0, written(path) if path.suffix == ".wal" else path.read_bytes()) for path in rest]
     if found.segment:
         lost.insert(0, (found.segment, found.end, written(found.segment)[found.end :]))
     kept = tuple(_quarantine(directory, path, offset, content) for path, offset, content in lost if content)
     write_format(directory, replace(identity, incarnation=identity.incarnation + 1))
-    for path in reversed(beyond):
+    for path in reversed(rest):
         path.unlink()
-    sync_directory(directory / "wal")
+        sync_directory(path.parent)
+    for path in found.spoilt:
+        set_aside(directory, path)
     if found.segment:
         _cut(found.segment, found.end)
+    elif found.base:
+        begin_behind(directory, found.base)
     write_synced(directory, found.rev)
     dropped = sum(len(content) for _, _, content in lost)
     log.warning("loss accepted", extra={**_place(found), "dropped": dropped})
     return Repaired(found.rev, dropped, kept)
+
+
+def begin_behind(directory: Path, base: Snapshot) -> None:
+    """Make the segment that follows a snapshot, without records; a log is never without one (OSError)."""
+    segment, _ = Segment.create(directory / "wal", base.cluster, base.rev, base.crc, LONGEST_HEADER)
+    segment.close()
 
 
 def _quarantine(directory: Path, path: Path, offset: int, content: bytes) -> Path:
@@ -194,8 +243,21 @@ def _quarantine(directory: Path, path: Path, offset: int, content: bytes) -> Pat
     return kept
 
 
+def set_aside(directory: Path, path: Path) -> None:
+    """Move a damaged file to quarantine/, away from where it would be read (OSError)."""
+    path.rename(directory / "quarantine" / path.name)
+    sync_directory(directory / "quarantine")
+    sync_directory(path.parent)
+
+
 def _cut(path: Path, end: int) -> None:
-    """End a segment at `end`, durably."""
+    """End a segment at `end`, durably; of a compressed one there is a plain copy then, unless it ends there anyway."""
+    if path.suffix == ".gz":
+        if len(content := written(path)) > end:
+            write_whole(path.parent.parent / "wal" / path.stem, content[:end])
+            path.unlink()
+            sync_directory(path.parent)
+        return
     fd = os.open(path, os.O_WRONLY)
     try:
         os.ftruncate(fd, end)

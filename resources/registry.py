@@ -13,6 +13,7 @@ from nanovirt.resources import (
     host,
     image,
     instance,
+    instance_set,
     namespace,
     placement,
     role,
@@ -26,7 +27,7 @@ from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, placement, secret, user, group, role, credential, applied,
+    instance, instance_set, placement, secret, user, group, role, credential, applied,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 

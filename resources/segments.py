@@ -3,15 +3,18 @@ r"""The text of the file log: one record per line, chained by checksum, in preal
 A line is `crc32c prev_crc rev synced_rev length {json}`: the checksum covers what is behind it up to the line's end,
 `prev_crc` is the checksum of the line before, across files. The first line of a segment is its header; it carries the
 revision before the segment. Behind the last line there are only zeros. `tr -d '\0' | cut -d' ' -f6- | jq` reads it.
+A segment that a snapshot has summed up is compressed and moves from wal/ to history/; `zcat` reads it there.
 """
 
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +22,9 @@ from crc32c import crc32c
 
 from nanovirt.resources.log import RECORD_LIMIT
 
-FORMAT_VERSION = 1
-_NAME = re.compile(r"\d{16}\.wal")
+HEADER_VERSION = 1
+"""What the first line of a segment says of its own form."""
+_NAME = re.compile(r"\d{16}\.wal(\.gz)?")
 _LINE_START = re.compile(rb"(?=[0-9a-f]{8} [0-9a-f]{8} \d{1,20} \d{1,20} \d{1,8} \{)")
 _LONGEST_START = 8 + 1 + 8 + 1 + 20 + 1 + 20 + 1 + 8 + 1
 LONGEST_HEADER = 256
@@ -86,8 +90,10 @@ def whole_line_beyond(content: bytes, at: int, rev: int) -> Frame | None:
 
 
 def written(path: Path) -> bytes:
-    """What a segment holds, without the zeros at its end."""
+    """What a segment holds, without the zeros at its end; of a compressed one OSError or zlib.error on damage."""
     content = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(content)
     end = len(content)
     while end >= len(_ZEROS) and content[end - len(_ZEROS) : end] == _ZEROS:
         end -= len(_ZEROS)
@@ -96,13 +102,26 @@ def written(path: Path) -> bytes:
 
 def header(cluster: str, rev: int, prev: int) -> tuple[bytes, int]:
     """First line of the segment that continues revision `rev` of that cluster, and its checksum."""
-    body = json.dumps({"segment": FORMAT_VERSION, "cluster": cluster}, separators=(",", ":"))
+    body = json.dumps({"segment": HEADER_VERSION, "cluster": cluster}, separators=(",", ":"))
     return encode(prev, rev, rev, body.encode())
 
 
-def segments(wal: Path) -> list[Path]:
-    """The segment files, oldest first."""
-    return sorted(path for path in wal.iterdir() if _NAME.fullmatch(path.name))
+def segments(folder: Path) -> list[Path]:
+    """The segment files in one folder, oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def every_segment(directory: Path) -> list[Path]:
+    """The segments of a store with those in its history, oldest first; of one that is in both places, the plain one."""
+    found: dict[int, Path] = {}
+    for folder in (directory / "history", directory / "wal"):
+        found.update((first_revision(path), path) for path in (segments(folder) if folder.is_dir() else ()))
+    return [found[first] for first in sorted(found)]
+
+
+def beyond(paths: Sequence[Path], rev: int) -> list[Path]:
+    """Of segments, oldest first, those that hold what came after revision `rev` (and perhaps some before it)."""
+    return list(paths[max(bisect_right([first_revision(path) for path in paths], rev + 1) - 1, 0) :])
 
 
 def segment_path(wal: Path, first: int) -> Path:
@@ -112,10 +131,10 @@ def segment_path(wal: Path, first: int) -> Path:
 
 def first_revision(path: Path) -> int:
     """The revision that a segment's name promises."""
-    return int(path.stem)
+    return int(path.name.partition(".")[0])
 
 
-def write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write every byte, however few the system takes at a time (OSError)."""
     rest = memoryview(content)
     while rest:

@@ -7,15 +7,21 @@ import fcntl
 import json
 import os
 import struct
+import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crc32c import crc32c
 
 from nanovirt.resources.errors import NanoError, Unavailable
-from nanovirt.resources.segments import FORMAT_VERSION, segments, sync_directory, write_all
+from nanovirt.resources.segments import every_segment, sync_directory, write_all
 
+FORMAT_VERSION = 2
+"""Since 2 there may be snapshots, and segments that only history/ holds."""
+READABLE_VERSIONS = (1, 2)
+DEATH_SECONDS = 5.0
+"""How long a process that its dead server has left behind may hold LOCK."""
 _SYNCED = struct.Struct("<QQ")  # revision, checksum of these eight bytes
 
 
@@ -30,7 +36,7 @@ class Format:
 
 def make_directories(directory: Path) -> None:
     """The directory and its folders, for the owner alone; one that is there keeps its mode."""
-    for path in (directory, directory / "wal", directory / "quarantine"):
+    for path in (directory, *(directory / name for name in ("wal", "snap", "history", "quarantine"))):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -38,17 +44,27 @@ def hold_lock(directory: Path) -> int:
     """Take LOCK for as long as the returned descriptor stays open (Unavailable: somebody else has it)."""
     path = directory / "LOCK"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(fd, 20).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise Unavailable(
-            f"{directory} is in use by process {holder} (see {path}); stop that one first, or name another directory"
-        ) from error
+    deadline = time.monotonic() + DEATH_SECONDS
+    while not _locked(fd):
+        holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        if Path(f"/proc/{holder}").exists() or time.monotonic() > deadline:
+            os.close(fd)
+            raise Unavailable(
+                f"{directory} is in use by process {holder} (see {path}); "
+                "stop that one first, or name another directory"
+            )
+        time.sleep(0.01)  # it was killed, and what it had started dies just now
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -65,11 +81,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def load_format(directory: Path) -> Format:
-    """Read FORMAT, or found a new store where there is neither FORMAT nor log (NanoError: not ours to open)."""
+    """Read FORMAT, or found a new store where there is neither FORMAT nor log (NanoError: not ours to open).
+
+    A store of an older version is one of this version from then on, and older versions of Nano refuse it.
+    """
     path = directory / "FORMAT"
     if path.exists():
-        return read_format(path)
-    if segments(directory / "wal") or read_synced(directory):
+        found = read_format(path)
+        if found.version != FORMAT_VERSION:
+            found = replace(found, version=FORMAT_VERSION)
+            write_format(directory, found)
+        return found
+    if every_segment(directory) or read_synced(directory):
         raise NanoError(f"{path} is missing though {directory} holds a log; restore it from a backup")
     write_synced(directory, 0)
     found = Format(FORMAT_VERSION, str(uuid.uuid4()), 1)
@@ -83,12 +106,12 @@ def read_format(path: Path) -> Format:
     try:
         fields = json.loads(path.read_bytes())
         version = int(fields["version"])
-        if version == FORMAT_VERSION:
+        if version in READABLE_VERSIONS:
             return Format(version, str(fields["cluster"]), int(fields["incarnation"]))
     except (ValueError, KeyError, TypeError) as error:
         raise NanoError(f"{path} cannot be read ({error}); restore it from a backup") from error
     raise NanoError(
-        f"{path} says format version {version}, this Nano knows only {FORMAT_VERSION}; "
+        f"{path} says format version {version}, this Nano knows only up to {FORMAT_VERSION}; "
         "start the version of Nano that wrote it, nothing was changed"
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON, load
@@ -13,6 +13,9 @@ from nanovirt.resources.fields import resolve
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Change, Commit, Entry, Store
+
+Sight = Callable[[Key, Entry], bool] | None
+"""What somebody may see; None: everything."""
 
 
 class View(Protocol):
@@ -160,7 +163,7 @@ class Index:
                 if entry.row[at]:
                     _count(self.uses, _target(refers, key, entry.row[at]), sign)
         elif facts.refers:
-            self._note_references(facts, key, load(entry.raw), sign)
+            self._note_references(key, entry, sign)
 
     def _note_pool(self, name: str, row: Any, sign: int) -> None:
         if sign > 0:
@@ -168,13 +171,21 @@ class Index:
         else:
             self.pools.pop(name, None)
 
-    def _note_references(self, facts: Facts, key: Key, doc: JSON, sign: int) -> None:
-        for mention in mentions(facts, key, doc):
-            _count(self.uses, mention.target, sign)
-        if key.plural == "instances":
-            for kind, claim in card_claims(doc):
-                claims = self.macs if kind == "mac" else self.ips
-                _claim(claims, claim, f"{key.namespace}/{key.name}", sign)
+    def _note_references(self, key: Key, entry: Entry, sign: int) -> None:
+        targets, claims = _said(key.plural, key.namespace, entry.raw)
+        for target in targets:
+            _count(self.uses, target, sign)
+        for kind, claim in claims:
+            _claim(self.macs if kind == "mac" else self.ips, claim, f"{key.namespace}/{key.name}", sign)
+
+
+@lru_cache(maxsize=128)
+def _said(plural: str, namespace: str, raw: bytes) -> tuple[tuple[Key, ...], tuple[tuple[str, str], ...]]:
+    """The references and the claims of an object; those of a set are asked for as a draft and again as a commit."""
+    doc = load(raw)
+    found = mentions(KINDS[plural].facts, Key(plural, namespace, ""), doc)
+    claims = tuple(card_claims(doc)) if plural == "instances" else ()
+    return tuple(mention.target for mention in found), claims
 
 
 def _irrelevant(change: Change) -> bool:
@@ -202,16 +213,14 @@ def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int)
         claims[what] = tuple(owners)
 
 
-def users(store: View, target: Key, limit: int = 10) -> Iterable[str]:
-    """The first durable objects that refer to `target`, like `instances/default/web-1`; scans, so only for messages."""
-    found: list[str] = []
+def users(store: View, target: Key, sees: Sight) -> Iterator[tuple[Key, int]]:
+    """The durable objects that refer to `target` and may be seen, with how often; scans, so only for messages."""
     needle = target.name.encode()
     for plural, cls in KINDS.items():
         if not any(refers.plural == target.plural for refers in cls.facts.refers):
             continue
         for key, entry in store.list(plural):
-            if needle in entry.raw and any(one.target == target for one in mentions(cls.facts, key, load(entry.raw))):
-                found.append(str(key))
-                if len(found) == limit:
-                    return found
-    return found
+            if needle in entry.raw and (sees is None or sees(key, entry)):
+                count = sum(one.target == target for one in mentions(cls.facts, key, load(entry.raw)))
+                if count:
+                    yield key, count

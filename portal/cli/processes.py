@@ -11,10 +11,24 @@ import click
 
 from nanovirt.portal.cli import examples
 from nanovirt.portal.cli.connection import data_folder
+from nanovirt.resources.quantities import Bytes
 
 Accelerator = Literal["auto", "kvm", "tcg"]
 PORT = click.IntRange(0, 65535)
 DIRECTORIES = ("desired", "desired-user", "desired-prune", "export")
+
+
+class Amount(click.ParamType[int]):
+    """Bytes as people write them: `4Gi`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        try:
+            return int(Bytes(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Options:
     libvirt_uri: str = "qemu:///system"
     accelerator: Accelerator = "auto"
     simulated_hosts: int = 0
+    history: int = 1 << 30
+    """Bytes of history that the store keeps at most."""
     agent: bool = True
     server: str = ""
     """For an agent by itself: the URL of the server."""
@@ -83,6 +99,10 @@ OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "simulated": click.option(
         "--simulated-hosts", type=click.IntRange(0, 1000), default=0, metavar="N", help="Add N hosts without metal.",
     ),
+    "history": click.option(
+        "--history", type=Amount(), default="1Gi", show_default=True, metavar="SIZE",
+        help="How much disk the past may take, compressed.",
+    ),
     "desired": click.option(
         "--desired", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
         help="Manifests in here are applied, and again when they change.  [default: desired/ in --data]",
@@ -128,6 +148,7 @@ def _up(processes: Processes) -> click.Command:
         "uri",
         "accelerator",
         "simulated",
+        "history",
         "no-agent",
         *DIRECTORIES,
         "verbose",
@@ -146,7 +167,7 @@ def _server(processes: Processes) -> click.Command:
             server --data /srv/nano --api-port 5870
         """)
     )
-    @_options("data", "api", "portal", "simulated", *DIRECTORIES, "verbose")
+    @_options("data", "api", "portal", "simulated", "history", *DIRECTORIES, "verbose")
     def server(**given: Any) -> None:
         """Run the server: store, API, controllers and portal."""
         _ended(processes.server(Options(agent=False, **given)))

@@ -35,12 +35,12 @@ from nanovirt.portal.desired.plan import (
     settled,
 )
 from nanovirt.portal.desired.standing import Standing
+from nanovirt.portal.desired.telling import tell
 from nanovirt.portal.desired.wishes import wishes
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.applied import Applied, AppliedSpec
 from nanovirt.resources.codec import dump, load, trusted
 from nanovirt.resources.errors import Conflict, NanoError, Stale
-from nanovirt.resources.event import Event, event_key, tell
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.reasons import Reason
@@ -77,7 +77,7 @@ class Desired:
         rescan: float = RESCAN_SECONDS,
     ) -> None:
         """`subject`: as whom it writes, asked each time; `prune`: whether objects go when their file has gone."""
-        self._store, self._transactor = store, Transactor(store, writer)
+        self._store, self._transactor = store, Transactor(store, writer, clock)
         self._directory, self._subject, self._clock = directory, subject, clock
         self._always, self._settle, self._rescan = prune, settle, rescan
         self._before: Look | None = None
@@ -270,9 +270,7 @@ class Desired:
             return []
         about = trusted(note.wish.cls, entry.raw)
         params = {"name": str(note.wish.key), "fields": ", ".join(note.merged.contested[:NAMED])}
-        there = self._store.peek(event_key(about, Reason.ApiSideWins, params))
-        before = trusted(Event, there.raw) if there is not None else None
-        return [tell(about, MANAGER, "Warning", Reason.ApiSideWins, self._clock(), before, **params)]
+        return [tell(self._store, about, params, self._clock())]
 
 
 def _portions(ops: list[Op]) -> Iterator[list[Op]]:

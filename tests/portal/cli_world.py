@@ -40,6 +40,22 @@ assert registry.MODULES
 
 
 @dataclass
+class Trap:
+    """Loses the answers of that many writes, once they have been carried out, with the connection."""
+
+    answers: int = 0
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    """Method and Idempotency-Key of every write that has come."""
+
+    def springs(self, request: web.BaseRequest) -> bool:
+        if request.method == "GET":
+            return False
+        self.sent.append((request.method, request.headers.get("Idempotency-Key", "")))
+        self.answers -= 1
+        return self.answers >= 0
+
+
+@dataclass
 class Cluster:
     """A running server: its data folder holds admin.kubeconfig; `does` is how a test plays the controllers."""
 
@@ -48,6 +64,7 @@ class Cluster:
     store: Engine
     loop: asyncio.AbstractEventLoop
     threads: list[threading.Thread] = field(default_factory=list)
+    trap: Trap = field(default_factory=Trap)
 
     @property
     def kubeconfig(self) -> Path:
@@ -149,13 +166,21 @@ def cluster(
             )
             api.add(pages(keeper, identities.identify))
             keeping = tasks.create_task(keeper.run()) if desired else None
-            server = web.Server(api.handle, access_log=None)
+            trap = Trap()
+
+            async def handle(request: web.BaseRequest) -> web.StreamResponse:
+                answer = await api.handle(request)
+                if trap.springs(request) and request.transport is not None:
+                    request.transport.abort()
+                return answer
+
+            server = web.Server(handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()
             try:
                 site = web.SockSite(runner, socket_, ssl_context=pki.tls_context())
                 await site.start()
-                started.set_result(Cluster(data, url, store, asyncio.get_running_loop()))
+                started.set_result(Cluster(data, url, store, asyncio.get_running_loop(), trap=trap))
                 await stopping.wait()
             finally:
                 api.close()

@@ -87,7 +87,7 @@ class World:
 
     async def api(self, *writes: JSON) -> None:
         """What somebody else writes through the API."""
-        await Transactor(self.store, self.writer).carry_out(
+        await Transactor(self.store, self.writer, lambda: NOW).carry_out(
             ADMIN, intents(list(writes)), Options(dry=False, validation="Strict")
         )
 

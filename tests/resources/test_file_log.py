@@ -32,7 +32,7 @@ def lines(directory: Path) -> list[list[str]]:
 def test_empty_directory_becomes_a_store(tmp_path: Path) -> None:
     log = FileLog.open(tmp_path / "deep" / "store", SMALL)
     fields = json.loads((tmp_path / "deep" / "store" / "FORMAT").read_text())
-    assert fields == {"version": 1, "cluster": log.identity.cluster, "incarnation": 1}
+    assert fields == {"version": 2, "cluster": log.identity.cluster, "incarnation": 1}
     assert str(uuid.UUID(log.identity.cluster)) == log.identity.cluster
     log.close()
 

@@ -1,0 +1,127 @@
+r"""The text of a snapshot: what the records up to a revision add up to, one object per line, and then a checksum.
+
+The first line is the header, then come objects as the log's writes have them (`{"kind","namespace","name","object"}`),
+then what is remembered of requests (`{"key"}`), then `sha256 HEX` over all of it. `head -n -1 | jq` reads it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import orjson
+
+from nanovirt.resources.segments import sync_directory
+from nanovirt.resources.trickle import write_trickling
+
+VERSION = 1
+_NAME = re.compile(r"\d{16}\.json\.snap(\.gz)?")
+_OBJECT = re.compile(rb'(?:,"schema":\d+)?,"object":')
+_TRAILER = re.compile(rb"sha256 [0-9a-f]{64}\n")
+_TRAILER_BYTES = 72
+_PIECE = 1 << 20
+
+
+class Snapshot(NamedTuple):
+    """A snapshot that has been found whole: `crc` is that of the log's line of its revision, `at` when that was."""
+
+    path: Path
+    rev: int
+    at: str
+    crc: int
+    cluster: str
+
+    def lines(self) -> Iterator[bytes]:
+        """What stands between header and checksum, each line without its end. OSError."""
+        with _opened(self.path) as file:
+            next(file)
+            held = b""
+            for line in file:
+                if held:
+                    yield held[:-1]
+                held = line
+
+
+def snapshots(directory: Path) -> list[Path]:
+    """The snapshots of a store, newest first: those at hand, and then those that only the history holds."""
+    found: dict[str, Path] = {}
+    for folder in (directory / "history", directory / "snap"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _NAME.fullmatch(path.name):
+                found[path.name[:16]] = path
+    return [found[name] for name in sorted(found, reverse=True)]
+
+
+def snapshot_path(directory: Path, rev: int) -> Path:
+    """The file that sums up all until revision `rev`."""
+    return directory / "snap" / f"{rev:016d}.json.snap"
+
+
+def revision_of(path: Path) -> int:
+    """The revision that a snapshot's name promises."""
+    return int(path.name[:16])
+
+
+def open_snapshot(path: Path, cluster: str) -> Snapshot | None:
+    """A snapshot whose every byte is as it was written; None when it is not, or is another cluster's (OSError)."""
+    try:
+        if not _whole(path):
+            return None
+        with _opened(path) as file:
+            said = orjson.loads(next(file))
+        found = Snapshot(path, said["rev"], said["at"], said["crc"], said["cluster"])
+    except (ValueError, KeyError, EOFError, StopIteration, zlib.error, gzip.BadGzipFile):
+        return None
+    return found if (found.rev, found.cluster) == (revision_of(path), cluster) else None
+
+
+def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _whole(path: Path) -> bool:
+    """Whether the checksum at the end is that of what is before it."""
+    digest, held = hashlib.sha256(), b""
+    with _opened(path) as file:
+        while piece := file.read(_PIECE):
+            held += piece
+            digest.update(held[:-_TRAILER_BYTES])
+            held = held[-_TRAILER_BYTES:]
+    return bool(_TRAILER.fullmatch(held)) and held[7:-1] == digest.hexdigest().encode()
+
+
+def name_of(line: bytes) -> bytes | None:
+    """The part of a line that names its object, the same bytes for the same object; None for other lines."""
+    found = _OBJECT.search(line)
+    return line[: found.start()] if found else None
+
+
+def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> None:
+    """Write a snapshot, durable and under its name (OSError)."""
+    unborn = path.with_suffix(".tmp")
+    fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_trickling(fd, _text(header, lines))
+    finally:
+        os.close(fd)
+    if not _whole(unborn):
+        raise OSError(f"{unborn} does not read back as it was written")
+    unborn.rename(path)
+    sync_directory(path.parent)
+
+
+def _text(header: Snapshot, lines: Iterable[bytes]) -> Iterator[bytes]:
+    said = {"snapshot": VERSION, "cluster": header.cluster, "rev": header.rev, "at": header.at, "crc": header.crc}
+    digest, rest = hashlib.sha256(), chain([orjson.dumps(said)], lines)
+    while some := list(islice(rest, 64)):
+        piece = b"\n".join(some) + b"\n"
+        digest.update(piece)
+        yield piece
+    yield b"sha256 %b\n" % digest.hexdigest().encode()
