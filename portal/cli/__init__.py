@@ -38,6 +38,7 @@ LAZY = {
     "token": "people",
     "chown": "people",
     "host": "hosts",
+    "desired": "desired",
     "backup": "backing_up",
     "restore": "restoring",
     "verify": "verifying",
