@@ -1,0 +1,156 @@
+"""A program that cuts the power of a writer's simulated disk in many ways and recovers from each.
+
+`python -m tests.faults.power_cuts --seed N --states N [--story N]`. A story is several lives of a writer on one
+directory, each but the first beginning with what a power cut of the life before may have left. Every state is
+recovered; all that was acknowledged has to be there, and nothing else than what was sent. It says how many different
+states there were (LOCK and BALLAST make no difference) and ends with 1 at the first bad one, which it keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.promises import Promise, verdict
+from tests.faults.recording import Trace, record
+from tests.faults.simulated_disk import Rule, SimulatedDisk
+from tests.faults.strace import ROOT, python
+from tests.faults.tree import Picture, Said
+
+LIVES = 4
+BATCHES = 9
+"""Group commits of one life."""
+STATES_OF_A_CUT = 192
+"""How many choices are tried at a point that has more than that."""
+GOES_ON_EVERY = 16
+EMPTY: Picture = {}
+RAM = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
+KEPT = ROOT / "build" / "faults"
+
+
+class BadState(AssertionError):
+    """A legal state of the disk from which the store does not come back whole."""
+
+
+@dataclass
+class Cutter:
+    """Goes through stories until `states` different states have been recovered."""
+
+    seed: int
+    states: int
+    work: Path
+    seen: set[int] = field(default_factory=set)
+    tally: Counter[str] = field(default_factory=Counter)
+    lives: int = 0
+
+    def tell(self, story: int) -> None:
+        """One story."""
+        home = self.work / "disk"
+        promise, start = Promise(seed=story), EMPTY
+        for life in range(LIVES):
+            materialize(start, home)
+            writer = python("-m", "tests.faults.log_writer", home / "store", BATCHES, promise.seed, life)
+            trace = record(writer, home, self.work / "strace")
+            self.lives += 1
+            start, promise = self._cut_everywhere(trace, promise, random.Random(f"{self.seed} {story} {life}"))
+            if len(self.seen) >= self.states:
+                return
+
+    def _cut_everywhere(self, trace: Trace, promise: Promise, chance: random.Random) -> tuple[Picture, Promise]:
+        """Recover from cuts after each operation; a random state, and what it has to keep, for the next life."""
+        kept: tuple[Picture, Promise] | None = None
+        tried = 0
+        for rule in Rule:
+            disk, bound = SimulatedDisk(trace.start, rule), promise.next_life()
+            bound.life = promise.life
+            for at, op in enumerate(trace.ops):
+                disk.do(op)
+                if isinstance(op, Said):
+                    bound.hear([op.line])
+                for state in self._new_states(disk, chance):
+                    tried += 1
+                    self._judge(state, bound, f"{rule.value} rule, after operation {at}: {str(op)[:100]}", tried)
+                    self._count(rule, state)
+                    if chance.random() < 1 / tried:
+                        kept = (state, bound.next_life())
+                if len(self.seen) >= self.states:
+                    break
+        assert kept
+        return kept
+
+    def _count(self, rule: Rule, state: Picture) -> None:
+        self.tally[f"by the {rule.value} rule"] += 1
+        self.tally["with a snapshot"] += any(path.endswith(".snap") for path in state)
+        self.tally["with history"] += any(path.endswith(".gz") for path in state)
+        self.tally["with an unborn file"] += any(path.endswith(".tmp") for path in state)
+
+    def _new_states(self, disk: SimulatedDisk, chance: random.Random) -> Iterator[Picture]:
+        cut = disk.cut()
+        for choice in cut.choices(STATES_OF_A_CUT, chance):
+            state = cut.state(choice)
+            known = hash(frozenset((path, held) for path, held in state.items() if path[6:] not in {"LOCK", "BALLAST"}))
+            if known not in self.seen:
+                self.seen.add(known)
+                yield state
+
+    def _judge(self, state: Picture, promise: Promise, where: str, nth: int) -> None:
+        home = self.work / "recovery"
+        materialize(state, home)
+        if wrong := verdict(promise, home / "store", goes_on=nth % GOES_ON_EVERY == 0):
+            kept = KEPT / f"power-cut-{self.seed}"
+            shutil.rmtree(kept, ignore_errors=True)
+            materialize(state, kept)
+            raise BadState(f"{wrong}; {promise}; {where}; the state is in {kept}")
+
+
+def materialize(state: Picture, home: Path) -> None:
+    """Make a directory hold exactly that."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    for path, content in sorted(state.items()):
+        if content is None:
+            (home / path).mkdir()
+        else:
+            (home / path).write_bytes(content)
+
+
+def main() -> int:
+    """Tell stories, say what became of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--states", type=int, default=sys.maxsize)
+    parser.add_argument("--story", type=int, help="only this one of the seed's stories")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # that a tail was torn is no news here
+    began = time.monotonic()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(dir=RAM, prefix="nano-power-cuts-") as work:
+        cutter = Cutter(options.seed, options.states, Path(work))
+        story = options.story if options.story is not None else chance.getrandbits(32)
+        try:
+            while True:
+                cutter.tell(story)
+                if options.story is not None or len(cutter.seen) >= options.states:
+                    break
+                story = chance.getrandbits(32)
+        except BadState as bad:
+            again = f"python -m tests.faults.power_cuts --seed {options.seed} --story {story}"
+            print(f"{bad}; again with: {again}")  # noqa: T201 - a program's output
+            return 1
+    rate = len(cutter.seen) / (time.monotonic() - began)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in cutter.tally.items())
+    print(f"seed {options.seed}: {len(cutter.seen)} states of {cutter.lives} lives, 0 bad, {rate:.0f}/s: {kinds}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
