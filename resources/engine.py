@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from operator import itemgetter
 
-from nanovirt.resources import idempotency, stamping, upgrades
+from nanovirt.resources import idempotency, ring, stamping, upgrades
 from nanovirt.resources.codec import JSON, dump, dump_text, load
-from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
+from nanovirt.resources.errors import AlreadyExists, Conflict, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.idempotency import Ledger
 from nanovirt.resources.kind import KINDS, Key
@@ -44,46 +44,6 @@ log = logging.getLogger(__name__)
 BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
 PATIENCE_SECONDS = 0.002
 """How long what is staged with patience waits for company, so that they share one sync of the log."""
-RING_CHANGES, RING_BYTES, RING_SECONDS = 100_000, 32 * 1024 * 1024, 300
-
-
-class Ring:
-    """The recent commits that a watch may resume from: bounded by count, bytes and age, whichever is least."""
-
-    def __init__(self) -> None:
-        self._kept: deque[tuple[float, int, Commit]] = deque()
-        self._changes = self._bytes = 0
-        self.oldest = 0
-        """Everything after this revision is here."""
-
-    def add(self, commit: Commit, now: float) -> None:
-        """Keep a commit; drops what is over the bounds."""
-        size = sum(len(entry.raw) for change in commit.changes for entry in change[1:] if entry is not None)
-        self._kept.append((now, size, commit))
-        self._changes += len(commit.changes)
-        self._bytes += size
-        while self._over(now):
-            _, size, dropped = self._kept.popleft()
-            self._changes -= len(dropped.changes)
-            self._bytes -= size
-            self.oldest = dropped.rev
-
-    def _over(self, now: float) -> bool:
-        if len(self._kept) < 2:
-            return False
-        old = now - self._kept[0][0] > RING_SECONDS
-        return self._changes > RING_CHANGES or self._bytes > RING_BYTES or old
-
-    def after(self, rev: int) -> list[Commit]:
-        """The kept commits above `rev`. Raises Expired."""
-        if rev < self.oldest:
-            raise Expired(rev, self.oldest)
-        found: list[Commit] = []
-        for _, _, commit in reversed(self._kept):
-            if commit.rev <= rev:
-                break
-            found.append(commit)
-        return found[::-1]
 
 
 class Engine:
@@ -101,7 +61,7 @@ class Engine:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._sinks: list[Sink] = []
         self._admitted: list[Sink] = []
-        self._ring = Ring()
+        self._ring = ring.Ring()
         self._ledger = Ledger()
         self._failure: StoreFailed | None = None
         self._last_at = ""
@@ -126,9 +86,9 @@ class Engine:
         """The newest sum that leaves enough records behind it for the ring, else the one before."""
         sums = self._log.sums()
         newest = next(sums, None)
-        if newest is None or self._log.head() - newest.rev >= RING_CHANGES:
+        if newest is None or self._log.head() - newest.rev >= ring.RING_CHANGES:
             return newest
-        return next(sums, newest) if self._clock() - _time(newest.at) < timedelta(seconds=RING_SECONDS) else newest
+        return next(sums, newest) if self._clock() - _time(newest.at) < timedelta(seconds=ring.RING_SECONDS) else newest
 
     def _take_over(self, begin: Sum) -> None:
         for line in begin.lines():

@@ -48,6 +48,7 @@ async def _serve(directory: Path, port: int) -> None:
     store = Engine(log)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(store.run())
+        tasks.create_task(log.tend())
         await transact(store, [Create(Key("namespaces", "", "default"), {"metadata": {"name": "default"}})], "start")
         api = Api(store, lambda _request: ADMIN)
         runner = web.ServerRunner(ApiServer(api.handle))
