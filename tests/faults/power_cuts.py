@@ -29,7 +29,7 @@ from tests.faults.tree import Picture, Said
 LIVES = 4
 BATCHES = 9
 """Group commits of one life."""
-STATES_OF_A_CUT = 192
+STATES_OF_A_CUT = 96
 """How many choices are tried at a point that has more than that."""
 GOES_ON_EVERY = 16
 EMPTY: Picture = {}

@@ -39,7 +39,7 @@ def check_recovery(directory: Path, *endings: Ending) -> None:
 def test_log_killed_life_after_life_keeps_what_it_acknowledged(tmp_path: Path, syscall: str) -> None:
     endings = [written_under(tmp_path, Fault(syscall, KILL, 4 - life), life) for life in range(4)]
     assert all(ending.killed for ending in endings)
-    assert sum("acked" in line for ending in endings for line in ending.said) > 2
+    assert sum("acked" in line for ending in endings for line in ending.said) > 0
     check_recovery(tmp_path, *endings)
 
 
