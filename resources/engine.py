@@ -26,6 +26,7 @@ from nanovirt.resources.store import (
     Commit,
     Create,
     Delete,
+    Draft,
     Entry,
     Expect,
     Half,
@@ -166,17 +167,8 @@ class Engine:
 
     # --- writing ---
 
-    def stage(
-        self,
-        ops: Sequence[Op],
-        by: str,
-        request: str = "",
-        *,
-        dry: bool = False,
-        patient: bool = False,
-        once: Once | None = None,
-    ) -> Ticket:
-        """See Store; with `patient` only in a running loop."""
+    def draft(self, ops: Sequence[Op]) -> Draft:
+        """See Store."""
         if self._failure is not None:
             raise self._failure
         rev, now = self._staged + 1, self._clock()
@@ -191,15 +183,36 @@ class Engine:
                 changes[op.key] = Change(op.key, first, after)
                 held[op.key] = after
             results.append(after)
+        return Draft(ops, Outcome(rev, tuple(results)), changes, now)
+
+    def stage(
+        self,
+        ops: Sequence[Op] | Draft,
+        by: str,
+        request: str = "",
+        *,
+        dry: bool = False,
+        patient: bool = False,
+        once: Once | None = None,
+    ) -> Ticket:
+        """See Store; with `patient` only in a running loop."""
+        drafted = self._drafted(ops)
+        (rev, entries), changes = drafted.outcome, drafted.changes
         if dry or not (changes or once):
-            newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
-            return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
-        receipt = idempotency.receipt(once, ops, results, changes, rev) if once else None
-        self._queue_up(Commit(rev, tuple(changes.values())), by, request, now, receipt)
+            newest = max((entry.rev for entry in entries if entry is not None and entry.rev < rev), default=0)
+            return Ticket(Outcome(max(self.committed, newest), entries), lambda: self._until(newest))
+        receipt = idempotency.receipt(once, drafted.ops, entries, changes, rev) if once else None
+        self._queue_up(Commit(rev, tuple(changes.values())), by, request, drafted.now, receipt)
         if once:
             self._ledger.add(by, once, rev, self._last_at)
         self._hurry(patient=patient)
-        return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
+        return Ticket(drafted.outcome, lambda: self._until(rev))
+
+    def _drafted(self, ops: Sequence[Op] | Draft) -> Draft:
+        if not isinstance(ops, Draft):
+            return self.draft(ops)
+        fresh = ops.outcome.rev == self._staged + 1 and self._failure is None
+        return ops if fresh else self.draft(ops.ops)
 
     def _queue_up(self, commit: Commit, by: str, request: str, now: datetime, receipt: JSON | None) -> None:
         at = max(self._last_at, rfc3339(now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)))
@@ -387,7 +400,9 @@ def _held(before: Entry | None, key: Key, expected: int | None) -> Entry:
     return before
 
 
+@lru_cache(maxsize=4)
 def _second(now: datetime) -> str:
+    """A set of writes asks for the same moment again and again."""
     return rfc3339(now.replace(microsecond=0))
 
 
