@@ -1,7 +1,7 @@
 """A program that cuts the power of a writer's simulated disk in many ways and recovers from each.
 
-`python -m tests.faults.power_cuts --seed N --states N [--story N]`. A story is several lives of a writer on one
-directory, each but the first beginning with what a power cut of the life before may have left. Every state is
+`python -m tests.faults.power_cuts --seed N --states N [--of-a-cut N] [--story N]`. A story is several lives of a writer on one
+directory, each but the first beginning with what a kill or a power cut of the one before may have left. Every state is
 recovered; all that was acknowledged has to be there, and nothing else than what was sent. It says how many different
 states there were (LOCK and BALLAST make no difference) and ends with 1 at the first bad one, which it keeps.
 """
@@ -24,13 +24,15 @@ from tests.faults.promises import Promise, verdict
 from tests.faults.recording import Trace, record
 from tests.faults.simulated_disk import Rule, SimulatedDisk
 from tests.faults.strace import ROOT, python
-from tests.faults.tree import Picture, Said
+from tests.faults.tree import Picture, Said, Tree
 
 LIVES = 4
+KILLED = 0.4
+"""So many lives end in a kill, and the next one begins without a power cut."""
 BATCHES = 9
 """Group commits of one life."""
-STATES_OF_A_CUT = 96
-"""How many choices are tried at a point that has more than that."""
+OF_A_CUT = 96
+"""How many choices are tried at a point that has more than that, unless told otherwise."""
 GOES_ON_EVERY = 16
 EMPTY: Picture = {}
 RAM = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
@@ -47,6 +49,7 @@ class Cutter:
 
     seed: int
     states: int
+    of_a_cut: int
     work: Path
     seen: set[int] = field(default_factory=set)
     tally: Counter[str] = field(default_factory=Counter)
@@ -54,19 +57,28 @@ class Cutter:
 
     def tell(self, story: int) -> None:
         """One story."""
-        home = self.work / "disk"
-        promise, start = Promise(seed=story), EMPTY
+        home, chance = self.work / "disk", random.Random(f"{self.seed} {story}")
+        materialize(EMPTY, home)
+        promise, before = Promise(seed=story), Trace(Tree(), ())
         for life in range(LIVES):
-            materialize(start, home)
             writer = python("-m", "tests.faults.log_writer", home / "store", BATCHES, promise.seed, life)
-            trace = record(writer, home, self.work / "strace")
+            killed = f"fdatasync:signal=KILL:when={chance.randint(2, BATCHES)}" if chance.random() < KILLED else ""
+            trace, begin = record(writer, home, self.work / "strace", after=before, fault=killed), len(before.ops)
             self.lives += 1
-            start, promise = self._cut_everywhere(trace, promise, random.Random(f"{self.seed} {story} {life}"))
+            state, left = self._cut_everywhere(trace, begin, promise, chance)
             if len(self.seen) >= self.states:
                 return
+            if killed:  # but the system lives on: the next one finds all that was written, synced or not
+                before = trace
+                promise = promise.hear(op.line for op in trace.ops[begin:] if isinstance(op, Said)).next_life()
+            else:
+                materialize(state, home)
+                before, promise = Trace(Tree.of(home), ()), left
 
-    def _cut_everywhere(self, trace: Trace, promise: Promise, chance: random.Random) -> tuple[Picture, Promise]:
-        """Recover from cuts after each operation; a random state, and what it has to keep, for the next life."""
+    def _cut_everywhere(
+        self, trace: Trace, begin: int, promise: Promise, chance: random.Random
+    ) -> tuple[Picture, Promise]:
+        """Recover from cuts after each operation from `begin` on; a random state, and what binds the life after it."""
         kept: tuple[Picture, Promise] | None = None
         tried = 0
         for rule in Rule:
@@ -74,6 +86,8 @@ class Cutter:
             bound.life = promise.life
             for at, op in enumerate(trace.ops):
                 disk.do(op)
+                if at < begin:
+                    continue
                 if isinstance(op, Said):
                     bound.hear([op.line])
                 for state in self._new_states(disk, chance):
@@ -95,7 +109,7 @@ class Cutter:
 
     def _new_states(self, disk: SimulatedDisk, chance: random.Random) -> Iterator[Picture]:
         cut = disk.cut()
-        for choice in cut.choices(STATES_OF_A_CUT, chance):
+        for choice in cut.choices(self.of_a_cut, chance):
             state = cut.state(choice)
             known = hash(frozenset((path, held) for path, held in state.items() if path[6:] not in {"LOCK", "BALLAST"}))
             if known not in self.seen:
@@ -128,13 +142,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--states", type=int, default=sys.maxsize)
+    parser.add_argument("--of-a-cut", type=int, default=OF_A_CUT)
     parser.add_argument("--story", type=int, help="only this one of the seed's stories")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # that a tail was torn is no news here
     began = time.monotonic()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir=RAM, prefix="nano-power-cuts-") as work:
-        cutter = Cutter(options.seed, options.states, Path(work))
+        cutter = Cutter(options.seed, options.states, options.of_a_cut, Path(work))
         story = options.story if options.story is not None else chance.getrandbits(32)
         try:
             while True:
@@ -143,7 +158,9 @@ def main() -> int:
                     break
                 story = chance.getrandbits(32)
         except BadState as bad:
-            again = f"python -m tests.faults.power_cuts --seed {options.seed} --story {story}"
+            again = (
+                f"python -m tests.faults.power_cuts --seed {options.seed} --of-a-cut {options.of_a_cut} --story {story}"
+            )
             print(f"{bad}; again with: {again}")  # noqa: T201 - a program's output
             return 1
     rate = len(cutter.seen) / (time.monotonic() - began)

@@ -96,8 +96,8 @@ def verdict(promise: Promise, directory: Path, *, goes_on: bool = False) -> str:
             asyncio.run(_append(directory, more))
             if recovered(directory) != replace(found, head=more.rev, records=[*found.records, more]):
                 return "lost: the record after the recovery"
-    except (NanoError, OSError) as refusal:
-        return f"not recovered: {refusal}"
+    except (NanoError, OSError, ValueError, EOFError) as refusal:
+        return f"not recovered: {refusal!r}"
     return ""
 
 

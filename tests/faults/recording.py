@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ FOLLOWED = (
     "sync_file_range rename renameat renameat2 unlink unlinkat rmdir mkdir mkdirat link linkat symlink symlinkat lseek "
     "close dup dup2 dup3 fcntl clone clone3 fork vfork sendfile copy_file_range splice mmap io_uring_setup io_submit"
 ).replace(" ", ",?")
+DIED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 _WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?|0x[0-9a-f]+)(.*)")
 _BEGUN = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _ENDED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)")
@@ -32,10 +34,18 @@ _BORN = re.compile(r"\d+ +(?:<\.\.\. )?(?:clone3?|v?fork)\b.*")
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything from `start` (a number of nodes of which all is durable) on."""
+    """Everything from `start` on, of which all is durable."""
 
     start: Tree
     ops: tuple[Op, ...]
+
+    @property
+    def end(self) -> Tree:
+        """What it leads to."""
+        tree = copy_of(self.start)
+        for op in self.ops:
+            tree.do(op)
+        return tree
 
 
 @dataclass
@@ -56,13 +66,24 @@ class _Call(NamedTuple):
     """How many operations had been done when it began."""
 
 
-def record(command: Sequence[str], directory: Path, raw: Path, timeout: float = 60) -> Trace:
+def record(
+    command: Sequence[str],
+    directory: Path,
+    raw: Path,
+    *,
+    after: Trace | None = None,
+    fault: str = "",
+    timeout: float = 60,
+) -> Trace:
     """Run a program to its end and give what it did below `directory`; `raw` keeps what strace wrote.
 
-    AssertionError: the program failed, or the recording is not the whole truth.
+    With `after` it goes on from that trace, by another program on the same running system, and is given with it.
+    `fault` is one for strace, such as `fdatasync:signal=KILL:when=3`. AssertionError: the program failed otherwise than
+    by that, or the recording is not the whole truth.
     """
-    start = Tree.of(directory)
+    before = after or Trace(Tree.of(directory), ())
     strace = ["strace", "-f", "-qq", "-y", "-xx", "-s", str(1 << 26), "-o", str(raw), "-e", "signal=none"]
+    strace += ["-e", f"inject={fault}"] if fault else []
     strace += ["-e", f"trace=?{FOLLOWED}", "--", *command]
     child = subprocess.Popen(
         strace,
@@ -73,21 +94,15 @@ def record(command: Sequence[str], directory: Path, raw: Path, timeout: float = 
         env=environment(),
     )
     code, said, complained = finish(child, timeout)
-    assert code == 0, f"{command} ended with {code}: {said}{complained}"
-    trace = parse(raw, directory, start)
-    assert [op.line for op in trace.ops if isinstance(op, Said)] == said.splitlines()
-    check_whole(trace, directory)
-    return trace
-
-
-def check_whole(trace: Trace, directory: Path) -> None:
-    """AssertionError unless the trace leads to what the directory holds now."""
-    tree = copy_of(trace.start)
-    for op in trace.ops:
-        tree.do(op)
-    held, actual = tree.picture(), picture_of(directory)
+    assert code == 0 or (fault and code in DIED), f"{command} ended with {code}: {said}{complained}"
+    trace, actual = parse(raw, directory, before), picture_of(directory)
+    if code and trace.end.picture() != actual:
+        trace = parse(raw, directory, before, died_within=True)
+    assert [op.line for op in trace.ops[len(before.ops) :] if isinstance(op, Said)] == said.splitlines()
+    held = trace.end.picture()
     assert held.keys() == actual.keys(), (held.keys(), actual.keys())
     assert not [path for path in held if held[path] != actual[path]]
+    return trace
 
 
 def copy_of(tree: Tree) -> Tree:
@@ -96,14 +111,16 @@ def copy_of(tree: Tree) -> Tree:
     return Tree(folders, {node: bytearray(content) for node, content in tree.files.items()}, tree.born)
 
 
-def parse(raw: Path, directory: Path, start: Tree) -> Trace:
-    """The trace in a file that strace wrote."""
-    follower = _Follower(os.fsencode(directory.resolve()), copy_of(start))
+def parse(raw: Path, directory: Path, before: Trace, *, died_within: bool = False) -> Trace:
+    """The trace in a file that strace wrote; `died_within`: calls that did not return have been carried out."""
+    follower = _Follower(os.fsencode(directory.resolve()), before.end, list(before.ops))
     lines = raw.read_text().splitlines()
     follower.note_births(line for line in lines if _BORN.match(line))
     for line in lines:
         follower.read(line)
-    return Trace(start, tuple(follower.ops))
+    if died_within:
+        follower.end_begun()
+    return Trace(before.start, tuple(follower.ops))
 
 
 @dataclass
@@ -149,6 +166,14 @@ class _Follower:
             self._say(_arguments(arguments))
         if done >= 0:
             self._carry_out(_Call(thread, name, _arguments(arguments), done, begun))
+
+    def end_begun(self) -> None:
+        """Carry out what changes files and was under way when the program died."""
+        for thread, (line, begun) in self.begun.items():
+            name, _, words = line.partition("(")
+            arguments = _arguments(words)
+            if name in {"write", "pwrite64", "rename", "unlink", "mkdir", "ftruncate"}:
+                self._carry_out(_Call(thread, name, arguments, int(arguments[2]) if "write" in name else 0, begun))
 
     # --- calls ---
 

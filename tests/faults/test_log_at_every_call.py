@@ -76,7 +76,7 @@ class Scene:
     def struck(self, how: str, every: int) -> Iterator[Struck]:
         """A run for each call, or every few; each has been recovered from, and its folder is gone."""
         calls = self._run("count", how, NEVER).calls
-        moments = range(random.randint(1, every), calls + 1, every)
+        moments = range(random.randint(1, min(every, calls)), calls + 1, every)
         print(f"\n{how}: calls {moments} of {calls}")  # noqa: T201 - the figure that goals.md asks for
         return at_every(moments, lambda at: self._attempt(how, at))
 

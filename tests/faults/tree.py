@@ -125,6 +125,7 @@ class Tree:
                 if node not in self.folders and node not in self.files:
                     (self.folders.__setitem__(node, {}) if is_folder else self.files.__setitem__(node, bytearray()))
                 self.folders[folder][name] = node
+                self.born = max(self.born, node + 1)
             case Unname(folder, name, node):
                 if self.folders[folder].get(name) == node:
                     del self.folders[folder][name]
