@@ -1,9 +1,9 @@
 """A program that cuts the power of a writer's simulated disk in many ways and recovers from each.
 
-`python -m tests.faults.power_cuts --seed N --states N [--of-a-cut N] [--story N]`. A story is several lives of a writer on one
-directory, each but the first beginning with what a kill or a power cut of the one before may have left. Every state is
-recovered; all that was acknowledged has to be there, and nothing else than what was sent. It says how many different
-states there were (LOCK and BALLAST make no difference) and ends with 1 at the first bad one, which it keeps.
+`python -m tests.faults.power_cuts --seed N --states N [--of-a-cut N] [--story N]`. A story is several lives of a writer
+on one directory, each but the first beginning with what a kill or a power cut of the one before may have left. Every
+state is recovered; all that was acknowledged has to be there, and nothing else than what was sent. It says how many
+different states there were (LOCK and BALLAST make no difference) and ends with 1 at the first bad one, which it keeps.
 """
 
 from __future__ import annotations
