@@ -68,7 +68,7 @@ class Bench:
             while len(self.clones) < cuts:
                 self._live(min(cuts, len(self.clones) + CUTS_OF_A_LIFE), chance)
         finally:
-            run("umount", self.inner)
+            unmount(self.inner)
 
     def _live(self, upto: int, chance: random.Random) -> None:
         writer = python("-m", "tests.faults.log_writer", self.inner / "store", 1 << 30, self.seed, self.promise.life)
@@ -102,7 +102,7 @@ class Bench:
                 wrong = verdict(promise, self.inner / "store", goes_on=True)
                 assert not wrong, f"{clone.name} of {self.filesystem}, seed {self.seed}: {wrong}; {promise}"
             finally:
-                run("umount", self.inner)
+                unmount(self.inner)
             clone.unlink()
 
 
@@ -138,6 +138,14 @@ def mount(image: Path, folder: Path) -> None:
     run("mount", "-o", "loop", image, folder)
 
 
+def unmount(folder: Path) -> None:
+    """As soon as the last of those who were killed has let go of it."""
+    deadline = time.monotonic() + 10
+    while subprocess.run(["umount", folder], stderr=subprocess.DEVNULL, check=False).returncode:
+        assert time.monotonic() < deadline, f"{folder} stays in use"
+        time.sleep(0.02)
+
+
 def run(*words: object) -> None:
     """Run a tool of the system; what it says is told when it fails."""
     subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL, timeout=60)
@@ -158,7 +166,7 @@ def main() -> int:
             bench.cut(options.cuts)
             bench.judge()
         finally:
-            run("umount", bench.outer)
+            unmount(bench.outer)
     found = f"{options.cuts} cuts of {options.filesystem}, {bench.promise.acked} revisions, 0 bad"
     print(f"seed {options.seed}: {found}; {time.monotonic() - began:.0f} s")  # noqa: T201 - a program's output
     return 0
