@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
+from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Ip, Mac, Name, NameOrNothing, Reference, ShortName, Text, Time, Title, shaped
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
@@ -210,8 +211,8 @@ class Instance(
     def problems(self) -> Iterator[Cause]:
         """Names that stand twice, an address without a pool, memory that no machine boots with."""
         spec = self.spec
-        yield from _twice("spec.disks", (disk.name for disk in spec.disks))
-        yield from _twice("spec.nics", (nic.name for nic in spec.nics or ()))
+        yield from twice("spec.disks", (disk.name for disk in spec.disks))
+        yield from twice("spec.nics", (nic.name for nic in spec.nics or ()))
         if spec.memory < 64 * MIB:
             yield Cause(
                 "spec.memory",
@@ -250,14 +251,3 @@ def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
         yield Cause(f"{field}.size", Reason.FieldValueRequired.name, say, {})
     if disk.size is not None and not MIB <= disk.size <= 64 * 2**40:
         yield Cause(f"{field}.size", "FieldValueInvalid", f"{disk.size}: from 1Mi to 64Ti", {})
-
-
-def _twice(field: str, names: Iterable[str]) -> Iterator[Cause]:
-    seen: set[str] = set()
-    for index, one in enumerate(names):
-        if one in seen:
-            params = {"value": one}
-            yield Cause(
-                f"{field}[{index}].name", Reason.FieldDuplicate.name, Reason.FieldDuplicate.say(**params), params
-            )
-        seen.add(one)

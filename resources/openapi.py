@@ -22,8 +22,7 @@ APPLY_TYPE = "application/apply-patch+yaml"
 JSON_TYPE = "application/json"
 KEPT = (
     "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
-    LIST_TYPE,
+    "maxLength", "minItems", "maxItems", LIST_TYPE,
 )  # fmt: skip
 WRITE_PARAMETERS = {
     "dryRun": "All: check everything and store nothing.",
@@ -164,7 +163,7 @@ def _converted(schema: Any) -> JSON:
         made["additionalProperties"] = _converted(schema["additionalProperties"])
     if made.get("type") == "array":
         made.setdefault("items", dict(FREE))
-    return made if "type" in made or "enum" in made or "x-kubernetes-int-or-string" in made else {**made, **FREE}
+    return made if "type" in made or "enum" in made else {**made, **FREE}
 
 
 def _reference(ref: str, beside: JSON) -> JSON:
@@ -204,17 +203,68 @@ def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
 
 
 def transactions() -> JSON:
-    """The path of transactions, which are no kind and stand beside those of Nano's own group."""
+    """The path of transactions, which are no kind and stand beside those of Nano's own group.
+
+    A set is applied by `fieldManager`, with `force` against others, unless a write says otherwise.
+    """
     operation: JSON = {
         "operationId": "postTransaction",
         "description": "any writes and preconditions as one revision, or none of them",
-        "parameters": [_parameter(*one) for one in _query("post", "")],
-        "responses": {"200": _response("OK", FREE), "default": _response("Refused", {"$ref": REF + STATUS})},
-        "requestBody": {"content": {JSON_TYPE: {"schema": FREE}}, "required": True},
+        "parameters": [
+            *(_parameter(*one) for one in _query("patch", "")),
+            _parameter("forecast", "query", "true, with dryRun: what the controllers would make of new instances."),
+        ],
+        "responses": {"200": _response("OK", _done()), "default": _response("Refused", {"$ref": REF + STATUS})},
+        "requestBody": {"content": {JSON_TYPE: {"schema": _transaction()}}, "required": True},
         "x-kubernetes-action": "post",
         "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": "Transaction"},
     }
     return {f"/apis/{GROUP_VERSION}/transactions": {"post": operation}}
+
+
+OBJECT: JSON = {"type": "object", **FREE}
+TEXT: JSON = {"type": "string"}
+ABOUT = dict.fromkeys(("apiVersion", "kind", "namespace", "name"), TEXT)
+HALF: JSON = {"subresource": {**TEXT, "enum": ["status"]}}
+WRITES: dict[str, tuple[dict[str, JSON], tuple[str, ...]]] = {
+    "create": ({"object": OBJECT}, ("object",)),
+    "update": ({"object": OBJECT, **HALF}, ("object",)),
+    "apply": ({"object": OBJECT, "fieldManager": TEXT, "force": {"type": "boolean"}}, ("object",)),
+    "patch": (
+        {**ABOUT, "patch": FREE, "patchType": {**TEXT, "enum": ["merge", "json"]}, **HALF},
+        ("kind", "name", "patch"),
+    ),
+    "delete": (
+        {**ABOUT, "preconditions": {"type": "object", "properties": {"uid": TEXT, "resourceVersion": TEXT}}},
+        ("kind", "name"),
+    ),
+    "expect": ({**ABOUT, "resourceVersion": TEXT, "absent": {"type": "boolean"}}, ("kind", "name")),
+}
+"""The fields of each write of a set beside its verb, and which of them it must have."""
+
+
+def _transaction() -> JSON:
+    properties = {"apiVersion": {**TEXT, "enum": [GROUP_VERSION]}, "kind": {**TEXT, "enum": ["Transaction"]}}
+    writes = {"type": "array", "minItems": 1, "maxItems": 10_000, "items": {"oneOf": [*map(_write, WRITES)]}}
+    return {"type": "object", "properties": {**properties, "writes": writes}, "required": ["writes"]}
+
+
+def _write(verb: str) -> JSON:
+    fields, needed = WRITES[verb]
+    properties = {"verb": {**TEXT, "enum": [verb]}, **fields}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["verb", *needed],
+        "additionalProperties": False,
+    }
+
+
+def _done() -> JSON:
+    """One revision, one result for each write, and what is foreseen when that was asked for."""
+    objects = {"type": "array", "items": OBJECT}
+    properties = {"metadata": {"type": "object", "properties": {"resourceVersion": TEXT}}, "results": objects}
+    return {"type": "object", "properties": {**properties, "forecast": objects}, "required": ["metadata", "results"]}
 
 
 def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSON]) -> JSON:

@@ -66,6 +66,8 @@ class Reason(Enum):
     VolumesReady = "Every disk is there."
     RestartNeeded = "Changes that wait for the next start: {count}."
     NothingAwaits = "The running machine has every change."
+    Started = "The machine runs on {host}."
+    HostBack = "Host {host} reports again."
     Provisioning = "The host is making the disks and the definition."
     Starting = "The machine is starting."
     Stopping = "The machine is stopping."

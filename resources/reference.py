@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from nanovirt.resources import quantities
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.fields import SHAPES
 from nanovirt.resources.kind import Document, Facts, Later
@@ -120,7 +121,7 @@ def _plain(schema: JSON) -> JSON:
 def _type(shape: JSON, below: type[BaseModel] | None) -> str:
     if "enum" in shape:
         return " \\| ".join(f"`{one}`" for one in shape["enum"] if one)
-    if "x-kubernetes-int-or-string" in shape:
+    if shape.get("format") == quantities.FORMAT:
         return "amount, such as `4Gi`"
     if shape.get("type") == "array":
         return f"list of {_type(_plain(shape.get('items', {})), below)}"

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from nanovirt.portal.api.bodies import document_of
 from nanovirt.portal.api.replies import reply
-from nanovirt.portal.api.requests import body
+from nanovirt.portal.api.requests import ONCE, body
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.resources.codec import load
@@ -18,7 +18,7 @@ from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import kinds
-from nanovirt.resources.store import Entry, Store, Update, transact
+from nanovirt.resources.store import Entry, Store, Update
 
 Hook = Callable[[web.BaseRequest, Subject, Key], Any]
 CHILDREN = ("placements", "volumes", "events")
@@ -45,8 +45,8 @@ class Ownership:
         if user != ADMIN.name and self._store.peek(Key("users", "", user)) is None:
             raise Invalid("user", Reason.ReferenceMissing, kind="User", name=user)
         entry = self._store.peek(key) or self._store.get(key)
-        family = [(key, entry), *self._children(key, entry)]
-        await transact(self._store, [_given(one, held, user) for one, held in family], subject.name)
+        ops = [_given(one, held, user) for one, held in (*self._children(key, entry), (key, entry))]
+        await self._store.stage(ops, subject.name, once=request.get(ONCE)).durable()
         return reply(public(KINDS[key.plural].facts, self._store.get(key).raw))
 
     def _children(self, key: Key, entry: Entry) -> Iterator[tuple[Key, Entry]]:

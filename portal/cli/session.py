@@ -73,7 +73,7 @@ class Session:
     def patch(self, target: Target, body: JSON, *, dry_run: bool = False) -> JSON:
         """Change an object by a merge patch."""
         path = target.kind.path(self.namespace, target.name) + (wire.query(dryRun="All") if dry_run else "")
-        return self.connection.ask("PATCH", path, body, content_type=wire.PATCH_TYPES["merge"])
+        return self.connection.write("PATCH", path, body, content_type=wire.PATCH_TYPES["merge"])
 
 
 def connected(command: Command) -> Command:

@@ -77,7 +77,7 @@ BRANCH, LAST, TRUNK, NOTHING = "├─ ", "└─ ", "│  ", "   "
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of a kind in every namespace.")
 @connected
 def tree(session: Session, *, what: tuple[str, ...], all_namespaces: bool) -> None:
-    """Show what hangs below objects: pools, hosts, instances, disks, addresses."""
+    """Show what hangs below pools, hosts, instances and others."""
     forest = Forest(session)
     found: list[JSON] = []
     for target in session.targets(what or ("computepools",)):

@@ -35,6 +35,7 @@ class Universe:
         self.engine = Engine(MemoryLog(), clock=lambda: NOW)
         self.reports = Reports(started=0.0)
         self.monotonic = 1.0
+        self.now = NOW
         self.keys: dict[Key, None] = {}
         self.engine.subscribe(self._seen, admitted=True)
         self.world = World(self.engine, self.reports)
@@ -109,15 +110,15 @@ class Universe:
         thing: Any = trusted(KINDS[key.plural], entry.raw) if entry else None
         match key.plural:
             case "instances":
-                yield from instances.plan(thing, self.world, NOW)
+                yield from instances.plan(thing, self.world, self.now)
             case "hosts":
-                yield from hosts.plan(thing, self.world, NOW, self.monotonic)
+                yield from hosts.plan(thing, self.world, self.now, self.monotonic)
             case "computepools" | "storagepools" | "addresspools":
-                yield from pools.plan(thing, self.world, NOW)
+                yield from pools.plan(thing, self.world, self.now)
             case "images":
-                yield from images.plan(thing, self.world, NOW)
+                yield from images.plan(thing, self.world, self.now)
             case _:
-                yield from garbage.plan(thing, self.world, NOW)
+                yield from garbage.plan(thing, self.world, self.now)
 
     def writes(self) -> list[Transact]:
         return [action for key in tuple(self.keys) for action in self.planned(key) if isinstance(action, Transact)]

@@ -214,6 +214,17 @@ async def test_only_the_administrator_gives_objects_away(p: People) -> None:
     assert (await p.call("bob", "GET", f"{SECRETS}/hers")).code == 200
 
 
+async def test_an_object_is_given_away_once_however_often_that_is_asked(p: People) -> None:
+    path, once = f"{SECRETS}/hers/owner", {"Idempotency-Key": "k"}
+    first = await p.call("admin", "POST", path, {"user": "bob"}, **once)
+    await p.call("admin", "POST", path, {"user": "carol"})
+    again = await p.call("admin", "POST", path, {"user": "bob"}, **once)
+    assert (first.code, again.code, again.raw) == (200, 200, first.raw)
+    assert p.store.get(Key("secrets", "team-a", "hers")).labels["nano/owner"] == "carol"
+    assert (await p.call("admin", "POST", path, {"user": "alice"}, **once)).code == 422
+    assert (await p.call("admin", "GET", f"{NANO}/transactions/k")).code == 200
+
+
 async def test_watches_see_an_object_come_and_go_as_it_changes_hands(p: People) -> None:
     async with p.watch("alice", SECRETS) as hers, p.watch("bob", SECRETS) as his:
         await hers.next()
