@@ -100,7 +100,8 @@ class Bench:
             mount(clone, self.inner)
             try:
                 wrong = verdict(promise, self.inner / "store", goes_on=True)
-                assert not wrong, f"{clone.name} of {self.filesystem}, seed {self.seed}: {wrong}; {promise}"
+                again = " ".join(command(self.filesystem, len(self.clones), self.seed))
+                assert not wrong, f"{clone.name} of {self.filesystem}: {wrong}; {promise}; again: {again}"
             finally:
                 unmount(self.inner)
             clone.unlink()

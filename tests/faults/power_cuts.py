@@ -1,15 +1,17 @@
 """A program that cuts the power of a writer's simulated disk in many ways and recovers from each.
 
-`python -m tests.faults.power_cuts --seed N --states N [--of-a-cut N] [--story N]`. A story is several lives of a writer
-on one directory, each but the first beginning with what a kill or a power cut of the one before may have left. Every
-state is recovered; all that was acknowledged has to be there, and nothing else than what was sent. It says how many
-different states there were (LOCK and BALLAST make no difference) and ends with 1 at the first bad one, which it keeps.
+`python -m tests.faults.power_cuts --seed N --states N [--of-a-cut N] [--story N]`, or `--again DIRECTORY` for a state
+that was kept. A story is several lives of a writer on one directory, each but the first beginning with what a kill or a
+power cut of the one before may have left. Every state is recovered; all that was acknowledged has to be there, and
+nothing else than what was sent. It says how many different states there were (LOCK and BALLAST make no difference) and
+ends with 1 at the first bad one, which it keeps.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import pickle
 import random
 import shutil
 import sys
@@ -24,7 +26,7 @@ from tests.faults.promises import Promise, verdict
 from tests.faults.recording import Trace, record
 from tests.faults.simulated_disk import Rule, SimulatedDisk
 from tests.faults.strace import ROOT, python
-from tests.faults.tree import Picture, Said, Tree
+from tests.faults.tree import Picture, Said, Tree, picture_of
 
 LIVES = 4
 KILLED = 0.4
@@ -37,6 +39,7 @@ GOES_ON_EVERY = 16
 EMPTY: Picture = {}
 RAM = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
 KEPT = ROOT / "build" / "faults"
+MYSELF = "python -m tests.faults.power_cuts"
 
 
 class BadState(AssertionError):
@@ -52,12 +55,15 @@ class Cutter:
     of_a_cut: int
     work: Path
     seen: set[int] = field(default_factory=set)
+    """The states of the present story, so that a story is the same wherever it is told."""
+    different: set[int] = field(default_factory=set)
     tally: Counter[str] = field(default_factory=Counter)
     lives: int = 0
 
     def tell(self, story: int) -> None:
         """One story."""
         home, chance = self.work / "disk", random.Random(f"{self.seed} {story}")
+        self.seen.clear()
         materialize(EMPTY, home)
         promise, before = Promise(seed=story), Trace(Tree(), ())
         for life in range(LIVES):
@@ -66,7 +72,7 @@ class Cutter:
             trace, begin = record(writer, home, self.work / "strace", after=before, fault=killed), len(before.ops)
             self.lives += 1
             state, left = self._cut_everywhere(trace, begin, promise, chance)
-            if len(self.seen) >= self.states:
+            if len(self.different) >= self.states:
                 return
             if killed:  # but the system lives on: the next one finds all that was written, synced or not
                 before = trace
@@ -96,7 +102,7 @@ class Cutter:
                     self._count(rule, state)
                     if chance.random() < 1 / tried:
                         kept = (state, bound.next_life())
-                if len(self.seen) >= self.states:
+                if len(self.different) >= self.states:
                     break
         assert kept
         return kept
@@ -114,6 +120,7 @@ class Cutter:
             known = hash(frozenset((path, held) for path, held in state.items() if path[6:] not in {"LOCK", "BALLAST"}))
             if known not in self.seen:
                 self.seen.add(known)
+                self.different.add(known)
                 yield state
 
     def _judge(self, state: Picture, promise: Promise, where: str, nth: int) -> None:
@@ -121,9 +128,16 @@ class Cutter:
         materialize(state, home)
         if wrong := verdict(promise, home / "store", goes_on=nth % GOES_ON_EVERY == 0):
             kept = KEPT / f"power-cut-{self.seed}"
-            shutil.rmtree(kept, ignore_errors=True)
-            materialize(state, kept)
-            raise BadState(f"{wrong}; {promise}; {where}; the state is in {kept}")
+            materialize(state, kept / "disk")
+            (kept / "promise").write_bytes(pickle.dumps(promise))
+            raise BadState(f"{wrong}; {promise}; {where}; this state again: {MYSELF} --again {kept}")
+
+
+def judge_again(kept: Path, work: Path) -> str:
+    """What is wrong with a state that was kept."""
+    materialize(picture_of(kept / "disk"), work)
+    promise: Promise = pickle.loads((kept / "promise").read_bytes())  # noqa: S301 - written by `_judge`
+    return verdict(promise, work / "store", goes_on=True)
 
 
 def materialize(state: Picture, home: Path) -> None:
@@ -140,32 +154,35 @@ def materialize(state: Picture, home: Path) -> None:
 def main() -> int:
     """Tell stories, say what became of them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=int, default=sys.maxsize)
     parser.add_argument("--of-a-cut", type=int, default=OF_A_CUT)
     parser.add_argument("--story", type=int, help="only this one of the seed's stories")
+    parser.add_argument("--again", type=Path, help="a state that was kept")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # that a tail was torn is no news here
     began = time.monotonic()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir=RAM, prefix="nano-power-cuts-") as work:
+        if options.again:
+            wrong = judge_again(options.again, Path(work) / "again")
+            print(wrong or "nothing is wrong")  # noqa: T201 - a program's output
+            return 1 if wrong else 0
         cutter = Cutter(options.seed, options.states, options.of_a_cut, Path(work))
         story = options.story if options.story is not None else chance.getrandbits(32)
         try:
             while True:
                 cutter.tell(story)
-                if options.story is not None or len(cutter.seen) >= options.states:
+                if options.story is not None or len(cutter.different) >= options.states:
                     break
                 story = chance.getrandbits(32)
         except BadState as bad:
-            again = (
-                f"python -m tests.faults.power_cuts --seed {options.seed} --of-a-cut {options.of_a_cut} --story {story}"
-            )
-            print(f"{bad}; again with: {again}")  # noqa: T201 - a program's output
+            print(f"{bad}; its story: {MYSELF} --seed {options.seed} --of-a-cut {options.of_a_cut} --story {story}")  # noqa: T201
             return 1
-    rate = len(cutter.seen) / (time.monotonic() - began)
+    count = len(cutter.different)
+    rate = count / (time.monotonic() - began)
     kinds = ", ".join(f"{count} {kind}" for kind, count in cutter.tally.items())
-    print(f"seed {options.seed}: {len(cutter.seen)} states of {cutter.lives} lives, 0 bad, {rate:.0f}/s: {kinds}")  # noqa: T201
+    print(f"seed {options.seed}: {count} states of {cutter.lives} lives, 0 bad, {rate:.0f}/s: {kinds}")  # noqa: T201
     return 0
 
 

@@ -146,7 +146,9 @@ def main() -> int:
             kept = KEPT / f"random-kills-{options.seed}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(work, kept)
-            print(f"seed {options.seed}, after kill {killer.kills}: {bad}; the directory is in {kept}")  # noqa: T201
+            words = f"--seed {options.seed} --kills {options.kills} --acks {options.acks}"
+            again = f"the directory is in {kept}; again: python -m tests.faults.random_kills {words}"
+            print(f"after kill {killer.kills}: {bad}; {again}")  # noqa: T201 - a program's output
             return 1
     took = time.monotonic() - began
     print(f"seed {options.seed}: {killer.story.acks} acks, {killer.kills} kills, 0 lost, 0 phantom; {took:.0f} s")  # noqa: T201

@@ -188,8 +188,13 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=RAM, prefix="nano-rot-") as work:
         rot = Rot(options.seed, options.every, options.begin, Path(work))
-        asyncio.run(rot.records())
-        rot.sums()
+        try:
+            asyncio.run(rot.records())
+            rot.sums()
+        except Silent as silent:
+            again = f"python -m tests.faults.rot --seed {options.seed} --every {options.every} --from {options.begin}"
+            print(f"{silent}; again: {again}")  # noqa: T201 - a program's output
+            return 1
     found = ", ".join(f"{count} {what}" for what, count in rot.found.items())
     print(f"seed {options.seed}: 0 silent of {found}; {time.monotonic() - began:.0f} s")  # noqa: T201
     return 0
