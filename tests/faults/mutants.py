@@ -102,6 +102,14 @@ MUTANTS = (
         "        os.posix_fadvise",
         POWER_CUTS,
     ),
+    Mutant("lose the sync of the folder above", DIRECTORY, "    sync_directory(directory.parent)\n", "", POWER_CUTS),
+    Mutant(
+        "lose the sync of a snapshot's name",
+        SNAPSHOTS,
+        "    unborn.rename(path)\n    sync_directory(path.parent)\n",
+        "    unborn.rename(path)\n",
+        POWER_CUTS,
+    ),
     Mutant("skip the sync of snapshots and history", "resources/trickle.py", "    os.fsync(fd)\n", "", POWER_CUTS),
     Mutant(
         "remove a segment before its copy has a durable name",

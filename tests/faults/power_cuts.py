@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.promises import Promise, verdict
+from tests.faults.promises import Promise, examine
 from tests.faults.recording import Trace, record
 from tests.faults.simulated_disk import Rule, SimulatedDisk
 from tests.faults.strace import ROOT, python
@@ -54,8 +54,8 @@ class Cutter:
     states: int
     of_a_cut: int
     work: Path
-    seen: set[int] = field(default_factory=set)
-    """The states of the present story, so that a story is the same wherever it is told."""
+    heads: dict[int, int] = field(default_factory=dict)
+    """How far each state that has been recovered came; more may be asked of it later."""
     different: set[int] = field(default_factory=set)
     tally: Counter[str] = field(default_factory=Counter)
     lives: int = 0
@@ -63,7 +63,6 @@ class Cutter:
     def tell(self, story: int) -> None:
         """One story."""
         home, chance = self.work / "disk", random.Random(f"{self.seed} {story}")
-        self.seen.clear()
         materialize(EMPTY, home)
         promise, before = Promise(seed=story), Trace(Tree(), ())
         for life in range(LIVES):
@@ -88,15 +87,17 @@ class Cutter:
         kept: tuple[Picture, Promise] | None = None
         tried = 0
         for rule in Rule:
-            disk, bound = SimulatedDisk(trace.start, rule), promise.next_life()
-            bound.life = promise.life
+            disk, bound = SimulatedDisk(trace.start, rule), promise.same()
+            self.heads.clear()
             for at, op in enumerate(trace.ops):
                 disk.do(op)
                 if at < begin:
                     continue
                 if isinstance(op, Said):
                     bound.hear([op.line])
-                for state in self._new_states(disk, chance):
+                    if op.line.startswith("found"):
+                        self.heads.clear()  # what was sent behind that must not come back
+                for state in self._states(disk, bound, chance):
                     tried += 1
                     self._judge(state, bound, f"{rule.value} rule, after operation {at}: {str(op)[:100]}", tried)
                     self._count(rule, state)
@@ -108,36 +109,43 @@ class Cutter:
         return kept
 
     def _count(self, rule: Rule, state: Picture) -> None:
+        self.different.add(key(state))
         self.tally[f"by the {rule.value} rule"] += 1
         self.tally["with a snapshot"] += any(path.endswith(".snap") for path in state)
         self.tally["with history"] += any(path.endswith(".gz") for path in state)
         self.tally["with an unborn file"] += any(path.endswith(".tmp") for path in state)
 
-    def _new_states(self, disk: SimulatedDisk, chance: random.Random) -> Iterator[Picture]:
+    def _states(self, disk: SimulatedDisk, bound: Promise, chance: random.Random) -> Iterator[Picture]:
+        """Those that have not been recovered yet, or from which less came than there has to be by now."""
         cut = disk.cut()
         for choice in cut.choices(self.of_a_cut, chance):
             state = cut.state(choice)
-            known = hash(frozenset((path, held) for path, held in state.items() if path[6:] not in {"LOCK", "BALLAST"}))
-            if known not in self.seen:
-                self.seen.add(known)
-                self.different.add(known)
+            head = self.heads.get(key(state))
+            if head is None or head < bound.acked:
                 yield state
 
     def _judge(self, state: Picture, promise: Promise, where: str, nth: int) -> None:
         home = self.work / "recovery"
         materialize(state, home)
-        if wrong := verdict(promise, home / "store", goes_on=nth % GOES_ON_EVERY == 0):
+        wrong, head = examine(promise, home / "store", goes_on=nth % GOES_ON_EVERY == 0)
+        self.heads[key(state)] = head
+        if wrong:
             kept = KEPT / f"power-cut-{self.seed}"
             materialize(state, kept / "disk")
             (kept / "promise").write_bytes(pickle.dumps(promise))
             raise BadState(f"{wrong}; {promise}; {where}; this state again: {MYSELF} --again {kept}")
 
 
+def key(state: Picture) -> int:
+    """The same for the same state."""
+    return hash(frozenset((path, held) for path, held in state.items() if path[6:] not in {"LOCK", "BALLAST"}))
+
+
 def judge_again(kept: Path, work: Path) -> str:
     """What is wrong with a state that was kept."""
     materialize(picture_of(kept / "disk"), work)
     promise: Promise = pickle.loads((kept / "promise").read_bytes())  # noqa: S301 - written by `_judge`
-    return verdict(promise, work / "store", goes_on=True)
+    return examine(promise, work / "store", goes_on=True)[0]
 
 
 def materialize(state: Picture, home: Path) -> None:

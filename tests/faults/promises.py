@@ -39,9 +39,13 @@ class Promise:
                 self.acked = int(number)
         return self
 
+    def same(self) -> Promise:
+        """One that can hear more apart from it."""
+        return replace(self, history=list(self.history))
+
     def next_life(self) -> Promise:
         """What binds the next writer on the same directory."""
-        return replace(self, life=self.life + 1, history=list(self.history))
+        return replace(self.same(), life=self.life + 1)
 
     def broken_by(self, found: Found) -> str:
         """What is wrong with what a start has found; "" when nothing is."""
@@ -87,18 +91,23 @@ def recovered(directory: Path) -> Found:
 
 def verdict(promise: Promise, directory: Path, *, goes_on: bool = False) -> str:
     """What is wrong with the store there, "" when nothing is; with `goes_on` it has to take one more record."""
+    return examine(promise, directory, goes_on=goes_on)[0]
+
+
+def examine(promise: Promise, directory: Path, *, goes_on: bool) -> tuple[str, int]:
+    """The verdict, and the last revision that is there."""
     try:
         found = recovered(directory)
         if wrong := promise.broken_by(found):
-            return wrong
+            return wrong, found.head
         if goes_on:
             more = record(found.head + 1, promise.seed, life=-1)
             asyncio.run(_append(directory, more))
             if recovered(directory) != replace(found, head=more.rev, records=[*found.records, more]):
-                return "lost: the record after the recovery"
+                return "lost: the record after the recovery", found.head
     except (NanoError, OSError, ValueError, EOFError) as refusal:
-        return f"not recovered: {refusal!r}"
-    return ""
+        return f"not recovered: {refusal!r}", -1
+    return "", found.head
 
 
 async def _append(directory: Path, one: Record) -> None:

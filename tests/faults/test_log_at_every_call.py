@@ -83,8 +83,7 @@ class Scene:
     def _attempt(self, how: str, at: int) -> Struck:
         struck = self._run(f"{how}-{at}", how, at)
         home = self._scratch / f"{how}-{at}"
-        promise = self._start.next_life()
-        promise.life = self._start.life
+        promise = self._start.same()
         wrong = verdict(promise.hear(struck.said), home / "store", goes_on=True)
         assert not wrong, f"{wrong}; {promise}; {struck}"
         shutil.rmtree(home)
