@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nanovirt.resources.errors import StoreFailed
 from nanovirt.resources.file_log import FileLog
-from tests.faults.scripted import SIZES, batches
+from tests.faults.scripted import SIZES, batch
 
 STORE_FAILED = 75
 
@@ -26,16 +26,17 @@ def say(*words: object) -> None:
 
 async def write(log: FileLog, count: int, seed: int, life: int) -> int:
     """Append while the log tends itself, and go on after a failure as nobody should; the exit code."""
-    code, chance = 0, random.Random(f"{seed} {life} pauses")
+    code, chance = 0, random.Random(f"{seed} {life}")
     async with asyncio.TaskGroup() as group:
         tending = group.create_task(log.tend())
-        for batch in batches(log.head(), count, seed, life):
-            say("sent", batch[-1].rev)
+        for _ in range(count):
+            records = batch(log.head(), chance, seed, life)
+            say("sent", records[-1].rev)
             try:
-                await log.append(batch)
+                await log.append(records)
                 say("acked", log.head())
             except StoreFailed:
-                say("failed", batch[-1].rev)
+                say("failed", records[-1].rev)
                 code = STORE_FAILED
             if chance.random() < 0.3:
                 await summed_up()

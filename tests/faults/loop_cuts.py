@@ -127,11 +127,11 @@ class Ear:
                 return
 
 
-def make(filesystem: str, image: Path, size: int) -> None:
+def make(filesystem: str, image: Path, size: int, *options: str) -> None:
     """A file with that file system in it."""
     with image.open("wb") as file:
         file.truncate(size)
-    run(f"mkfs.{filesystem}", "-q", image)
+    run(f"mkfs.{filesystem}", "-q", *options, image)
 
 
 def mount(image: Path, folder: Path) -> None:

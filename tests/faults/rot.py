@@ -32,7 +32,7 @@ from nanovirt.resources.segments import Frame, parse, segment_path, walk, writte
 from nanovirt.resources.store_directory import read_format
 from tests.faults.power_cuts import RAM, materialize
 from tests.faults.promises import Found, Promise, recovered
-from tests.faults.scripted import batches
+from tests.faults.scripted import batch
 from tests.faults.tree import Picture, picture_of
 from tests.resources.records import records
 
@@ -146,9 +146,10 @@ class Rot:
 
         async def write() -> None:
             log = FileLog.open(store, Sizes(segment=1 << 12, ballast=1 << 12, room=0))
-            for batch in batches(0, 24, self.seed):
-                await log.append(batch)
-                promise.history += batch
+            chance = random.Random(self.seed)
+            for _ in range(24):
+                promise.history += batch(log.head(), chance, self.seed)
+                await log.append(promise.history[log.head() :])
             log.close()
 
         asyncio.run(write())

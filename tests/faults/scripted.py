@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import orjson
@@ -50,13 +50,9 @@ def records(first: int, last: int, seed: int = 0, life: int = 0) -> list[Record]
     return [record(rev, seed, life) for rev in range(first, last + 1)]
 
 
-def batches(after: int, count: int, seed: int = 0, life: int = 0) -> Iterator[list[Record]]:
-    """`count` group commits behind revision `after`, of one to four records each."""
-    chance = random.Random(f"{seed} {life} batches")
-    for _ in range(count):
-        many = chance.randint(1, 4)
-        yield records(after + 1, after + many, seed, life)
-        after += many
+def batch(after: int, chance: random.Random, seed: int = 0, life: int = 0) -> list[Record]:
+    """A group commit behind revision `after`, of one to four records."""
+    return records(after + 1, after + chance.randint(1, 4), seed, life)
 
 
 def summed(history: Sequence[Record]) -> list[bytes]:

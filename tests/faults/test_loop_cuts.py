@@ -14,7 +14,7 @@ from tests.faults.programs import run_together
 @pytest.mark.parametrize(
     "cuts",
     [
-        pytest.param(20, id="some", marks=pytest.mark.timeout(120)),
+        pytest.param(20, id="some", marks=pytest.mark.timeout(300)),
         pytest.param(100, id="all", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
     ],
 )

@@ -27,7 +27,7 @@ REPAIR = "import sys, pathlib; from nanovirt.resources.recovery import repair; r
 @pytest.mark.parametrize(
     "states",
     [
-        pytest.param(20_000, id="some", marks=pytest.mark.timeout(180)),
+        pytest.param(20_000, id="some", marks=pytest.mark.timeout(600)),
         pytest.param(100_000, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )

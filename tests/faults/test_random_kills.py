@@ -13,7 +13,7 @@ from tests.faults.strace import python
 @pytest.mark.parametrize(
     ("kills", "acks"),
     [
-        pytest.param(50, 100_000, id="some", marks=pytest.mark.timeout(300)),
+        pytest.param(50, 100_000, id="some", marks=pytest.mark.timeout(600)),
         pytest.param(500, 1_000_000, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )

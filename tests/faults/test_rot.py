@@ -13,7 +13,7 @@ from tests.faults.strace import python
 @pytest.mark.parametrize(
     "every",
     [
-        pytest.param(10, id="some", marks=pytest.mark.timeout(180)),
+        pytest.param(10, id="some", marks=pytest.mark.timeout(600)),
         pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )
