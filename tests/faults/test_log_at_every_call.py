@@ -34,7 +34,7 @@ every_call = pytest.mark.parametrize(
     "every",
     [
         pytest.param(10, id="some", marks=pytest.mark.timeout(600)),
-        pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
+        pytest.param(1, id="all", marks=[pytest.mark.long, pytest.mark.timeout(2400)]),
     ],
 )
 
