@@ -41,6 +41,9 @@ WARNINGS = frozenset(
         Reason.Crashed,
         Reason.RestartBudgetSpent,
         Reason.HostUnreachable,
+        # of instance sets
+        Reason.MembersProtected,
+        Reason.NamesTaken,
         # of hosts, pools and images
         Reason.NeverReported,
         Reason.LeaseExpired,
@@ -65,6 +68,8 @@ NEWS = (WARNINGS - BEGINNINGS) | {
         Reason.GuestShutdown,
         Reason.RestartNeeded,
         Reason.Deleting,
+        Reason.MembersReady,
+        Reason.TemplateOlder,
         Reason.Reporting,
         Reason.Uploading,
         Reason.ImageReady,

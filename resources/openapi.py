@@ -9,13 +9,21 @@ from pydantic.json_schema import models_json_schema
 
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Facts
+from nanovirt.resources.scale import GROUP as SCALES
+from nanovirt.resources.scale import KIND as SCALE
+from nanovirt.resources.scale import SUBRESOURCE, Scale
+from nanovirt.resources.scale import VERSION as SCALES_VERSION
 from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
 
 REF = "#/components/schemas/"
 REF_2 = "#/definitions/"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 STATUS = f"{META}Status"
-SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"}
+SCALING = "io.k8s.api.autoscaling.v1."
+SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"} | {
+    name: f"{SCALING}{name}" for name in ("Scale", "ScaleSpec", "ScaleStatus")
+}
+SCALE_GVK = {"group": SCALES, "version": SCALES_VERSION, "kind": SCALE}
 FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
 APPLY_TYPE = "application/apply-patch+yaml"
@@ -60,8 +68,10 @@ def v3(kinds: Iterable[Facts], version: str) -> JSON:
 def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
     """The schema of each kind, of its list, and of every model below, by qualified name."""
     facts = list(kinds)
-    models = [(KINDS[one.plural], "validation") for one in facts]
-    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    models: list[Any] = [(KINDS[one.plural], "validation") for one in facts]
+    if any(one.scaling for one in facts):
+        models.append((Scale, "validation"))
+    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")
     names = {one.kind: one for one in facts}
     keys = {_qualified(name): item_key(schema.get("required", ())) for name, schema in found.get("$defs", {}).items()}
     made = {_qualified(name): _merging(_object(schema), keys) for name, schema in found.get("$defs", {}).items()}
@@ -74,6 +84,10 @@ def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
         if not schema["required"]:
             del schema["required"]
         made[_qualified(f"{name}List")] = _list(one)
+    scale = made.get(SHARED_MODELS[SCALE])
+    if scale is not None:
+        scale["x-kubernetes-group-version-kind"] = [SCALE_GVK]
+        scale["properties"] |= _head()
     metadata = made.get(SHARED_MODELS["ObjectMeta"])
     if metadata is not None:
         metadata["properties"] |= {"managedFields": {"type": "array", "items": FREE}, "selfLink": {"type": "string"}}
@@ -197,9 +211,17 @@ def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
     yield f"{root}{space}/{facts.plural}", _item(facts, collection, "", at)
     single = {"get": "get", "put": "put", "patch": "patch", "delete": "delete"}
     yield f"{root}{space}/{facts.plural}/{{name}}", _item(facts, single, "", named)
+    for part in _parts(facts):
+        below = {"get": "get", "put": "put", "patch": "patch"}
+        yield f"{root}{space}/{facts.plural}/{{name}}/{part}", _item(facts, below, part, named)
+
+
+def _parts(facts: Facts) -> Iterator[str]:
+    """The sub-resources that a kind has by what it declares."""
     if "status" in KINDS[facts.plural].model_fields:
-        status = {"get": "get", "put": "put", "patch": "patch"}
-        yield f"{root}{space}/{facts.plural}/{{name}}/status", _item(facts, status, "status", named)
+        yield "status"
+    if facts.scaling:
+        yield SUBRESOURCE
 
 
 def transactions() -> JSON:
@@ -273,7 +295,8 @@ def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSO
 
 
 def _operation(facts: Facts, action: str, part: str) -> JSON:
-    ref: JSON = {"$ref": REF + _qualified(facts.kind + ("List" if action == "list" else ""))}
+    scaled = part == SUBRESOURCE
+    ref: JSON = {"$ref": REF + _qualified(SCALE if scaled else facts.kind + ("List" if action == "list" else ""))}
     answer = {"delete": FREE, "deletecollection": {"$ref": REF + STATUS}}.get(action, ref)
     made: JSON = {
         "operationId": f"{action}{facts.kind}{part.title()}",
@@ -284,7 +307,7 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
             "default": _response("Refused", {"$ref": REF + STATUS}),
         },
         "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": gvk(facts),
+        "x-kubernetes-group-version-kind": SCALE_GVK if scaled else gvk(facts),
     }
     if action == "patch":
         kinds = PATCH_TYPES if part else (*PATCH_TYPES, APPLY_TYPE)

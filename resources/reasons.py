@@ -86,6 +86,18 @@ class Reason(Enum):
     DiskFull = "Host {host} has no room left in {path}."
     InternalError = "Nano met a bug: {detail}"
     Deleting = "The machine is being deleted."
+    # of instance sets
+    NotInTemplate = "Several machines cannot share one {what}; leave it out of the template."
+    MembersReady = "All {replicas} members are ready."
+    MembersMissing = "{present} of {replicas} members are there."
+    MembersLeaving = "{count} members are going away."
+    MembersNotReady = "{ready} of {replicas} members are ready."
+    MemberProtected = "deletionProtection of its member {name} is on; set it to false there first."
+    MembersProtected = "{count} members too many are kept by their deletionProtection."
+    NamesFree = "No other instance has a name of the rule."
+    NamesTaken = "Instances that are no members have names of the rule, so these are left out: {names}."
+    TemplateCurrent = "Every member was made from the template as it is."
+    TemplateOlder = "{count} members were made from an older template; they stay as they are."
     # of one host, while scheduling
     HostDisabled = "disabled"
     HostNotReady = "not ready"

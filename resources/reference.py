@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from nanovirt.resources import quantities
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.fields import SHAPES
-from nanovirt.resources.kind import Document, Facts, Later
+from nanovirt.resources.kind import Document, Facts, Later, Spec
 from nanovirt.resources.registry import MODULES, kinds
 
 HEAD = """\
@@ -101,7 +101,7 @@ def _field(model: type[BaseModel], name: str, path: str) -> Iterator[Row]:
     below = _model(field.annotation)
     many = "[]" if shape.get("type") == "array" else ""
     yield f"`{path}{alias}`", _type(shape, below), _default(field, below), _limits(shape, field)
-    if below is not None and not _later(field):
+    if below is not None and not issubclass(below, Spec) and not _later(field):
         yield from _fields(below, f"{path}{alias}{many}.")
 
 
@@ -125,6 +125,9 @@ def _type(shape: JSON, below: type[BaseModel] | None) -> str:
         return "amount, such as `4Gi`"
     if shape.get("type") == "array":
         return f"list of {_type(_plain(shape.get('items', {})), below)}"
+    if below is not None and issubclass(below, Spec):
+        kind = below.__name__.removesuffix("Spec")
+        return f"the spec of an [{kind}](#{kind.lower()})"
     if below is not None or "$ref" in shape:
         return "object"
     if shape.get("type") == "object":

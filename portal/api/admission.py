@@ -15,13 +15,14 @@ from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load, trusted
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, SHARED
 from nanovirt.resources.store import Entry
 
-SHORT_NAMES = ("namespaces", "instances")
+SHORT_NAMES = ("namespaces", "instances", "instancesets")
 """Kinds whose names are DNS labels: they become parts of other names."""
 SHOWN = 10
 
@@ -283,7 +284,9 @@ def admit_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
         _admit_namespace_delete(world, key)
     if key.plural == "users" and world.index.owned[key.name]:
         raise Held(key, Reason.OwnsObjects, name=key.name, count=world.index.owned[key.name])
-    if b'"deletionProtection":true' in entry.raw and load(entry.raw).get("spec", {}).get("deletionProtection"):
+    if key.plural == "instancesets":
+        _admit_set_delete(world, key, entry, sees)
+    if _protected(entry):
         raise Held(key, Reason.DeletionProtected)
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0
     if world.index.uses[key] or given:
@@ -296,6 +299,19 @@ def _admit_namespace_delete(world: World, key: Key) -> None:
     count = world.index.contents[key.name]
     if count:
         raise Held(key, Reason.NotEmpty, name=key.name, count=count)
+
+
+def _admit_set_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
+    """The members go with their set, so one that must not be deleted keeps it."""
+    for one, held in world.store.peek_all("instances"):
+        if entry.uid in held.owners and held.labels.get(SET_LABEL) == key.name and _protected(held):
+            known = sees is None or sees(one, held)
+            raise Held(key, Reason.MemberProtected, name=one.name if known else "of somebody else")
+
+
+def _protected(entry: Entry) -> bool:
+    there = b'"deletionProtection":true' in entry.raw
+    return there and bool(load(entry.raw).get("spec", {}).get("deletionProtection"))
 
 
 def _named(world: World, key: Key, given: int, sees: Sight) -> str:

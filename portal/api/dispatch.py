@@ -21,6 +21,7 @@ from nanovirt.portal.api.repeating import Again, Deed, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.scaling import scalable, shown, through
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
@@ -144,7 +145,7 @@ class Api:
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
         if hook is not None and target.subresource in STREAMED:
             return await self._hooked(request, subject, target, hook)
-        if hook is None and target.subresource not in ("", "status"):
+        if hook is None and target.subresource not in ("", "status") and not scalable(target):
             raise Unknown
         if method in READS and hook is None:
             return await self._read(request, subject, target)
@@ -233,6 +234,8 @@ class Api:
             return await self._apply(request, subject, target)
         asked = options(request)
         transform = bodies.transform(request, await body(request), target.group)
+        if scalable(target):
+            transform = through(target, transform, asked.validation)
         settle = applying.follow(request, self._clock)
         written = await self.writer.change(subject, target, VERBS[method], transform, asked, settle)
         return _told(target, written)
@@ -261,8 +264,8 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        shown = public(target.facts, written.entry.raw)
-        return reply(shown, 200 if written.before else 201, warnings=written.warnings)
+        code = 200 if written.before else 201
+        return reply(shown(target, written.entry.raw), code, warnings=written.warnings)
     assert written.before is not None
     return _gone(target, target.key.name, written.before.uid)
 
@@ -274,7 +277,7 @@ def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply
     key, raw, uid = again.results[-1]
     if raw is not None:
         made = request.method == "POST" and not target.subresource
-        return reply(public(target.facts, raw), 201 if made else 200)
+        return reply(shown(target, raw), 201 if made else 200)
     return _gone(target, key.name, uid)
 
 

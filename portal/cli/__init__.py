@@ -31,6 +31,7 @@ LAZY = {
     "start": "power",
     "stop": "power",
     "restart": "power",
+    "scale": "scaling",
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",

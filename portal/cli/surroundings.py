@@ -21,6 +21,9 @@ def around(session: Session, doc: JSON) -> Iterator[str]:
     match doc["kind"]:
         case "Instance":
             yield from _of_instance(session, doc)
+        case "InstanceSet":
+            yield from held_by(doc, None)
+            yield from _failed(doc)
         case "Placement":
             yield from held_by(doc, doc)
             yield from _host(session, doc["spec"]["host"])
@@ -46,6 +49,16 @@ def _of_instance(session: Session, instance: JSON) -> Iterator[str]:
         yield from _host(session, placement["spec"]["host"])
     yield from _awaited(session, _scheduled(instance), space)
     yield from awaiting(instance)
+
+
+def _failed(doc: JSON) -> Iterator[str]:
+    """The members of a set that do not get ready, those with the same reason on one line."""
+    same: dict[str, list[str]] = {}
+    for one in (doc.get("status") or {}).get("failed") or ():
+        same.setdefault(str(one.get("message") or one["reason"]), []).append(str(one["name"]))
+    for message, names in same.items():
+        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+        yield f"  {', '.join(names[:FEW])}{more}: {message}"
 
 
 def _placed(session: Session, instance: JSON, spec: JSON) -> str:

@@ -52,6 +52,11 @@ ADVICE = {
     "AddressInUse": "choose another address, or leave it out",
     "AddressReserved": "choose another address, or leave it out",
     "NotInRanges": "choose an address of the pool, or leave it out",
+    "MembersNotReady": "see which: nanoctl tree instanceset/{name} -n {namespace}; then nanoctl why instance/NAME",
+    "MembersMissing": "they are being made; one that is being deleted gives its name free when it has gone",
+    "MembersProtected": "set spec.deletionProtection of those to false, or wish for more: nanoctl scale",
+    "NamesTaken": "nothing has to be done; other members have the names that follow",
+    "TemplateOlder": "delete them one by one when that suits; they are made again from the template as it is now",
     "DeletionProtected": "set spec.deletionProtection to false first",
 }
 

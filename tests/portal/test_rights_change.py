@@ -256,6 +256,26 @@ async def test_what_the_system_made_of_an_instance_follows_it(p: People) -> None
     assert p.store.get(other.key).labels["nano/owner"] == "alice"
 
 
+async def test_members_follow_their_set_with_all_that_was_made_of_them(p: People) -> None:
+    await p.does(document("instancesets", "web", "team-a", "alice"))
+    uid = p.store.get(Key("instancesets", "team-a", "web")).uid
+    owner = {"apiVersion": "nano/v1", "kind": "InstanceSet", "name": "web", "uid": uid}
+    member, strange = [document("instances", name, "team-a", "alice") for name in ("web-1", "web-2")]
+    for one in (member, strange):
+        one.doc["metadata"]["ownerReferences"] = [owner]
+    member.doc["metadata"]["labels"] |= {"nano/instance-set": "web"}
+    await p.does(member, strange)
+    placed = document("placements", "web-1-1", "team-a", "alice")
+    by_member = {"apiVersion": "nano/v1", "kind": "Instance", "name": "web-1", "uid": p.store.get(member.key).uid}
+    placed.doc["metadata"]["ownerReferences"] = [by_member]
+    await p.does(placed)
+    path = f"{NANO}/namespaces/team-a/instancesets/web/owner"
+    assert (await p.call("admin", "POST", path, {"user": "bob"})).code == 200
+    owners = [p.store.get(one.key).labels["nano/owner"] for one in (member, placed, strange)]
+    assert owners == ["bob", "bob", "alice"], "a reference alone makes no member"
+    assert p.store.get(member.key).labels["nano/instance-set"] == "web"
+
+
 async def test_user_can_be_deleted_once_everything_has_been_given_away(p: People) -> None:
     await p.does(change("team", members=["bob"]))
     held = await p.call("admin", "DELETE", f"{NANO}/users/alice")

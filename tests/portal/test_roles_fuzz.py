@@ -48,10 +48,12 @@ REVIEWS = tuple(
     )
 )  # fmt: skip
 POSTED = (SETS, *REVIEWS)
-WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances", "secrets", "images"))
+WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances", "instancesets", "secrets", "images"))
 """Where an operator may write."""
 IDENTITY = ("users", "groups", "roles")
-SUBRESOURCES = ("", "", "", "", "/status", "/owner", "/token", "/image", "/upload", "/report", "/nothing", "/a/b")
+SUBRESOURCES = (
+    "", "", "", "", "/status", "/owner", "/token", "/image", "/upload", "/report", "/scale", "/nothing", "/a/b",
+)  # fmt: skip
 PLACED = "00000000-0000-4000-8000-000000000009"
 
 
