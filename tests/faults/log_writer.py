@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nanovirt.resources.errors import StoreFailed
 from nanovirt.resources.file_log import FileLog
-from tests.faults.scripted import SIZES, batch
+from tests.faults.scripted import batch, sizes
 
 STORE_FAILED = 75
 
@@ -57,7 +57,7 @@ def main() -> int:
     """Open, report, append, close."""
     directory, count, seed, life = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     try:
-        log = FileLog.open(directory, SIZES)
+        log = FileLog.open(directory, sizes(seed))
     except StoreFailed as failure:
         say("refused", failure)
         return STORE_FAILED

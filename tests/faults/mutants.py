@@ -25,6 +25,8 @@ SEED = "1"
 PATIENCE = 240
 
 POWER_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "12", "--states", "2000")
+HISTORY_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "24", "--story", "6")
+"""A story that keeps hardly any history, so that much depends on each snapshot."""
 ROT = ("-m", "tests.faults.rot", "--seed", SEED, "--every", "101")
 KILLS = ("-m", "tests.faults.random_kills", "--seed", SEED, "--kills", "4", "--acks", "4000")
 
@@ -108,7 +110,7 @@ MUTANTS = (
         SNAPSHOTS,
         "    unborn.rename(path)\n    sync_directory(path.parent)\n",
         "    unborn.rename(path)\n",
-        POWER_CUTS,
+        HISTORY_CUTS,
     ),
     Mutant("skip the sync of snapshots and history", "resources/trickle.py", "    os.fsync(fd)\n", "", POWER_CUTS),
     Mutant(
@@ -116,14 +118,14 @@ MUTANTS = (
         COMPACT,
         "    unborn.rename(kept)\n    sync_directory(history)\n",
         "    unborn.rename(kept)\n",
-        POWER_CUTS,
+        HISTORY_CUTS,
     ),
     Mutant(
         "give up a part of the history with one sync",
         COMPACT,
         '        path.unlink()\n        sync_directory(directory / "history")',
         "        path.unlink()\n        #",
-        POWER_CUTS,
+        HISTORY_CUTS,
     ),
     Mutant(
         "take a batch that arrived out of order for damage",

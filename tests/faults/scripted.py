@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import orjson
@@ -17,6 +18,11 @@ SIZES = Sizes(segment=1 << 12, ballast=1 << 12, room=0, snapshot=1 << 13, histor
 NAMES = 12
 LARGEST = 3000
 """Bytes of padding in an object."""
+
+
+def sizes(seed: int) -> Sizes:
+    """What the log of a seed is opened with: some keep hardly any history, some nearly all."""
+    return replace(SIZES, history=(1 << 9, 1 << 11, 1 << 13)[seed % 3])
 
 
 @cache
