@@ -28,7 +28,7 @@ POWER_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "12
 HISTORY_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "24", "--story", "6")
 """A story that keeps hardly any history, so that much depends on each snapshot."""
 ROT = ("-m", "tests.faults.rot", "--seed", SEED, "--every", "101")
-KILLS = ("-m", "tests.faults.random_kills", "--seed", SEED, "--kills", "4", "--acks", "4000")
+KILLS = ("-m", "tests.faults.random_kills", "--seed", SEED, "--kills", "16", "--acks", "8000")
 
 
 def pytest(*words: str) -> tuple[str, ...]:
