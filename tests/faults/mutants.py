@@ -28,7 +28,6 @@ POWER_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "12
 HISTORY_CUTS = ("-m", "tests.faults.power_cuts", "--seed", SEED, "--of-a-cut", "24", "--story", "6")
 """A story that keeps hardly any history, so that much depends on each snapshot."""
 ROT = ("-m", "tests.faults.rot", "--seed", SEED, "--every", "101")
-KILLS = ("-m", "tests.faults.random_kills", "--seed", SEED, "--kills", "16", "--acks", "8000")
 
 
 def pytest(*words: str) -> tuple[str, ...]:
@@ -38,6 +37,7 @@ def pytest(*words: str) -> tuple[str, ...]:
 
 
 CONTRACT = pytest("resources/test_store.py", "-k", "taken_once")
+BROKEN_LOG = pytest("resources/test_store.py", "-k", "full or fail")
 NEVER_AGAIN = pytest("faults/test_log_under_faults.py", "-k", "never_tried_again")
 SHORT_WRITES = pytest("faults/test_log_at_every_call.py", "-k", "all-again-SHORT")
 OUT_OF_ORDER = pytest("resources/test_recovery.py", "-k", "does_not_follow")
@@ -73,7 +73,7 @@ MUTANTS = (
         ENGINE,
         "            batch = self._take()\n",
         "            batch = self._take()\n            self._release(self._staged, None)\n",
-        KILLS,
+        BROKEN_LOG,
     ),
     Mutant(
         "skip the sync of a new segment",
