@@ -26,6 +26,8 @@ from tests.faults.strace import environment, python
 
 PATIENCE = 60
 """Seconds that a store may take to start, or to say anything."""
+KILLS_OF_A_STORE = 15
+"""Then another one begins, so that starts do not become longer and longer."""
 HASTY = 0.15
 """So many lives end at a random moment of the first second, also during the start."""
 
@@ -84,10 +86,18 @@ class Killer:
     seed: int
     story: Story = field(default_factory=Story)
     kills: int = 0
+    stores: int = 0
+
+    def begin_anew(self) -> None:
+        """Start the present store once more, and leave it for a new one."""
+        self.live(1)
+        self.story, self.stores = Story(acks=self.story.acks), self.stores + 1
 
     def live(self, acks: int) -> None:
         """One life, until so many acknowledgements and a moment more; 0: until a moment of its first second."""
-        writer = python("-m", "tests.faults.load_writer", self.directory / "store", self.seed, self.kills)
+        writer = python(
+            "-m", "tests.faults.load_writer", self.directory / f"store-{self.stores}", self.seed, self.kills
+        )
         complaints = self.directory / "complaints"
         with complaints.open("wb") as errors:
             child = subprocess.Popen(
@@ -140,6 +150,8 @@ def main() -> int:
                 mean = missing / (options.kills - killer.kills) / (1 - HASTY)
                 last = killer.kills + 1 == options.kills
                 hasty = random.random() < HASTY and not last
+                if killer.kills % KILLS_OF_A_STORE == KILLS_OF_A_STORE - 1:
+                    killer.begin_anew()
                 killer.live(0 if hasty else max(missing if last else int(random.expovariate(1 / mean)), 1))
             killer.live(1)
         except BadStart as bad:
