@@ -248,8 +248,7 @@ def _bound_history(directory: Path, bound: int, needed: int) -> int:
     given_up = superfluous(files, bound, needed)
     for path in given_up:
         path.unlink()
-    if given_up:
-        sync_directory(directory / "history")
+        sync_directory(directory / "history")  # one by one, or a power cut could leave a hole in the middle
     return min((file.rev for file in files if file.path not in given_up), default=needed)
 
 

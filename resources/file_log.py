@@ -181,7 +181,8 @@ class FileLog:
         try:
             said, complained = await process.communicate()
         except asyncio.CancelledError:
-            process.kill()
+            with suppress(ProcessLookupError):  # it has ended just now
+                process.kill()
             await process.wait()
             raise
         if process.returncode:

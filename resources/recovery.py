@@ -20,12 +20,12 @@ from nanovirt.resources.segments import (
     first_revision,
     follows,
     header,
+    line_written_after,
     parse,
     segment_path,
     segments,
     sync_directory,
     walk,
-    whole_line_beyond,
     written,
 )
 from nanovirt.resources.snapshots import Snapshot, open_snapshot, snapshots
@@ -136,7 +136,7 @@ def _damage_behind(path: Path, content: bytes, last: Frame) -> Damage | None:
     """Why the bytes behind `last` are no torn tail; None when they may be one."""
     if bad := parse(content, last.end):
         return Damage(path, last.end, f"revision {bad.rev} does not follow revision {last.rev}")
-    if later := whole_line_beyond(content, last.end, last.rev):
+    if later := line_written_after(content, last.end, last.rev):
         return Damage(path, last.end, f"a bad record, and revision {later.rev} whole behind it")
     return None
 

@@ -41,6 +41,8 @@ class Frame(NamedTuple):
     prev: int
     rev: int
     end: int
+    synced: int = 0
+    """The revision that was durable when this line was handed to the system."""
 
 
 def encode(prev: int, rev: int, synced: int, body: bytes) -> tuple[bytes, int]:
@@ -57,14 +59,14 @@ def parse(content: bytes, at: int) -> Frame | None:
     if len(start) != 6:
         return None
     try:
-        prev, rev, length = int(start[1], 16), int(start[2]), int(start[4])
+        prev, rev, synced, length = int(start[1], 16), *map(int, start[2:5])
     except ValueError:
         return None
     end = at + len(head) - len(start[5]) + length
     if not 0 < length <= RECORD_LIMIT or content[end : end + 1] != b"\n":
         return None
     crc = crc32c(content[at + 9 : end])
-    return Frame(crc, prev, rev, end + 1) if b"%08x" % crc == start[0] else None
+    return Frame(crc, prev, rev, end + 1, synced) if b"%08x" % crc == start[0] else None
 
 
 def walk(content: bytes, after: Frame) -> Iterator[Frame]:
@@ -87,11 +89,14 @@ def bodies(content: bytes) -> Iterator[bytes]:
         at = end + 1
 
 
-def whole_line_beyond(content: bytes, at: int, rev: int) -> Frame | None:
-    """The first whole line at or behind `at` with a revision greater than `rev`, wherever it starts."""
+def line_written_after(content: bytes, at: int, rev: int) -> Frame | None:
+    """The first whole line at or behind `at`, wherever it starts, from when a revision greater than `rev` was durable.
+
+    A whole line that does not say so proves nothing: what shares a sync reaches the disk in any order.
+    """
     for match in _LINE_START.finditer(content, at):
         frame = parse(content, match.start())
-        if frame and frame.rev > rev:
+        if frame and frame.synced > rev:
             return frame
     return None
 

@@ -84,20 +84,30 @@ def run(
     inject = [word for fault in faults for word in ("-e", f"inject={fault}")]
     # No --seccomp-bpf, much as it would help: with it strace 6.1 traces the call and silently does not send the signal.
     strace = ["strace", "-f", "-qq", "-y", "-o", str(trace), "-e", f"trace={calls}", *inject, "--"]
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / '.src'}"}
     child = subprocess.Popen(
         [*strace, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, **path, **(env or {})},
+        env=environment(env),
     )
+    code, said, complained = finish(child, timeout)
+    assert trace.exists(), complained
+    return Ending(code, said.splitlines(), complained, trace.read_text().splitlines())
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What lets a program see `tests` and `nanovirt` on its path."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / '.src'}", **(more or {})}
+
+
+def finish(child: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
+    """Wait for a program that leads a session of its own; it and its children end with this call, whatever happens."""
     try:
         said, complained = child.communicate(timeout=timeout)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
-    assert trace.exists(), complained
-    return Ending(child.returncode, said.splitlines(), complained, trace.read_text().splitlines())
+    return child.returncode, said, complained

@@ -205,6 +205,21 @@ def test_flip_before_a_whole_record_is_refused_even_if_nothing_there_was_synced(
         flip(segment, offset, 1 << offset % 8)
 
 
+async def test_batch_of_which_a_later_record_reached_the_disk_before_an_earlier_one_is_cut(tmp_path: Path) -> None:
+    await write_log(tmp_path, 2)
+    log = FileLog.open(tmp_path, SMALL)
+    await log.append(records(3, 5))
+    log.close()
+    path = segment_path(tmp_path / "wal", 1)
+    content = path.read_bytes()
+    lines = [0, *ends(path)]
+    for lost in (3, 4):
+        write_synced(tmp_path, 2)
+        begin, end = lines[lost], lines[lost + 1]
+        path.write_bytes(content[:begin] + bytes(end - begin) + content[end:])
+        assert reopened(tmp_path) == list(range(1, lost))
+
+
 def test_flip_in_an_unsynced_last_record_cuts_that_record_alone(store: Path, segment: Path) -> None:
     begin, end = ends(segment)[-2:]
     content = segment.read_bytes()
