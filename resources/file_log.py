@@ -29,6 +29,7 @@ from nanovirt.resources.segments import (
     encode,
     every_segment,
     first_revision,
+    parse,
     segments,
     written,
 )
@@ -115,7 +116,7 @@ class FileLog:
         """
         head = self._rev
         paths = beyond(every_segment(self._directory), after)
-        if after < head and (not paths or first_revision(paths[0]) > after + 1):
+        if after < head and (not paths or (first_revision(paths[0]) > after + 1 and not _begins(paths[0]))):
             raise Expired(after, first_revision(paths[0]) - 1 if paths else head)
         for path in paths:
             for rev, body in enumerate(bodies(self._content(path, after)), first_revision(path)):
@@ -177,7 +178,11 @@ class FileLog:
         words = [self._directory, live, self._sizes.history, reserve, os.getpid()]
         command = [sys.executable, "-m", compaction.__name__, *map(str, words)]
         # It inherits LOCK, so that nobody opens the directory while it works on it.
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, pass_fds=[self._lock])
+        try:
+            process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, pass_fds=[self._lock])
+        except OSError as error:
+            _complain(str(error))
+            return
         try:
             said, complained = await process.communicate()
         except asyncio.CancelledError:
@@ -186,8 +191,7 @@ class FileLog:
             await process.wait()
             raise
         if process.returncode:
-            detail = complained.decode(errors="replace").strip()
-            log.error("the log could not be summed up; it goes on growing", extra={"detail": detail})
+            _complain(complained.decode(errors="replace").strip())
             return
         log.info("log summed up", extra=json.loads(said))
 
@@ -273,3 +277,13 @@ class FileLog:
             os.pwrite(self._synced, store_directory.pack_synced(self._rev), 0)
         except OSError as error:
             self._failure = error
+
+
+def _begins(path: Path) -> bool:
+    """Whether nothing ever stood before that segment, though a repair has raised its revision."""
+    frame = parse(written(path), 0)
+    return frame is not None and not frame.prev
+
+
+def _complain(detail: str) -> None:
+    log.error("the log could not be summed up; it goes on growing", extra={"detail": detail})

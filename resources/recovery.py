@@ -14,6 +14,7 @@ from crc32c import crc32c
 from nanovirt.resources.errors import Invalid, StoreCorrupt
 from nanovirt.resources.segments import (
     LONGEST_HEADER,
+    RAISED,
     Frame,
     Segment,
     every_segment,
@@ -193,8 +194,8 @@ def repair(directory: Path, accept_loss_after: int) -> Repaired:
     """Give up everything behind the last good revision, which the caller has to name; copies go to quarantine/.
 
     Invalid: another revision was named. Unavailable: a server runs on the directory. NanoError: FORMAT is not readable.
-    A log without damage is left as it is. A repair that gave up anything begins a new incarnation. Interrupted, it can
-    be run again.
+    A log without damage is left as it is. A repair that gave up anything begins a new incarnation, and its revisions
+    RAISED higher. Interrupted, it can be run again.
     """
     lock = hold_lock(directory)
     try:
@@ -216,6 +217,7 @@ def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
         lost.insert(0, (found.segment, found.end, written(found.segment)[found.end :]))
     kept = tuple(_quarantine(directory, path, offset, content) for path, offset, content in lost if content)
     write_format(directory, replace(identity, incarnation=identity.incarnation + 1))
+    write_synced(directory, found.rev + 1)  # more than the log holds: it stays refused until all of this is done
     for path in reversed(rest):
         path.unlink()
         sync_directory(path.parent)
@@ -223,17 +225,15 @@ def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
         set_aside(directory, path)
     if found.segment:
         _cut(found.segment, found.end)
-    elif found.base:
-        begin_behind(directory, found.base)
-    write_synced(directory, found.rev)
+    _go_on_raised(directory, identity.cluster, found)
     dropped = sum(len(content) for _, _, content in lost)
     log.warning("loss accepted", extra={**_place(found), "dropped": dropped})
     return Repaired(found.rev, dropped, kept)
 
 
-def begin_behind(directory: Path, base: Snapshot) -> None:
-    """Make the segment that follows a snapshot, without records; a log is never without one (OSError)."""
-    segment, _ = Segment.create(directory / "wal", base.cluster, base.rev, base.crc, LONGEST_HEADER)
+def _go_on_raised(directory: Path, cluster: str, found: Survey) -> None:
+    """Begin a segment whose revisions are above all that were given up, so that none names two states (OSError)."""
+    segment, _ = Segment.create(directory / "wal", cluster, found.rev + RAISED, found.crc, LONGEST_HEADER)
     segment.close()
 
 

@@ -13,7 +13,7 @@ from nanovirt.portal.cli import cli
 from nanovirt.resources.errors import StoreCorrupt
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.log import Record
-from nanovirt.resources.segments import segments
+from nanovirt.resources.segments import RAISED, segments
 from tests.resources.test_compaction import change, opened
 
 
@@ -49,7 +49,7 @@ def test_store_that_refuses_to_start_does_so_no_more(tmp_path: Path) -> None:
     code, said = repaired("--data", str(tmp_path), *command[3:])
     assert (code, "ends at revision 4" in said) == (0, True)
     log = FileLog.open(tmp_path / "data")
-    assert log.head() == 4
+    assert log.head() == 4 + RAISED
     log.close()
 
 
