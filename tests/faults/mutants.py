@@ -41,6 +41,8 @@ BROKEN_LOG = pytest("resources/test_store.py", "-k", "full or fail")
 NEVER_AGAIN = pytest("faults/test_log_under_faults.py", "-k", "never_tried_again")
 SHORT_WRITES = pytest("faults/test_log_at_every_call.py", "-k", "all-again-SHORT")
 OUT_OF_ORDER = pytest("resources/test_recovery.py", "-k", "does_not_follow")
+RESTORED = pytest("resources/test_backup.py", "-k", "reuse_of_a_revision")
+REPAIRED = pytest("resources/test_recovery.py", "-k", "gives_up_what_was_named")
 COMPACTION = pytest("resources/test_compaction.py", "-k", "snapshot_upon_snapshot or same_after")
 
 
@@ -162,7 +164,7 @@ MUTANTS = (
     ),
     Mutant("truncate what was known to be synced", RECOVERY, "    if synced > found.rev:", "    if False:", ROT),
     Mutant(
-        "believe a snapshot without its checksum", SNAPSHOTS, "        if not _whole(path):", "        if False:", ROT
+        "believe a snapshot without its checksum", SNAPSHOTS, "        if not _whole(file):", "        if False:", ROT
     ),
     # --- what is stored ---
     Mutant(
@@ -179,9 +181,16 @@ MUTANTS = (
         "last[_name(write)] != (frame.rev, place)",
         COMPACTION,
     ),
+    # --- revisions ---
+    Mutant(
+        "reuse a revision after a restore",
+        "resources/restoring.py",
+        "contents.revision + RAISED",
+        "contents.revision",
+        RESTORED,
+    ),
+    Mutant("reuse a revision after a repair", RECOVERY, "found.rev + RAISED", "found.rev", REPAIRED),
 )
-NOT_BUILT = ("reuse a revision after a restore",)
-"""Mutants of what there is no code of yet."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +242,7 @@ def plant(mutant: Mutant, file: Path) -> None:
 
 
 def table(mutants: Iterable[Mutant]) -> Iterator[tuple[str, bool]]:
-    """A row for each catcher on the sound source, for each mutant and for what is not built; whether it is right."""
+    """A row for each catcher on the sound source and for each mutant; whether it is right."""
     mutants = list(mutants)
     catchers = list(dict.fromkeys(tuple(mutant.catcher) for mutant in mutants))
     with ThreadPoolExecutor(CORES) as pool:
@@ -245,8 +254,6 @@ def table(mutants: Iterable[Mutant]) -> Iterator[tuple[str, bool]]:
         for mutant, ending in zip(mutants, sick, strict=True):
             caught = f"caught: {ending.why[:160]}" if ending.code == 1 else f"NOT CAUGHT ({ending.code})"
             yield f"{mutant.name} | {title(mutant.catcher)} | {caught} | {ending.seconds:.0f} s", ending.code == 1
-    for name in NOT_BUILT:
-        yield f"{name} | - | not built yet | -", True
 
 
 def title(catcher: Sequence[str]) -> str:
