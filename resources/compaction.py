@@ -39,6 +39,7 @@ from nanovirt.resources.segments import (
 from nanovirt.resources.snapshots import (
     Snapshot,
     name_of,
+    newest,
     open_snapshot,
     revision_of,
     snapshot_path,
@@ -124,14 +125,6 @@ def _write(directory: Path, cluster: str, path: Path, live: int) -> int:
     if end.rev != live - 1:
         raise NanoError(f"the log before revision {live} ends at {end.rev}; nothing was summed up")
     return write_snapshot(path, Snapshot(path, end.rev, at, end.crc, cluster), _lines(base, paths, cluster, last))
-
-
-def newest(directory: Path, cluster: str, upto: int) -> Snapshot | None:
-    """The newest whole snapshot at or before revision `upto`; None: the log has to be read from its beginning."""
-    for path in snapshots(directory):
-        if revision_of(path) <= upto and (found := open_snapshot(path, cluster)):
-            return found
-    return None
 
 
 def _lines(

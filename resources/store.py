@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.log import Log
 
 
 class Half(Enum):
@@ -147,6 +148,10 @@ class Store(Protocol):
     @property
     def committed(self) -> int:
         """The newest durable revision."""
+
+    @property
+    def log(self) -> Log:
+        """Where the past stands."""
 
     def get(self, key: Key) -> Entry:
         """The durable object. Raises NotFound."""

@@ -1,0 +1,123 @@
+"""Asking the past without holding up the event loop: of a file log in a process beside it, of other logs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import orjson
+
+from nanovirt.resources import history
+from nanovirt.resources.archive import Recorded
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.errors import Forgotten, Invalid, Unavailable
+from nanovirt.resources.file_log import FileLog
+from nanovirt.resources.history import Question
+from nanovirt.resources.log import Log
+
+AT_ONCE, WAITING = 2, 16
+"""Questions that are being answered at a time, and that may wait for their turn."""
+PIECE = 1 << 16
+FEW = 64
+"""Lines of a thread that come together."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer: the revision, when it was made, the oldest that is kept, and lines as the view has them, in pieces."""
+
+    rev: int
+    at: str
+    since: int
+    since_at: str
+    to: int
+    to_at: str
+    pieces: AsyncIterator[list[bytes]]
+
+
+class Past:
+    """Answers questions about what the log of a store holds."""
+
+    def __init__(self, log: Log, newest: Callable[[], int]) -> None:
+        """`newest`: the revision that is the present."""
+        self._log, self._newest = log, newest
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._asked = 0
+
+    @asynccontextmanager
+    async def ask(self, question: Question) -> AsyncIterator[Told]:
+        """The answer, to be read inside the block; what has not been read is given up at its end.
+
+        Invalid: not a revision, or not yet. Forgotten: no longer kept. Unavailable: too many ask, or it went wrong.
+        """
+        if self._asked >= AT_ONCE + WAITING:
+            raise Unavailable("too many ask about the past at this moment; try again")
+        self._asked += 1
+        try:
+            async with self._turn, aclosing(self._lines(question)) as pieces:
+                head, *rest = await anext(pieces)
+                yield _told(orjson.loads(head), _after(rest, pieces))
+        finally:
+            self._asked -= 1
+
+    def _lines(self, question: Question) -> AsyncGenerator[list[bytes], None]:
+        if isinstance(self._log, FileLog):
+            return _beside(self._log.directory, self._newest(), question)
+        return _in_thread(history.answer(Recorded(self._log, self._newest()), question))
+
+
+def _told(said: JSON, pieces: AsyncIterator[list[bytes]]) -> Told:
+    if "refused" in said:
+        raise (Forgotten if said["refused"] == "Forgotten" else Invalid)(*said["with"])
+    return Told(
+        said["rev"], said["at"], said["since"], said["sinceAt"], said.get("to", 0), said.get("toAt", ""), pieces
+    )
+
+
+async def _after(first: list[bytes], pieces: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """The loop gets a turn after every piece, also when the next one is there already."""
+    if first:
+        yield first
+    async for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
+
+
+async def _in_thread(lines: Iterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    while some := await asyncio.to_thread(lambda: list(islice(lines, FEW))):
+        yield some
+
+
+async def _beside(directory: Path, head: int, question: Question) -> AsyncGenerator[list[bytes], None]:
+    asked = orjson.dumps(list(question)).decode()
+    command = [sys.executable, "-m", history.__name__, str(directory), str(head), str(os.getpid()), asked]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    try:
+        async for piece in _cut(process):
+            yield piece
+        complained = await process.stderr.read() if process.stderr else b""
+        if await process.wait():
+            raise Unavailable(f"the past cannot be read: {complained.decode(errors='replace').strip()}; try again")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _cut(process: Process) -> AsyncIterator[list[bytes]]:
+    """Whole lines as they come; the last one has no end when it is a refusal."""
+    assert process.stdout is not None
+    held = b""
+    while piece := await process.stdout.read(PIECE):
+        *lines, held = (held + piece).split(b"\n")
+        if lines:
+            yield lines
+    if held:
+        yield [held]
