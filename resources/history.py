@@ -1,6 +1,6 @@
 """Views of the log: what was there at a revision, what differs between two, what happened to one object, newest first.
 
-They are pure over records and sums of records, and may read for seconds. So nobody runs them on an event loop: `past.py`
+They are pure over records and sums of records, and may read for seconds. So nobody runs them on an event loop: past.py
 asks, and `python -m nanovirt.resources.history` answers beside the server.
 """
 
@@ -292,12 +292,12 @@ def _concerning(asked: Question) -> Callable[[JSON], bool]:
         doc = write.get("object", {})
         match write["kind"]:
             case asked.kind:
-                return (write["namespace"], write["name"]) == (asked.namespace, asked.name)
+                return (asked.namespace, asked.name) == (write["namespace"], write["name"])
             case "placements" if asked.kind == "instances":
-                return write["namespace"] == space and doc.get("spec", {}).get("instance") == asked.name
+                return bool(write["namespace"] == space and doc.get("spec", {}).get("instance") == asked.name)
             case "events" if write["namespace"] == space:
                 about = doc.get("involvedObject", {})
-                return (about.get("kind"), about.get("name")) == (asked.word, asked.name)
+                return (asked.word, asked.name) == (about.get("kind"), about.get("name"))
             case _:
                 return False
 

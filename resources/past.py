@@ -1,4 +1,4 @@
-"""Asking the past without holding up the event loop: of a file log in a process beside it, of other logs in a thread."""
+"""Asking the past without holding up the event loop: that of a file log in a process beside it, others in a thread."""
 
 from __future__ import annotations
 

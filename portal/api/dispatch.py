@@ -16,19 +16,24 @@ from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
+from nanovirt.portal.api.recalling import Recaller
+from nanovirt.portal.api.recounting import Recounter
 from nanovirt.portal.api.repeating import Again, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.rolling_back import RollBack
 from nanovirt.portal.api.secrets import public
+from nanovirt.portal.api.transacting import Transactor
 from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX
-from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
+from nanovirt.resources.errors import Forbidden, Malformed, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
+from nanovirt.resources.past import Past
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Store
 
@@ -43,6 +48,7 @@ VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH"
 IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 STREAMED = ("upload",)
 """Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
+HISTORY, TIMELINE = "history", "timeline"
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -80,6 +86,9 @@ class Api:
         self._repeats = Repeats(store, sealer)
         self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
         self.reader = Reader(store, clock)
+        past = Past(store.log, lambda: store.committed)
+        self._recaller, self._recounter = Recaller(store, past, clock), Recounter(store, past)
+        self._roll_back = RollBack(store, past, Transactor(store, self.writer), clock)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
@@ -111,6 +120,8 @@ class Api:
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
+            if root == "apis" and segments[3] == HISTORY:
+                return await self._history(request, subject, segments[4:])
             if root == "apis" and segments[3] == WORD:
                 subject = await self._arrived(request, subject, TRANSACTION_MAX)
                 return await self._counted(self._transactions.answer(request, subject, segments[4:]))
@@ -142,6 +153,8 @@ class Api:
             if target.subresource not in STREAMED:
                 subject = await self._arrived(request, subject)
             return await self._hooked(request, subject, target, hook)
+        if target.subresource == TIMELINE:
+            return await self._recounter.timeline(partial(self._identify, request), target, request)
         if target.subresource not in ("", "status"):
             raise Unknown
         if method in READS:
@@ -189,9 +202,32 @@ class Api:
         watch = truth(request.query.get("watch")) if request.query_string else False
         if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)
+        if "at" in request.query:
+            if watch:
+                raise Malformed("a watch tells what is to come; leave at=... out")
+            who = partial(self._identify, request)
+            recall = self._recaller.get if target.key.name else self._recaller.all
+            return await recall(who, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
         return self.reader.list(subject, target, request)
+
+    async def _history(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> Reply:
+        who = partial(self._identify, request)
+        match request.method, rest:
+            case (("GET" | "HEAD"), []):
+                return await self._recounter.revisions(who, request)
+            case (("GET" | "HEAD"), ["diff"]):
+                return await self._recounter.differences(who, request)
+            case "POST", ["rollback"]:
+                await self._arrived(request, subject)
+                return await self._counted(self._roll_back.answer(request, who))
+            case _, [] | ["diff"]:
+                raise NotAllowed("the past is only read", *READS)
+            case _, ["rollback"]:
+                raise NotAllowed("POST a rollback", "POST")
+            case _:
+                raise Unknown
 
     # --- writes ---
 

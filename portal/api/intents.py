@@ -26,13 +26,17 @@ FIELDS = {
 
 
 class Intent(NamedTuple):
-    """One write: `doc` is the object or the merge patch; `revision` None with `expect` demands that it is absent."""
+    """One write: `doc` is the object or the merge patch; `revision` None with `expect` demands that it is absent.
+
+    `owner`: whose a new object will be, if not that of the one who writes.
+    """
 
     verb: str
     target: Target
     doc: JSON
     deletion: Deletion = Deletion()
     revision: int | None = None
+    owner: str = ""
 
 
 def writes_of(doc: JSON) -> list[Any]:

@@ -84,7 +84,7 @@ class Transactor:
         writer, target = self._writer, one.target
         match one.verb:
             case "create":
-                return writer.prepare_create(subject, target, _copied(one.doc), options)
+                return writer.prepare_create(subject, target, _copied(one.doc), options, owner=one.owner)
             case "update":
                 return writer.prepare_change(subject, target, "update", lambda _raw: _copied(one.doc), options, settle)
             case "patch":
