@@ -101,7 +101,7 @@ class Archive:
         packed = self._directory / "history" / f"{path.name.removesuffix('.gz')}.gz"
         for place in (path, packed):
             try:
-                file = gzip.open(place) if place.suffix == ".gz" else place.open("rb")
+                file = gzip.open(place) if place.suffix == ".gz" else place.open("rb")  # noqa: SIM115 - below
             except FileNotFoundError:
                 continue
             with file:

@@ -29,6 +29,7 @@ Who = Callable[[], Subject]
 HEADERS = {**SAFE, "Content-Type": JSON_TYPE}
 ROWS_AT_ONCE = 16
 Item = tuple[Key, Entry]
+Texts = AsyncIterator[list[bytes]]
 
 
 class Recaller:
@@ -68,10 +69,11 @@ class Recaller:
             plain = unlimited(subject) and accepts is None and not limit and after is None
 
             def items(piece: Iterable[bytes]) -> Iterator[Item]:
-                for one in map(entry_in, piece):
-                    if (after is None or (one[0].namespace, one[0].name) > after) and seen(self._store, subject, *one):
-                        if accepts is None or accepts(*one):
-                            yield one
+                for one, entry in map(entry_in, piece):
+                    if after is not None and (one.namespace, one.name) <= after:
+                        continue
+                    if (accepts is None or accepts(one, entry)) and seen(self._store, subject, one, entry, "list"):
+                        yield one, entry
 
             listed = _Listed(limit, told)
             texts = _raws(told, key.plural) if plain else listed.raws(items)
@@ -80,9 +82,7 @@ class Recaller:
             shown = self._shown(facts, texts, wanted)
             return await streamed(request, opened, shown, lambda: b'],"metadata":%b}' % dump(listed.metadata()))
 
-    async def _shown(
-        self, facts: Facts, texts: AsyncIterator[list[bytes]], wanted: Shape
-    ) -> AsyncIterator[list[bytes]]:
+    async def _shown(self, facts: Facts, texts: Texts, wanted: Shape) -> Texts:
         async for raws in texts:
             if not wanted.table:
                 yield [public(facts, raw) for raw in raws] if facts.sealed else raws
@@ -104,7 +104,7 @@ class _Listed:
         self._last: Key | None = None
         self._more = False
 
-    async def raws(self, items: Callable[[list[bytes]], Iterator[Item]]) -> AsyncIterator[list[bytes]]:
+    async def raws(self, items: Callable[[list[bytes]], Iterator[Item]]) -> Texts:
         """The objects of the page."""
         async for piece in self._told.pieces:
             found: list[bytes] = []
@@ -124,7 +124,7 @@ class _Listed:
         return said | {"continue": token_of(self._told.rev, self._last)} if self._more and self._last else said
 
 
-async def _raws(told: Told, plural: str) -> AsyncIterator[list[bytes]]:
+async def _raws(told: Told, plural: str) -> Texts:
     async for piece in told.pieces:
         yield [raw_of(line, plural) for line in piece]
 
@@ -138,7 +138,7 @@ def _table_head(facts: Facts) -> JSON:
 
 
 async def streamed(
-    request: web.BaseRequest, head: bytes, texts: AsyncIterator[list[bytes]], tail: Callable[[], bytes]
+    request: web.BaseRequest, head: bytes, texts: Texts, tail: Callable[[], bytes]
 ) -> web.StreamResponse:
     """A reply whose items come as they are read; when that breaks off, so does the connection."""
     response = web.StreamResponse(headers=HEADERS)

@@ -27,22 +27,22 @@ class Pair(NamedTuple):
     after: Entry | None
 
 
-def seen(store: Store, subject: Subject, key: Key, then: Entry) -> bool:
+def seen(store: Store, subject: Subject, key: Key, then: Entry, verb: str = "get") -> bool:
     """Whether the subject may see what an object was: it may by its present rights, then, and still may now.
 
     What has been deleted since is judged by what it was, also if another object has its name by now.
     """
     if unlimited(subject):
         return True
-    return visible(subject, key, then) and not _hidden(store, subject, key, then)
+    return visible(subject, key, then, verb) and not _hidden(store, subject, key, then, verb)
 
 
-def _hidden(store: Store, subject: Subject, key: Key, then: Entry) -> bool:
+def _hidden(store: Store, subject: Subject, key: Key, then: Entry, verb: str) -> bool:
     try:
         now = store.get(key)
     except NotFound:
         return False
-    return now.uid == then.uid and not visible(subject, key, now)
+    return now.uid == then.uid and not visible(subject, key, now, verb)
 
 
 def raw_of(line: bytes, plural: str) -> bytes:
@@ -65,7 +65,7 @@ def _entry(plural: str, said: JSON) -> Entry:
 
 
 def pair_of(store: Store, subject: Subject, said: JSON) -> Pair | None:
-    """What a subject may see of `{kind, namespace, name, before, after}`; None: nothing, or of no kind that is served."""
+    """What a subject may see of `{kind, namespace, name, before, after}`; None: nothing, or it is of no served kind."""
     if said["kind"] not in kinds():
         return None
     key = Key(said["kind"], said["namespace"], said["name"])

@@ -41,6 +41,8 @@ KIND = "Rollback"
 FIELDS = ("apiVersion", "kind", "metadata", "to", "objects", "deleteNew", "maxDisruption", "plan")
 CHOICE = ("kind", "namespace", "name")
 ATTEMPTS = 5
+STAYING = ("finalizers", "ownerReferences", "resourceVersion")
+"""What is not brought back: it speaks of other objects, or of another moment."""
 BULKY = ("instances", "images", "volumes")
 """Kinds whose deletion takes bytes with it that no history holds."""
 WRITE = re.compile(r"writes\[(\d+)\]")
@@ -151,11 +153,9 @@ class RollBack:
             return None
         if asked.apart(key) or now.deleting:
             return "BeingDeleted" if now.deleting else "Apart"
-        kept = {name: old["metadata"][name] for name in ("finalizers", "ownerReferences") if name in old["metadata"]}
-        made = _new(doc)
-        return Intent(
-            "update", target, made | {"metadata": made["metadata"] | kept | {"resourceVersion": str(now.rev)}}
-        )
+        back = _new(doc)
+        back["metadata"] |= {name: old["metadata"][name] for name in STAYING if name in old["metadata"]}
+        return Intent("update", target, back)
 
     def _owner(self, subject: Subject, then: Entry) -> str:
         """Whose an object is that is made anew: its former owner's, if an administrator makes it and there is one."""
