@@ -108,7 +108,7 @@ async def _beside(directory: Path, head: int, question: Question) -> AsyncGenera
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # what is left in the pipes has to be taken, or they stay open
 
 
 async def _cut(process: Process) -> AsyncIterator[list[bytes]]:

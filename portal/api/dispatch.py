@@ -200,14 +200,14 @@ class Api:
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         watch = truth(request.query.get("watch")) if request.query_string else False
-        if watch and not target.subresource and request.method == "GET":
-            return await self._watches.watch(subject, target, request)
-        if "at" in request.query:
+        if request.query_string and "at" in request.query:
             if watch:
                 raise Malformed("a watch tells what is to come; leave at=... out")
             who = partial(self._identify, request)
             recall = self._recaller.get if target.key.name else self._recaller.all
             return await recall(who, target, request)
+        if watch and not target.subresource and request.method == "GET":
+            return await self._watches.watch(subject, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
         return self.reader.list(subject, target, request)

@@ -28,7 +28,7 @@ FIELDS = {
 class Intent(NamedTuple):
     """One write: `doc` is the object or the merge patch; `revision` None with `expect` demands that it is absent.
 
-    `owner`: whose a new object will be, if not that of the one who writes.
+    `owner`: whose a new object will be, if not that of the one who writes; `lenient`: what it refers to may be missing.
     """
 
     verb: str
@@ -37,6 +37,7 @@ class Intent(NamedTuple):
     deletion: Deletion = Deletion()
     revision: int | None = None
     owner: str = ""
+    lenient: bool = False
 
 
 def writes_of(doc: JSON) -> list[Any]:

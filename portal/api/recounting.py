@@ -195,7 +195,7 @@ def _of_object(pair: Pair, before: JSON, after: JSON) -> Iterator[JSON]:
             yield {"type": "DeletionAsked"}
         if fields := changed(pair):
             yield {"type": "Decided" if placed else "Changed", "fields": fields}
-    if pair.after is not None:
+    if pair.before is not None and pair.after is not None:
         yield from _of_status(placed, before.get("status") or {}, after.get("status") or {})
 
 

@@ -146,7 +146,9 @@ class RollBack:
         doc, target = load(then.raw), Target(KINDS[key.plural], key, "")
         if now is None or not visible(subject, key, now):
             return (
-                "Apart" if asked.apart(key) else Intent("create", target, _new(doc), owner=self._owner(subject, then))
+                "Apart"
+                if asked.apart(key)
+                else Intent("create", target, _new(doc), owner=self._owner(subject, then), lenient=True)
             )
         old = load(now.raw)
         if _main(doc) == _main(old):
@@ -155,7 +157,7 @@ class RollBack:
             return "BeingDeleted" if now.deleting else "Apart"
         back = _new(doc)
         back["metadata"] |= {name: old["metadata"][name] for name in STAYING if name in old["metadata"]}
-        return Intent("update", target, back)
+        return Intent("update", target, back, lenient=True)
 
     def _owner(self, subject: Subject, then: Entry) -> str:
         """Whose an object is that is made anew: its former owner's, if an administrator makes it and there is one."""
