@@ -7,7 +7,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -106,7 +106,7 @@ async def _beside(directory: Path, head: int, question: Question) -> AsyncGenera
         if await process.wait():
             raise Unavailable(f"the past cannot be read: {complained.decode(errors='replace').strip()}; try again")
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()  # what is left in the pipes has to be taken, or they stay open
 
