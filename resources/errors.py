@@ -167,6 +167,8 @@ class Expired(Stale):
 class Forgotten(Expired):
     """The asked past is older than what is kept (HTTP 410); `oldest`, `at`: from where on it is known."""
 
+    reason = "Forgotten"
+
     def __init__(self, asked: str, oldest: int, at: str) -> None:
         NanoError.__init__(
             self,
