@@ -135,7 +135,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     from nanovirt.portal.pki import Pki
     from nanovirt.portal.server import bind, port_of
     from nanovirt.resources.engine import Engine
-    from nanovirt.resources.file_log import FileLog
+    from nanovirt.resources.file_log import FileLog, Sizes
     from nanovirt.resources.registry import kinds
     from nanovirt.resources.reports import Reports
 
@@ -145,7 +145,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     pki = Pki(options.data, datetime.now(UTC))
     async with AsyncExitStack() as stack:
         sockets = [stack.enter_context(bind(port)) for port in (options.api_port, options.portal_port)]
-        journal = FileLog.open(options.data / "data")
+        journal = FileLog.open(options.data / "data", Sizes(history=options.history))
         stack.callback(journal.close)
         store, reports = Engine(journal), Reports(time.monotonic())
         calm_collector()

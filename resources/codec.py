@@ -167,6 +167,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def later(model: BaseModel, path: str = "") -> Iterator[Cause]:
     """A cause for each field that asks for something that is not built yet."""
     for name, alias, default, mark, nested in _plan(type(model)):
+        if name not in model.model_fields_set:
+            continue  # it has its default
         value = getattr(model, name)
         if value == default:
             continue

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,6 @@ from nanovirt.resources.segments import (
     segments,
     sync_directory,
     walk,
-    write_all,
     written,
 )
 from nanovirt.resources.snapshots import (
@@ -47,7 +46,8 @@ from nanovirt.resources.snapshots import (
     write_snapshot,
 )
 from nanovirt.resources.store import Once
-from nanovirt.resources.store_directory import read_format
+from nanovirt.resources.store_directory import read_format, room
+from nanovirt.resources.trickle import write_trickling
 
 KEPT_AT_HAND = 2
 """Snapshots that a start may begin from; the second one is for the case that the first is damaged."""
@@ -91,17 +91,18 @@ def superfluous(history: Sequence[File], bound: int, needed: int) -> list[Path]:
     return found
 
 
-def sum_up(directory: Path, live: int, bound: int) -> Summed:
+def sum_up(directory: Path, live: int, bound: int, reserve: int = 0) -> Summed:
     """Make the snapshot of all before the segment that begins with revision `live`; `bound`: bytes of history.
 
-    NanoError: what is to be summed up is damaged; nothing is given up then. OSError.
+    `reserve`: bytes that the disk must have left afterwards; the history gives way for them. NanoError: what is to be
+    summed up is damaged, or there is no room all the same; nothing is lost then. OSError.
     """
     cluster = read_format(directory / "FORMAT").cluster
     path = snapshot_path(directory, live - 1)
-    if open_snapshot(path, cluster) is None if path.exists() else True:
-        size = _write(directory, cluster, path, live)
-    else:
-        size = path.stat().st_size
+    if not (path.exists() and open_snapshot(path, cluster)):
+        _make_room(directory, live, reserve)
+        _write(directory, cluster, path, live)
+    size = path.stat().st_size
     for segment in segments(directory / "wal"):
         if first_revision(segment) < live:
             _compress(segment, directory / "history")
@@ -112,7 +113,21 @@ def sum_up(directory: Path, live: int, bound: int) -> Summed:
     return Summed(live - 1, size, _bound_history(directory, bound, needed))
 
 
-def _write(directory: Path, cluster: str, path: Path, live: int) -> int:
+def _make_room(directory: Path, live: int, reserve: int) -> None:
+    """See that what comes into being before anything goes has room; the oldest of the history goes first."""
+    at_hand = [path for path in snapshots(directory) if path.parent.name == "snap"]
+    sealed = [path for path in segments(directory / "wal") if first_revision(path) < live]
+    needed = reserve + sum(path.stat().st_size for path in [*at_hand[:1], *sealed])
+    if (short := needed - room(directory)) > 0 and at_hand:
+        kept = sum(file.size for file in _history(directory))
+        _bound_history(directory, max(kept - short, 0), revision_of(at_hand[:KEPT_AT_HAND][-1]))
+    if (found := room(directory)) < needed:
+        raise NanoError(
+            f"the disk of {directory} has {found} bytes left, to sum up the log takes up to {needed}; make room there"
+        )
+
+
+def _write(directory: Path, cluster: str, path: Path, live: int) -> None:
     base = newest(directory, cluster, live - 1)
     paths = [one for one in beyond(every_segment(directory), base.rev if base else 0) if first_revision(one) < live]
     last: dict[bytes, tuple[int, int]] = {}
@@ -124,7 +139,7 @@ def _write(directory: Path, cluster: str, path: Path, live: int) -> int:
                 last[_name(write)] = (frame.rev, place)
     if end.rev != live - 1:
         raise NanoError(f"the log before revision {live} ends at {end.rev}; nothing was summed up")
-    return write_snapshot(path, Snapshot(path, end.rev, at, end.crc, cluster), _lines(base, paths, cluster, last))
+    write_snapshot(path, Snapshot(path, end.rev, at, end.crc, cluster), _lines(base, paths, cluster, last))
 
 
 def _lines(
@@ -176,13 +191,10 @@ def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JS
 def _compress(path: Path, history: Path) -> None:
     """Move a file into the history; it is there, whole and durable, before it is gone here."""
     kept = history / f"{path.name}.gz"
-    unborn, packer = kept.with_suffix(".tmp"), zlib.compressobj(wbits=_GZIP)
+    unborn = kept.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        for piece in _pieces(path):
-            write_all(fd, packer.compress(piece))
-        write_all(fd, packer.flush())
-        os.fsync(fd)
+        write_trickling(fd, _packed(_pieces(path)))
     finally:
         os.close(fd)
     with gzip.open(unborn) as file:
@@ -192,6 +204,12 @@ def _compress(path: Path, history: Path) -> None:
     sync_directory(history)
     path.unlink()
     sync_directory(path.parent)
+
+
+def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=_GZIP)
+    yield from map(packer.compress, pieces)
+    yield packer.flush()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -205,11 +223,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _bound_history(directory: Path, bound: int, needed: int) -> int:
     """Give up what is over the bound; the oldest revision that the history still reaches."""
-    files = [
-        File(path, int(path.name[:16]), path.stat().st_size)
-        for path in (directory / "history").iterdir()
-        if path.suffix == ".gz"
-    ]
+    files = _history(directory)
     given_up = superfluous(files, bound, needed)
     for path in given_up:
         path.unlink()
@@ -218,15 +232,20 @@ def _bound_history(directory: Path, bound: int, needed: int) -> int:
     return min((file.rev for file in files if file.path not in given_up), default=needed)
 
 
+def _history(directory: Path) -> list[File]:
+    paths = [path for path in (directory / "history").iterdir() if path.suffix == ".gz"]
+    return [File(path, int(path.name[:16]), path.stat().st_size) for path in paths]
+
+
 def main() -> int:
-    """`python -m nanovirt.resources.compaction DIRECTORY LIVE BOUND PARENT`: sum up, and say what came of it."""
-    directory, live, bound, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    """`python -m nanovirt.resources.compaction DIRECTORY LIVE BOUND RESERVE PARENT`: sum up, say what came of it."""
+    directory, (live, bound, reserve, parent) = Path(sys.argv[1]), map(int, sys.argv[2:6])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return 1
     os.nice(19)
     try:
-        done = sum_up(directory, live, bound)
+        done = sum_up(directory, live, bound, reserve)
     except (NanoError, OSError, EOFError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

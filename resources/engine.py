@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from operator import itemgetter
 
-from nanovirt.resources import idempotency, stamping, upgrades
+from nanovirt.resources import idempotency, ring, stamping, upgrades
 from nanovirt.resources.codec import JSON, dump, dump_text, load
-from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
+from nanovirt.resources.errors import AlreadyExists, Conflict, LogFull, NotFound, StoreFailed
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.idempotency import Ledger
 from nanovirt.resources.kind import KINDS, Key
@@ -26,6 +26,7 @@ from nanovirt.resources.store import (
     Commit,
     Create,
     Delete,
+    Draft,
     Entry,
     Expect,
     Half,
@@ -44,46 +45,6 @@ log = logging.getLogger(__name__)
 BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
 PATIENCE_SECONDS = 0.002
 """How long what is staged with patience waits for company, so that they share one sync of the log."""
-RING_CHANGES, RING_BYTES, RING_SECONDS = 100_000, 32 * 1024 * 1024, 300
-
-
-class Ring:
-    """The recent commits that a watch may resume from: bounded by count, bytes and age, whichever is least."""
-
-    def __init__(self) -> None:
-        self._kept: deque[tuple[float, int, Commit]] = deque()
-        self._changes = self._bytes = 0
-        self.oldest = 0
-        """Everything after this revision is here."""
-
-    def add(self, commit: Commit, now: float) -> None:
-        """Keep a commit; drops what is over the bounds."""
-        size = sum(len(entry.raw) for change in commit.changes for entry in change[1:] if entry is not None)
-        self._kept.append((now, size, commit))
-        self._changes += len(commit.changes)
-        self._bytes += size
-        while self._over(now):
-            _, size, dropped = self._kept.popleft()
-            self._changes -= len(dropped.changes)
-            self._bytes -= size
-            self.oldest = dropped.rev
-
-    def _over(self, now: float) -> bool:
-        if len(self._kept) < 2:
-            return False
-        old = now - self._kept[0][0] > RING_SECONDS
-        return self._changes > RING_CHANGES or self._bytes > RING_BYTES or old
-
-    def after(self, rev: int) -> list[Commit]:
-        """The kept commits above `rev`. Raises Expired."""
-        if rev < self.oldest:
-            raise Expired(rev, self.oldest)
-        found: list[Commit] = []
-        for _, _, commit in reversed(self._kept):
-            if commit.rev <= rev:
-                break
-            found.append(commit)
-        return found[::-1]
 
 
 class Engine:
@@ -101,7 +62,7 @@ class Engine:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._sinks: list[Sink] = []
         self._admitted: list[Sink] = []
-        self._ring = Ring()
+        self._ring = ring.Ring()
         self._ledger = Ledger()
         self._failure: StoreFailed | None = None
         self._last_at = ""
@@ -126,9 +87,9 @@ class Engine:
         """The newest sum that leaves enough records behind it for the ring, else the one before."""
         sums = self._log.sums()
         newest = next(sums, None)
-        if newest is None or self._log.head() - newest.rev >= RING_CHANGES:
+        if newest is None or self._log.head() - newest.rev >= ring.RING_CHANGES:
             return newest
-        return next(sums, newest) if self._clock() - _time(newest.at) < timedelta(seconds=RING_SECONDS) else newest
+        return next(sums, newest) if self._clock() - _time(newest.at) < timedelta(seconds=ring.RING_SECONDS) else newest
 
     def _take_over(self, begin: Sum) -> None:
         for line in begin.lines():
@@ -211,17 +172,8 @@ class Engine:
 
     # --- writing ---
 
-    def stage(
-        self,
-        ops: Sequence[Op],
-        by: str,
-        request: str = "",
-        *,
-        dry: bool = False,
-        patient: bool = False,
-        once: Once | None = None,
-    ) -> Ticket:
-        """See Store; with `patient` only in a running loop."""
+    def draft(self, ops: Sequence[Op]) -> Draft:
+        """See Store."""
         if self._failure is not None:
             raise self._failure
         rev, now = self._staged + 1, self._clock()
@@ -236,15 +188,36 @@ class Engine:
                 changes[op.key] = Change(op.key, first, after)
                 held[op.key] = after
             results.append(after)
+        return Draft(ops, Outcome(rev, tuple(results)), changes, now)
+
+    def stage(
+        self,
+        ops: Sequence[Op] | Draft,
+        by: str,
+        request: str = "",
+        *,
+        dry: bool = False,
+        patient: bool = False,
+        once: Once | None = None,
+    ) -> Ticket:
+        """See Store; with `patient` only in a running loop."""
+        drafted = self._drafted(ops)
+        (rev, entries), changes = drafted.outcome, drafted.changes
         if dry or not (changes or once):
-            newest = max((entry.rev for entry in results if entry is not None and entry.rev < rev), default=0)
-            return Ticket(Outcome(max(self.committed, newest), tuple(results)), lambda: self._until(newest))
-        receipt = idempotency.receipt(once, ops, results, changes, rev) if once else None
-        self._queue_up(Commit(rev, tuple(changes.values())), by, request, now, receipt)
+            newest = max((entry.rev for entry in entries if entry is not None and entry.rev < rev), default=0)
+            return Ticket(Outcome(max(self.committed, newest), entries), lambda: self._until(newest))
+        receipt = idempotency.receipt(once, drafted.ops, entries, changes, rev) if once else None
+        self._queue_up(Commit(rev, tuple(changes.values())), by, request, drafted.now, receipt)
         if once:
             self._ledger.add(by, once, rev, self._last_at)
         self._hurry(patient=patient)
-        return Ticket(Outcome(rev, tuple(results)), lambda: self._until(rev))
+        return Ticket(drafted.outcome, lambda: self._until(rev))
+
+    def _drafted(self, ops: Sequence[Op] | Draft) -> Draft:
+        if not isinstance(ops, Draft):
+            return self.draft(ops)
+        fresh = ops.outcome.rev == self._staged + 1 and self._failure is None
+        return ops if fresh else self.draft(ops.ops)
 
     def _queue_up(self, commit: Commit, by: str, request: str, now: datetime, receipt: JSON | None) -> None:
         at = max(self._last_at, rfc3339(now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)))
@@ -432,7 +405,9 @@ def _held(before: Entry | None, key: Key, expected: int | None) -> Entry:
     return before
 
 
+@lru_cache(maxsize=4)
 def _second(now: datetime) -> str:
+    """A set of writes asks for the same moment again and again."""
     return rfc3339(now.replace(microsecond=0))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import os
 import sys
+import zlib
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.resources import compaction, store_directory
-from nanovirt.resources.errors import Expired, LogFull, StoreFailed
+from nanovirt.resources.errors import Expired, LogFull, NanoError, StoreFailed
 from nanovirt.resources.log import Record, Sum, check_order
-from nanovirt.resources.recovery import recover
+from nanovirt.resources.recovery import recover, whole_between
 from nanovirt.resources.segments import (
     LONGEST_HEADER,
     Segment,
@@ -107,10 +109,14 @@ class FileLog:
         base = self._base
         while base:
             yield base
-            base = newest(self._directory, self.identity.cluster, base.rev - 1)
+            older = newest(self._directory, self.identity.cluster, base.rev - 1)
+            base = older if older and whole_between(self._directory, older, base) else None
 
     def read(self, after: int = 0) -> Iterator[Record]:
-        """See Log. What `open` has checked is not checked again (OSError)."""
+        """See Log. What `open` has checked is not checked again (OSError).
+
+        NanoError: a part of the history is damaged.
+        """
         head = self._rev
         paths = beyond(every_segment(self._directory), after)
         if after < head and (not paths or first_revision(paths[0]) > after + 1):
@@ -121,10 +127,13 @@ class FileLog:
                     yield Record(rev, body)
 
     def _content(self, path: Path, after: int) -> bytes:
-        """What a segment holds, also when it has just moved into the history, or out of it (Expired)."""
+        """What a segment holds, also when it has just moved into the history; Expired when it has left that, too."""
         for place in (path, self._directory / "history" / f"{path.name.removesuffix('.gz')}.gz"):
             with suppress(FileNotFoundError):
-                return written(place)
+                try:
+                    return written(place)
+                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                    raise NanoError(f"{place} is damaged: {error}; the revisions in it cannot be read") from error
         raise Expired(after, first_revision(path))
 
     async def append(self, records: Sequence[Record]) -> None:
@@ -168,8 +177,9 @@ class FileLog:
         return sum(path.stat().st_size for path in sealed), at_hand[0].stat().st_size if at_hand else 0
 
     async def _sum_up(self, live: int) -> None:
-        words = [str(self._directory), str(live), str(self._sizes.history), str(os.getpid())]
-        command = [sys.executable, "-m", compaction.__name__, *words]
+        reserve = self._sizes.room + self._sizes.segment
+        words = [self._directory, live, self._sizes.history, reserve, os.getpid()]
+        command = [sys.executable, "-m", compaction.__name__, *map(str, words)]
         # It inherits LOCK, so that nobody opens the directory while it works on it.
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, pass_fds=[self._lock])
         try:

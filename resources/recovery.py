@@ -13,12 +13,14 @@ from crc32c import crc32c
 
 from nanovirt.resources.errors import Invalid, StoreCorrupt
 from nanovirt.resources.segments import (
+    LONGEST_HEADER,
     Frame,
-    beyond,
+    Segment,
     every_segment,
     first_revision,
     header,
     parse,
+    segment_path,
     segments,
     sync_directory,
     walk,
@@ -85,7 +87,19 @@ def survey(directory: Path, cluster: str) -> Survey:
             found = replace(found, damage=Damage(path, found.end, "a bad record in a segment that is not the last"))
         if found.damage:
             return found
+    if found.base and not paths:
+        missing = segment_path(directory / "wal", found.rev + 1)
+        return replace(found, damage=Damage(missing, 0, "the segment that follows the newest snapshot is missing"))
     return replace(found, damage=_shortfall(directory, found, synced))
+
+
+def whole_between(directory: Path, older: Snapshot, newer: Snapshot) -> bool:
+    """Whether the log leads from one snapshot to the other without damage (OSError)."""
+    found = Survey(None, 0, older.rev, older.crc)
+    for path in every_segment(directory):
+        if older.rev < first_revision(path) <= newer.rev and not (found.damage or found.torn):
+            found = _follow(found, path, older.cluster)
+    return (found.rev, found.crc) == (newer.rev, newer.crc)
 
 
 def _start(directory: Path, cluster: str) -> tuple[Survey, list[Path]]:
@@ -94,7 +108,7 @@ def _start(directory: Path, cluster: str) -> tuple[Survey, list[Path]]:
     for path in snapshots(directory):
         if base := open_snapshot(path, cluster):
             found = Survey(None, 0, base.rev, base.crc, base=base, spoilt=tuple(spoilt))
-            return found, beyond(every_segment(directory), base.rev)
+            return found, [path for path in every_segment(directory) if first_revision(path) > base.rev]
         spoilt.append(path)
     return Survey(None, 0, 0, 0, spoilt=tuple(spoilt)), every_segment(directory)
 
@@ -208,10 +222,18 @@ def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
         _set_aside(directory, path)
     if found.segment:
         _cut(found.segment, found.end)
+    elif found.base:
+        begin_behind(directory, found.base)
     write_synced(directory, found.rev)
     dropped = sum(len(content) for _, _, content in lost)
     log.warning("loss accepted", extra={**_place(found), "dropped": dropped})
     return Repaired(found.rev, dropped, kept)
+
+
+def begin_behind(directory: Path, base: Snapshot) -> None:
+    """Make the segment that follows a snapshot, without records; a log is never without one (OSError)."""
+    segment, _ = Segment.create(directory / "wal", base.cluster, base.rev, base.crc, LONGEST_HEADER)
+    segment.close()
 
 
 def _quarantine(directory: Path, path: Path, offset: int, content: bytes) -> Path:

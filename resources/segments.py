@@ -134,7 +134,7 @@ def first_revision(path: Path) -> int:
     return int(path.name.partition(".")[0])
 
 
-def write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write every byte, however few the system takes at a time (OSError)."""
     rest = memoryview(content)
     while rest:

@@ -12,13 +12,14 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import orjson
 
-from nanovirt.resources.segments import sync_directory, write_all
+from nanovirt.resources.segments import sync_directory
+from nanovirt.resources.trickle import write_trickling
 
 VERSION = 1
 _NAME = re.compile(r"\d{16}\.json\.snap(\.gz)?")
@@ -117,37 +118,25 @@ def name_of(line: bytes) -> bytes | None:
     return line[: found.start()] if found else None
 
 
-def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> int:
-    """Write a snapshot, durable and under its name; its size in bytes (OSError).
-
-    It goes to disk in small pieces, each synced, so that the log beside it never waits for all of it.
-    """
-    unborn, digest, size = path.with_suffix(".tmp"), hashlib.sha256(), 0
+def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> None:
+    """Write a snapshot, durable and under its name (OSError)."""
+    unborn = path.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        for piece in _pieces(_text(header, lines)):
-            digest.update(piece)
-            write_all(fd, piece)
-            os.fdatasync(fd)
-            size += len(piece)
-        write_all(fd, b"sha256 %b\n" % digest.hexdigest().encode())
-        os.fsync(fd)
+        write_trickling(fd, _text(header, lines))
     finally:
         os.close(fd)
     if not _whole(unborn):
         raise OSError(f"{unborn} does not read back as it was written")
     unborn.rename(path)
     sync_directory(path.parent)
-    return size + _TRAILER_BYTES
 
 
 def _text(header: Snapshot, lines: Iterable[bytes]) -> Iterator[bytes]:
     said = {"snapshot": VERSION, "cluster": header.cluster, "rev": header.rev, "at": header.at, "crc": header.crc}
-    yield orjson.dumps(said)
-    yield from lines
-
-
-def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines in pieces of about `_PIECE` bytes."""
-    while some := list(islice(lines, 512)):
-        yield b"\n".join(some) + b"\n"
+    digest, rest = hashlib.sha256(), chain([orjson.dumps(said)], lines)
+    while some := list(islice(rest, 64)):
+        piece = b"\n".join(some) + b"\n"
+        digest.update(piece)
+        yield piece
+    yield b"sha256 %b\n" % digest.hexdigest().encode()

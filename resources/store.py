@@ -132,6 +132,15 @@ class Outcome(NamedTuple):
     entries: tuple[Entry | None, ...]
 
 
+class Draft(NamedTuple):
+    """What a transaction would lead to at revision `rev`; it can be staged as it is as long as that comes next."""
+
+    ops: Sequence[Op]
+    outcome: Outcome
+    changes: Mapping[Key, Change]
+    now: datetime
+
+
 class Ticket(NamedTuple):
     """A staged transaction: `outcome` is what it will be, `durable` waits until it is (StoreFailed, LogFull)."""
 
@@ -165,9 +174,12 @@ class Store(Protocol):
     def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
         """All durable objects of a kind, in key order; `namespace` "" means everywhere."""
 
+    def draft(self, ops: Sequence[Op]) -> Draft:
+        """Check all `ops` against the pending state and say what they would lead to; raises as `stage`."""
+
     def stage(
         self,
-        ops: Sequence[Op],
+        ops: Sequence[Op] | Draft,
         by: str,
         request: str = "",
         *,
@@ -177,6 +189,7 @@ class Store(Protocol):
     ) -> Ticket:
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
+        A draft whose turn it still is has been checked; one that others have overtaken is drafted anew.
         Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
         if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may wait
         a moment (2 ms), to make it durable together with what others write. With `once` the request is remembered in

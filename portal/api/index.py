@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON, load
@@ -160,7 +160,7 @@ class Index:
                 if entry.row[at]:
                     _count(self.uses, _target(refers, key, entry.row[at]), sign)
         elif facts.refers:
-            self._note_references(facts, key, load(entry.raw), sign)
+            self._note_references(key, entry, sign)
 
     def _note_pool(self, name: str, row: Any, sign: int) -> None:
         if sign > 0:
@@ -168,13 +168,21 @@ class Index:
         else:
             self.pools.pop(name, None)
 
-    def _note_references(self, facts: Facts, key: Key, doc: JSON, sign: int) -> None:
-        for mention in mentions(facts, key, doc):
-            _count(self.uses, mention.target, sign)
-        if key.plural == "instances":
-            for kind, claim in card_claims(doc):
-                claims = self.macs if kind == "mac" else self.ips
-                _claim(claims, claim, f"{key.namespace}/{key.name}", sign)
+    def _note_references(self, key: Key, entry: Entry, sign: int) -> None:
+        targets, claims = _said(key.plural, key.namespace, entry.raw)
+        for target in targets:
+            _count(self.uses, target, sign)
+        for kind, claim in claims:
+            _claim(self.macs if kind == "mac" else self.ips, claim, f"{key.namespace}/{key.name}", sign)
+
+
+@lru_cache(maxsize=128)
+def _said(plural: str, namespace: str, raw: bytes) -> tuple[tuple[Key, ...], tuple[tuple[str, str], ...]]:
+    """The references and the claims of an object; those of a set are asked for as a draft and again as a commit."""
+    doc = load(raw)
+    found = mentions(KINDS[plural].facts, Key(plural, namespace, ""), doc)
+    claims = tuple(card_claims(doc)) if plural == "instances" else ()
+    return tuple(mention.target for mention in found), claims
 
 
 def _irrelevant(change: Change) -> bool:

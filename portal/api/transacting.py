@@ -16,7 +16,7 @@ from nanovirt.resources import patching
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Change, Entry, Expect, Result, Store, told
+from nanovirt.resources.store import Change, Draft, Entry, Expect, Result, Store, told
 
 AT_ONCE = 32
 """So many writes are prepared before others get their turn."""
@@ -55,10 +55,11 @@ class Transactor:
         # From here to the commit nobody else gets a turn, so what is looked at is what is written to.
         self._refresh(subject, batch, options, settle)
         judge_names(self._store, batch)
-        warnings = self._judge(subject, batch)
+        drafted = self._store.draft([*batch.beside, *batch.ops])
+        warnings = self._judge(batch, drafted)
         if batch.faults:
             raise refused(batch)
-        ticket = self._store.stage([*batch.beside, *batch.ops], subject.name, dry=options.dry, once=options.once)
+        ticket = self._store.stage(drafted, subject.name, dry=options.dry, once=options.once)
         if not options.dry:
             await ticket.durable()
         entries = list(map(told, batch.ops, ticket.outcome.entries[-len(asked) :]))
@@ -112,11 +113,10 @@ class Transactor:
             if found and one.verb != "create" and self._store.peek(one.target.key) is not found.before:
                 self._prepare(subject, batch, at, one, options, settle)
 
-    def _judge(self, subject: Subject, batch: Batch) -> list[str]:
-        ops = [*batch.beside, *batch.ops]
-        entries = self._store.stage(ops, subject.name, dry=True).outcome.entries
+    def _judge(self, batch: Batch, drafted: Draft) -> list[str]:
+        entries = drafted.outcome.entries
         judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
-        return judge_together(self._writer.world, batch, list(zip(ops, entries, strict=True)))
+        return judge_together(self._writer.world, batch, list(zip(drafted.ops, entries, strict=True)))
 
 
 def _copied(doc: JSON) -> JSON:

@@ -11,9 +11,23 @@ import click
 
 from nanovirt.portal.cli import examples
 from nanovirt.portal.cli.connection import data_folder
+from nanovirt.resources.quantities import Bytes
 
 Accelerator = Literal["auto", "kvm", "tcg"]
 PORT = click.IntRange(0, 65535)
+
+
+class Amount(click.ParamType[int]):
+    """Bytes as people write them: `4Gi`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        try:
+            return Bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Options:
     libvirt_uri: str = "qemu:///system"
     accelerator: Accelerator = "auto"
     simulated_hosts: int = 0
+    history: int = 1 << 30
+    """Bytes of history that the store keeps at most."""
     agent: bool = True
     server: str = ""
     """For an agent by itself: the URL of the server."""
@@ -75,6 +91,10 @@ OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "simulated": click.option(
         "--simulated-hosts", type=click.IntRange(0, 1000), default=0, metavar="N", help="Add N hosts without metal.",
     ),
+    "history": click.option(
+        "--history", type=Amount(), default="1Gi", show_default=True, metavar="SIZE",
+        help="How much disk the past may take, compressed.",
+    ),
     "no-agent": click.option("--no-agent", is_flag=True, help="Do not make this machine a host."),
     "verbose": click.option("-v", "--verbose", is_flag=True, help="Log at level DEBUG."),
 }  # fmt: skip
@@ -97,7 +117,9 @@ def _up(processes: Processes) -> click.Command:
             up --simulated-hosts 10 --no-agent --data /tmp/nano
         """)
     )
-    @_options("data", "api", "portal", "port", "bridge", "uri", "accelerator", "simulated", "no-agent", "verbose")
+    @_options(
+        "data", "api", "portal", "port", "bridge", "uri", "accelerator", "simulated", "history", "no-agent", "verbose"
+    )
     def up(*, no_agent: bool, **given: Any) -> None:
         """Run server and agent on this machine."""
         _ended(processes.up(Options(agent=not no_agent, **given)))
@@ -112,7 +134,7 @@ def _server(processes: Processes) -> click.Command:
             server --data /srv/nano --api-port 5870
         """)
     )
-    @_options("data", "api", "portal", "simulated", "verbose")
+    @_options("data", "api", "portal", "simulated", "history", "verbose")
     def server(**given: Any) -> None:
         """Run the server: store, API, controllers and portal."""
         _ended(processes.server(Options(agent=False, **given)))

@@ -21,9 +21,9 @@ from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.serving import ApiServer
 from nanovirt.portal.identity import ADMIN
 from nanovirt.resources import registry
+from nanovirt.resources.defaults import defaults
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.file_log import FileLog
-from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Create, transact
 
 assert registry.MODULES
@@ -48,7 +48,8 @@ async def _serve(directory: Path, port: int) -> None:
     store = Engine(log)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(store.run())
-        await transact(store, [Create(Key("namespaces", "", "default"), {"metadata": {"name": "default"}})], "start")
+        tasks.create_task(log.tend())
+        await transact(store, [Create(thing.key, thing.to_json()) for thing in defaults()], "start")
         api = Api(store, lambda _request: ADMIN)
         runner = web.ServerRunner(ApiServer(api.handle))
         await runner.setup()

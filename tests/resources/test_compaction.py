@@ -17,16 +17,18 @@ from pathlib import Path
 
 import pytest
 
+from nanovirt.resources import compaction
 from nanovirt.resources.compaction import File, due, sum_up, superfluous
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Expired, NanoError, StoreCorrupt
 from nanovirt.resources.file_log import FileLog, Sizes
 from nanovirt.resources.kind import Key
+from nanovirt.resources.recovery import repair
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.segments import every_segment, first_revision, segments, written
 from nanovirt.resources.snapshots import open_snapshot, revision_of, snapshot_path, snapshots
 from nanovirt.resources.store import Create, Delete, Once, Op, Update
-from nanovirt.resources.store_directory import read_format
+from nanovirt.resources.store_directory import read_format, write_synced
 
 TINY = Sizes(segment=1 << 13, ballast=1 << 12, room=0, snapshot=1 << 14, history=1 << 20)
 kinds()
@@ -217,6 +219,36 @@ async def test_every_flipped_bit_of_a_snapshot_is_found(store: Path) -> None:
     assert open_snapshot(moved, cluster(store)) is None
 
 
+async def test_damaged_history_spares_the_start(store: Path) -> None:
+    firsts = [first_revision(path) for path in segments(store / "wal")]
+    for first in (firsts[4], firsts[-1]):
+        sum_up(store, first, TINY.history)
+    async with opened(store) as engine:
+        before = state(engine)
+        assert engine._ring.oldest == firsts[4] - 1
+    packed = store / "history" / f"{firsts[5]:016d}.wal.gz"
+    content = packed.read_bytes()
+    packed.write_bytes(content[:-20])
+    async with opened(store) as engine:
+        assert state(engine) == before
+        assert engine._ring.oldest == firsts[-1] - 1
+    log = FileLog.open(store, TINY)
+    with pytest.raises(NanoError, match=packed.name):
+        list(log.read())
+    log.close()
+
+
+async def test_lost_segment_behind_the_newest_snapshot_is_refused(store: Path) -> None:
+    sum_up(store, live(store), TINY.history)
+    write_synced(store, live(store) - 1)
+    segments(store / "wal")[-1].unlink()
+    with pytest.raises(StoreCorrupt, match="the segment that follows the newest snapshot is missing"):
+        FileLog.open(store, TINY)
+    repair(store, revision_of(snapshots(store)[0]))
+    async with opened(store) as engine:
+        await change(engine, 1)
+
+
 async def test_damaged_log_is_not_summed_up(store: Path) -> None:
     path = segments(store / "wal")[3]
     content = bytearray(path.read_bytes())
@@ -316,3 +348,26 @@ def test_history_is_read_by_common_tools(store: Path) -> None:
     assert subprocess.run(["zcat", packed], capture_output=True, check=True).stdout == plain
     *rest, last = snapshot_path(store, live(store) - 1).read_bytes().splitlines(keepends=True)
     assert last == b"sha256 %b\n" % hashlib.sha256(b"".join(rest)).hexdigest().encode()
+
+
+def kept(store: Path) -> int:
+    """Bytes of the history."""
+    return sum(path.stat().st_size for path in (store / "history").iterdir())
+
+
+async def test_history_gives_way_when_a_snapshot_lacks_room(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    firsts = [first_revision(path) for path in segments(store / "wal")]
+    for first in (firsts[2], firsts[4], firsts[6]):
+        sum_up(store, first, TINY.history)
+    oldest = min((store / "history").iterdir())
+    before = kept(store)
+    sealed = sum(path.stat().st_size for path in segments(store / "wal") if first_revision(path) < live(store))
+    free = snapshots(store)[0].stat().st_size + sealed + 9_000 - 100
+    monkeypatch.setattr(compaction, "room", lambda _directory: free + before - kept(store))
+    sum_up(store, live(store), TINY.history, reserve=9_000)
+    assert not oldest.exists()
+    at_hand = sorted((store / "snap").iterdir())
+    monkeypatch.setattr(compaction, "room", lambda _directory: 5_000)
+    with pytest.raises(NanoError, match="make room there"):
+        sum_up(store, live(store) + 1, TINY.history, reserve=6_000)
+    assert sorted((store / "snap").iterdir()) == at_hand

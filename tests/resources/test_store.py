@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovirt.resources import engine as engine_module
+from nanovirt.resources import ring
 from nanovirt.resources.codec import load
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import AlreadyExists, Conflict, Expired, LogFull, NotFound, StoreFailed
@@ -210,7 +211,7 @@ async def test_dry_run_checks_everything_and_stores_nothing(open_log: OpenLog) -
 
 
 async def test_history_that_is_gone_is_expired(open_log: OpenLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "RING_CHANGES", 3)
+    monkeypatch.setattr(ring, "RING_CHANGES", 3)
     async with running(open_log()) as store:
         await transact(store, [Create(A, doc(A))], "x")
         for cpus in range(2, 8):
