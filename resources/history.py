@@ -31,6 +31,8 @@ Lines = dict[Name, bytes]
 """By name, the line that a snapshot has of an object."""
 _AT = re.compile(rb'"at":"([^"]*)"')
 _PR_SET_PDEATHSIG = 1
+END = b"."
+"""The line that says that an answer is whole."""
 
 
 class Question(NamedTuple):
@@ -330,7 +332,7 @@ def _head(record: Record) -> bytes:
 def main() -> int:
     """`python -m nanovirt.resources.history DIRECTORY HEAD PARENT QUESTION`: the lines of the answer.
 
-    A refusal is one line `{"refused", ...}` instead. The questioner may go away at any moment.
+    A refusal is one line `{"refused", "with"}` instead; END follows. The questioner may go away at any moment.
     """
     directory, head, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     asked = Question(*orjson.loads(sys.argv[4]))
@@ -340,20 +342,30 @@ def main() -> int:
     os.nice(10)
     out = sys.stdout.buffer
     try:
-        for line in answer(Archive(directory, head), asked):
-            out.write(line)
-            out.write(b"\n")
+        for line in _spoken(directory, head, asked):
+            out.write(line + b"\n")
+        out.write(END + b"\n")
         out.flush()
     except BrokenPipeError:
         os._exit(0)  # nothing is left to be flushed to anybody
-    except Forgotten as error:
-        out.write(orjson.dumps({"refused": "Forgotten", "with": [error.params["asked"], error.oldest, error.at]}))
-    except Invalid as error:
-        out.write(orjson.dumps({"refused": "Invalid", "with": [error.causes[0].field, error.causes[0].message]}))
-    except (NanoError, OSError, EOFError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
     return 0
+
+
+def _spoken(directory: Path, head: int, asked: Question) -> Iterator[bytes]:
+    """The answer, or the line that refuses it; one that breaks off in the middle is an error of the process."""
+    begun = False
+    try:
+        for line in answer(Archive(directory, head), asked):
+            yield line
+            begun = True
+    except Forgotten as error:
+        yield orjson.dumps({"refused": "Forgotten", "with": [error.params["asked"], error.oldest, error.at]})
+    except Invalid as error:
+        yield orjson.dumps({"refused": "Invalid", "with": [error.causes[0].field, error.causes[0].message]})
+    except (NanoError, OSError, EOFError) as error:
+        if begun:
+            raise
+        yield orjson.dumps({"refused": "Unavailable", "with": [str(error)]})
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import orjson
 
@@ -19,7 +20,7 @@ from nanovirt.resources.archive import Recorded
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import Forgotten, Invalid, Unavailable
 from nanovirt.resources.file_log import FileLog
-from nanovirt.resources.history import Question
+from nanovirt.resources.history import END, Question
 from nanovirt.resources.log import Log
 
 AT_ONCE, WAITING = 2, 16
@@ -74,8 +75,15 @@ class Past:
 
 
 def _told(said: JSON, pieces: AsyncIterator[list[bytes]]) -> Told:
-    if "refused" in said:
-        raise (Forgotten if said["refused"] == "Forgotten" else Invalid)(*said["with"])
+    match said.get("refused"):
+        case "Forgotten":
+            raise Forgotten(*said["with"])
+        case "Invalid":
+            raise Invalid(*said["with"])
+        case "Unavailable":
+            raise Unavailable(f"the past cannot be read: {said['with'][0]}; try again")
+        case _:
+            pass
     return Told(
         said["rev"], said["at"], said["since"], said["sinceAt"], said.get("to", 0), said.get("toAt", ""), pieces
     )
@@ -96,28 +104,26 @@ async def _in_thread(lines: Iterator[bytes]) -> AsyncGenerator[list[bytes], None
 
 
 async def _beside(directory: Path, head: int, question: Question) -> AsyncGenerator[list[bytes], None]:
+    """Ends the process when it is closed, without a wait that could be cancelled: so nothing is left behind."""
     asked = orjson.dumps(list(question)).decode()
     command = [sys.executable, "-m", history.__name__, str(directory), str(head), str(os.getpid()), asked]
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
-    try:
-        async for piece in _cut(process):
-            yield piece
-        complained = await process.stderr.read() if process.stderr else b""
-        if await process.wait():
-            raise Unavailable(f"the past cannot be read: {complained.decode(errors='replace').strip()}; try again")
-    finally:
-        with suppress(ProcessLookupError):
+    with Popen(command, stdin=DEVNULL, stdout=PIPE) as process:  # noqa: ASYNC220 - threads wait for it
+        try:
+            assert isinstance(process.stdout, BufferedReader)
+            async for lines in _cut(process.stdout):
+                yield lines
+        finally:
             process.kill()
-        await process.communicate()  # what is left in the pipes has to be taken, or they stay open
 
 
-async def _cut(process: Process) -> AsyncIterator[list[bytes]]:
-    """Whole lines as they come; the last one has no end when it is a refusal."""
-    assert process.stdout is not None
+async def _cut(pipe: BufferedReader) -> AsyncIterator[list[bytes]]:
+    """Whole lines as they come, up to the one that says that this was all."""
     held = b""
-    while piece := await process.stdout.read(PIECE):
+    while piece := await asyncio.to_thread(pipe.read1, PIECE):
         *lines, held = (held + piece).split(b"\n")
+        if lines and lines[-1] == END:
+            yield lines[:-1]
+            return
         if lines:
             yield lines
-    if held:
-        yield [held]
+    raise Unavailable("the process that reads the past has ended before its time; try again")
