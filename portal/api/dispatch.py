@@ -153,7 +153,7 @@ class Api:
             if target.subresource not in STREAMED:
                 subject = await self._arrived(request, subject)
             return await self._hooked(request, subject, target, hook)
-        if target.subresource == TIMELINE:
+        if target.subresource == TIMELINE and target.key.name:
             return await self._recounter.timeline(partial(self._identify, request), target, request)
         if target.subresource not in ("", "status"):
             raise Unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
 
@@ -28,6 +29,7 @@ Who = Callable[[], Subject]
 """Who asks, as rights are at that moment; raises Unauthorized."""
 HEADERS = {**SAFE, "Content-Type": JSON_TYPE}
 ROWS_AT_ONCE = 16
+"""Others get a turn after so many."""
 Item = tuple[Key, Entry]
 Texts = AsyncIterator[list[bytes]]
 
@@ -89,6 +91,7 @@ class Recaller:
                 continue
             for at in range(0, len(raws), ROWS_AT_ONCE):
                 yield list(self._rows(facts, raws[at : at + ROWS_AT_ONCE], wanted))
+                await asyncio.sleep(0)
 
     def _rows(self, facts: Facts, raws: Iterable[bytes], wanted: Shape) -> Iterator[bytes]:
         now = self._clock()

@@ -51,7 +51,21 @@ POSTED = (SETS, *REVIEWS)
 WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances", "secrets", "images"))
 """Where an operator may write."""
 IDENTITY = ("users", "groups", "roles")
-SUBRESOURCES = ("", "", "", "", "/status", "/owner", "/token", "/image", "/upload", "/report", "/nothing", "/a/b")
+SUBRESOURCES = (
+    "",
+    "",
+    "",
+    "",
+    "/status",
+    "/timeline",
+    "/owner",
+    "/token",
+    "/image",
+    "/upload",
+    "/report",
+    "/nothing",
+    "/a/b",
+)
 PLACED = "00000000-0000-4000-8000-000000000009"
 
 
