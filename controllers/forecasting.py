@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from uuid import NAMESPACE_URL, uuid5
 
 from nanovirt.controllers.composing import Composition, Missing, compose
+from nanovirt.controllers.sets import lacking, member_of
 from nanovirt.controllers.world import World
 from nanovirt.resources.codec import JSON, trusted
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.rows import entry_of
 from nanovirt.resources.store import Change, Commit, Entry, Sink, Store
+
+MEMBERS_MAX = 20
+"""Members of a set of which something is foreseen: nobody reads more, and each takes its time."""
 
 
 class Sandbox:
@@ -54,6 +60,8 @@ def _entry(part: Document) -> Entry:
 def forecast(store: Store, live: World, changes: Sequence[Change]) -> dict[Key, JSON]:
     """What would become of each instance that is new among `changes`, in their order: host and addresses, or why not.
 
+    Of a set: the same of the first members that it would make.
+
     `live` is the world of the controllers that will choose. Another instance that comes first takes what was foreseen
     for this one. It reads every object once.
     """
@@ -61,18 +69,31 @@ def forecast(store: Store, live: World, changes: Sequence[Change]) -> dict[Key, 
     world = World(sandbox, live.reports)
     world.leases.go_on_like(live.leases)
     found: dict[Key, JSON] = {}
-    for change in changes:
-        if change.key.plural != "instances" or change.before is not None or change.after is None:
-            continue
-        try:
-            made = compose(trusted(Instance, change.after.raw), world)
-        except Missing as missing:
-            reason, params = missing.reason, {name: str(value) for name, value in missing.params.items()}
-            found[change.key] = {"reason": reason.name, "message": reason.say(**missing.params), "params": params}
-            continue
-        sandbox.take(made.parts())
-        found[change.key] = _told(made)
+    for key, before, after in changes:
+        if key.plural == "instances" and before is None and after is not None:
+            found[key] = _placed(trusted(Instance, after.raw), world, sandbox)
+        elif key.plural == "instancesets" and after is not None and not after.deleting:
+            coming = list(_members(trusted(InstanceSet, after.raw), world))
+            if coming:
+                found[key] = {"members": [{"name": one.key.name, **_placed(one, world, sandbox)} for one in coming]}
     return found
+
+
+def _members(one: InstanceSet, world: World) -> Iterator[Instance]:
+    """The first members that it would make, each with a uid of its own."""
+    for key in lacking(one, world.members.of(one.metadata.uid), world, MEMBERS_MAX):
+        made, uid = member_of(one, key.name), str(uuid5(NAMESPACE_URL, str(key)))
+        yield made.model_copy(update={"metadata": made.metadata.model_copy(update={"uid": uid})})
+
+
+def _placed(instance: Instance, world: World, sandbox: Sandbox) -> JSON:
+    try:
+        made = compose(instance, world)
+    except Missing as missing:
+        reason, params = missing.reason, {name: str(value) for name, value in missing.params.items()}
+        return {"reason": reason.name, "message": reason.say(**missing.params), "params": params}
+    sandbox.take(made.parts())
+    return _told(made)
 
 
 def _told(made: Composition) -> JSON:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from nanovirt.controllers.actions import Action, LookAgain, Transact, set_status
+from nanovirt.controllers.news import turned
 from nanovirt.controllers.world import World
 from nanovirt.resources.conditions import Condition, condition, find, settle
 from nanovirt.resources.host import Amounts, Host, HostStatus
@@ -15,8 +16,8 @@ from nanovirt.resources.report import HostFacts, lost_after
 from nanovirt.resources.reports import Heard
 
 NAME = "hosts"
-READS = ("hosts", "placements", "volumes", "reports")
-WRITES = ("hosts/status",)
+READS = ("hosts", "placements", "volumes", "reports", "events")
+WRITES = ("hosts/status", "events")
 
 UNCLAIMED_SHOWN = 100
 
@@ -38,7 +39,8 @@ def plan(host: Host | None, world: World, now: datetime, monotonic: float) -> It
     status = _status(host, heard, world, silent=left <= 0, seconds=int(monotonic - since))
     status = status.model_copy(update={"conditions": settle(now, host.status.conditions, status.conditions)})
     if status != host.status:
-        yield Transact((set_status(host, status),))
+        told = turned(host, NAME, host.status.conditions, status.conditions, world, now)
+        yield Transact((set_status(host, status), *told))
     if left > 0:
         yield LookAgain(left)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from nanovirt.controllers.actions import Action, Transact, set_status
+from nanovirt.controllers.news import turned
 from nanovirt.controllers.world import World
 from nanovirt.resources.conditions import Condition, condition, settle
 from nanovirt.resources.image import Image, ImageStatus
@@ -15,8 +16,8 @@ from nanovirt.resources.reasons import Reason
 from nanovirt.resources.report import ImageProgress
 
 NAME = "images"
-READS = ("images", "reports")
-WRITES = ("images/status",)
+READS = ("images", "reports", "events")
+WRITES = ("images/status", "events")
 
 Phase = Literal["Pending", "Uploading", "Inspecting", "Ready", "Failed"]
 
@@ -29,7 +30,8 @@ def plan(image: Image | None, world: World, now: datetime) -> Iterator[Action]:
     status = _waiting(image) if progress is None or progress.phase == "Waiting" else _status(image, progress)
     settled = status.model_copy(update={"conditions": settle(now, image.status.conditions, status.conditions)})
     if settled != image.status:
-        yield Transact((set_status(image, settled),))
+        told = turned(image, NAME, image.status.conditions, settled.conditions, world, now)
+        yield Transact((set_status(image, settled), *told))
 
 
 def _waiting(image: Image) -> ImageStatus:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from nanovirt.resources.address_pool import AddressPool
+from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.instance_set import SET_LABEL, TEMPLATE_LABEL, Naming, naming
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.quantities import Bytes
@@ -172,6 +176,72 @@ class Owners:
             self.leaving.pop(before.uid, None)
         if after is not None and after.deleting and any(word in after.raw for word in FAREWELLS):
             self.leaving[after.uid] = key
+
+
+class Member(NamedTuple):
+    """What a set needs to know of one of its instances."""
+
+    ready: bool = False
+    reason: str = ""
+    """Of its condition Ready."""
+    placed: bool = False
+    protected: bool = False
+    leaving: bool = False
+    template: str = ""
+    """The mark of the template that it was made from."""
+
+
+class Members:
+    """The members of every InstanceSet, and which names of other instances matter to a set."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[Key, Member]] = defaultdict(dict)
+        self._rules: dict[str, dict[Key, Naming]] = defaultdict(dict)
+
+    def of(self, uid: str) -> dict[Key, Member]:
+        """The members of the set with that uid: its label alone makes none, and neither does a reference to it."""
+        return dict(self._of.get(uid, {}))
+
+    def interested(self, key: Key) -> Iterator[Key]:
+        """The sets whose rule gives an instance its name."""
+        for one, rule in self._rules.get(key.namespace, {}).items():
+            if rule.index_of(key.name):
+                yield one
+
+    def apply(self, change: Change) -> None:
+        """Follow Instances that name a set as their owner, and sets by their rules."""
+        key, before, after = change
+        if key.plural == "instancesets":
+            if after is None:
+                self._rules[key.namespace].pop(key, None)
+            elif before is None:
+                self._rules[key.namespace][key] = naming(after.row.name_rule, key.name)
+        elif key.plural == "instances":
+            for uid in _sets(before):
+                self._of[uid].pop(key, None)
+                if not self._of[uid]:
+                    del self._of[uid]
+            for uid in _sets(after):
+                assert after is not None
+                self._of[uid][key] = _member(after)
+
+
+def _sets(entry: Entry | None) -> tuple[str, ...]:
+    return entry.owners if entry is not None and SET_LABEL in entry.labels else ()
+
+
+def _member(entry: Entry) -> Member:
+    doc = load(entry.raw)
+    conditions = doc.get("status", {}).get("conditions", ())
+    ready: JSON = next((one for one in conditions if one["type"] == "Ready"), {})
+    return Member(
+        ready=ready.get("status") == "True",
+        reason=sys.intern(ready.get("reason", "")),
+        placed=bool(entry.row.status_host),
+        protected=bool(doc["spec"].get("deletionProtection")),
+        leaving=entry.deleting,
+        template=entry.labels.get(TEMPLATE_LABEL, ""),
+    )
 
 
 def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:

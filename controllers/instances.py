@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
 
-from nanovirt.controllers.actions import Action, Transact, event_key, set_status, tell
+from nanovirt.controllers.actions import Action, Transact, set_status
 from nanovirt.controllers.composing import Composition, Missing, compose, followed, volume_name
+from nanovirt.controllers.news import WARNINGS, tell, turned
 from nanovirt.controllers.observing import observed, waiting
 from nanovirt.controllers.world import World
 from nanovirt.resources.conditions import find, settle
-from nanovirt.resources.event import Event
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import FINALIZER, Instance, InstanceStatus
 from nanovirt.resources.kind import Key
@@ -33,16 +32,8 @@ READS = (
     "events",
 )
 WRITES = ("instances/status", "instances/finalizers", "placements", "volumes", "addresses", "events")
-
-WARNED = (
-    "NoHostFits",
-    "AddressPoolFull",
-    "ImageFetchFailed",
-    "HypervisorRefused",
-    "Crashed",
-    "RestartBudgetSpent",
-    "DiskFull",
-)
+UNDER_WAY = ("Starting", "Stopping")
+"""Reasons of a machine that runs and is to be started anew."""
 
 
 def plan(instance: Instance | None, world: World, now: datetime) -> Iterator[Action]:
@@ -73,9 +64,8 @@ def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action
         yield from _status(instance, status, world, now)
         return
     after = observed(instance, made.placement, reachable=True)
-    ops = [*_created(made), *_status_ops(instance, after, world, now)]
-    ops.append(_told(instance, world, now, "Normal", Reason.Scheduled, host=made.host))
-    yield Transact(tuple(ops))
+    scheduled = tell(instance, NAME, Reason.Scheduled, world, now, host=made.host)
+    yield Transact((*_created(made), *_status_ops(instance, after, world, now), *scheduled))
 
 
 def _created(made: Composition) -> Iterator[Op]:
@@ -162,26 +152,25 @@ def _status(instance: Instance, status: InstanceStatus, world: World, now: datet
 
 
 def _status_ops(instance: Instance, status: InstanceStatus, world: World, now: datetime) -> list[Op]:
-    """The status write, and an Event when something happened that a person would ask about; none if nothing changed."""
+    """The status write with the Events of what has happened; none if nothing changed."""
     conditions = settle(now, instance.status.conditions, status.conditions)
     after = status.model_copy(update={"conditions": conditions})
     if after == instance.status:
         return []
-    ops: list[Op] = [set_status(instance, after)]
-    before, ready = find(instance.status.conditions, "Ready"), find(conditions, "Ready")
-    if ready is not None and ready.reason in WARNED and (before is None or before.reason != ready.reason):
-        ops.append(_told(instance, world, now, "Warning", Reason[ready.reason], **ready.params))
-    return ops
+    return [set_status(instance, after), *_news(instance, after, world, now)]
 
 
-def _told(
-    instance: Instance,
-    world: World,
-    now: datetime,
-    kind: Literal["Normal", "Warning"],
-    reason: Reason,
-    /,
-    **params: Any,
-) -> Op:
-    key = event_key(instance, reason, params)
-    return tell(instance, NAME, kind, reason, now, world.read(Event, key.name, key.namespace), **params)
+def _news(instance: Instance, after: InstanceStatus, world: World, now: datetime) -> Iterator[Op]:
+    """What the conditions say anew, and that the machine runs, or is in sight again, in words of their own."""
+    before = instance.status
+    was, ready = find(before.conditions, "Ready"), find(after.conditions, "Ready")
+    reason, now_given = was.reason if was is not None else "", ready.reason if ready is not None else ""
+    if reason == Reason.HostUnreachable.name != now_given:
+        yield from tell(instance, NAME, Reason.HostBack, world, now, host=after.host)
+        if now_given not in WARNINGS:  # what it was before the silence was told then
+            return
+    elif now_given == Reason.AsDesired.name and (before.phase != "Running" or reason in UNDER_WAY):
+        yield from tell(instance, NAME, Reason.Started, world, now, host=after.host)
+    elif now_given == Reason.AsDesired.name != reason:
+        yield from tell(instance, NAME, Reason.AsDesired, world, now)
+    yield from turned(instance, NAME, before.conditions, after.conditions, world, now)

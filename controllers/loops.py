@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import cast
 
-from nanovirt.controllers import garbage, hosts, images, instances, pools
+from nanovirt.controllers import garbage, hosts, images, instances, pools, sets
 from nanovirt.controllers.actions import Action
 from nanovirt.controllers.runtime import Controller, Runtime, Wake
 from nanovirt.controllers.world import World
@@ -19,6 +19,7 @@ from nanovirt.resources.event import EVENT_SECONDS
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import SET_LABEL, InstanceSet
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reports import Reports
@@ -28,6 +29,9 @@ from nanovirt.resources.store import Change, Entry, Store
 WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
 SOON = 2.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
+
+SHORTLY = 0.3
+"""A set looks at its members at most so often (seconds), however many of them change."""
 
 
 class Loops:
@@ -41,7 +45,7 @@ class Loops:
         for key, entry in store.peek_all("instances"):
             self._note_waiting(Change(key, None, entry))
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
-        for key in self.world.owners.leaving.values():
+        for key in (*self.world.owners.leaving.values(), *self.world.orphaned()):
             self._runtimes["garbage"].add(key)
         reports.subscribe(self._heard)
 
@@ -86,6 +90,9 @@ class Loops:
         def of_image(thing: Document | None, now: datetime) -> Iterator[Action]:
             return images.plan(cast(Image | None, thing), world, now)
 
+        def of_set(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return sets.plan(cast(InstanceSet | None, thing), world, now)
+
         def of_any(thing: Document | None, now: datetime) -> Iterator[Action]:
             return garbage.plan(thing, world, now)
 
@@ -105,9 +112,11 @@ class Loops:
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
         yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
         yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
+        yield Controller(
+            "sets", of_set, frozenset(["instancesets"]), frozenset(sets.WRITES), {"instances": self._wakes_sets}
+        )
         orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
-        at_start = frozenset(["events", "placements", "volumes"])
-        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, at_start)
+        yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, frozenset(["events"]))
 
     # --- what wakes whom ---
 
@@ -143,6 +152,21 @@ class Loops:
         self._alarm = None
         for key in self._waiting:
             self._runtimes["instances"].add(key)
+
+    def _wakes_sets(self, change: Change) -> Iterator[Wake]:
+        """A member wakes its set, any instance that comes or goes those whose rule has its name.
+
+        At once when somebody deletes it, so that the set does not go on saying that all are there.
+        """
+        key, before, after = change
+        lost = before is not None and not before.deleting and (after is None or after.deleting)
+        for entry in (before, after):
+            name = entry.labels.get(SET_LABEL) if entry is not None else None
+            if name:
+                yield Key("instancesets", key.namespace, name), 0.0 if lost else SHORTLY
+        if before is None or after is None:
+            for one in self.world.members.interested(key):
+                yield one, SHORTLY
 
     def _pools_of(self, change: Change) -> Iterator[Wake]:
         entry = change.after or change.before

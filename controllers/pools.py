@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from nanovirt.controllers.actions import Action, Transact, set_status
+from nanovirt.controllers.news import turned
 from nanovirt.controllers.world import World
 from nanovirt.resources.address_pool import AddressPool, AddressPoolStatus
 from nanovirt.resources.compute_pool import ComputePool, ComputePoolStatus
@@ -16,8 +17,18 @@ from nanovirt.resources.reasons import Reason
 from nanovirt.resources.storage_pool import StoragePool, StoragePoolStatus
 
 NAME = "pools"
-READS = ("computepools", "storagepools", "addresspools", "hosts", "placements", "volumes", "addresses", "reports")
-WRITES = ("computepools/status", "storagepools/status", "addresspools/status")
+READS = (
+    "computepools",
+    "storagepools",
+    "addresspools",
+    "hosts",
+    "placements",
+    "volumes",
+    "addresses",
+    "reports",
+    "events",
+)
+WRITES = ("computepools/status", "storagepools/status", "addresspools/status", "events")
 
 
 def plan(pool: ComputePool | StoragePool | AddressPool | None, world: World, now: datetime) -> Iterator[Action]:
@@ -33,7 +44,8 @@ def plan(pool: ComputePool | StoragePool | AddressPool | None, world: World, now
             status = addresses(pool, world)
     settled = status.model_copy(update={"conditions": settle(now, pool.status.conditions, status.conditions)})
     if settled != pool.status:
-        yield Transact((set_status(pool, settled),))
+        told = turned(pool, NAME, pool.status.conditions, settled.conditions, world, now)
+        yield Transact((set_status(pool, settled), *told))
 
 
 def compute(pool: ComputePool, world: World) -> ComputePoolStatus:

@@ -59,7 +59,7 @@ def _declared(writes: frozenset[str], op: Create | Update | Delete) -> bool:
         return True
     if isinstance(op, Update) and op.half is Half.STATUS:
         return f"{plural}/status" in writes or plural in writes
-    return plural in writes or (
+    return not writes.isdisjoint((plural, f"{plural}/{type(op).__name__.lower()}")) or (
         isinstance(op, Update) and not writes.isdisjoint((f"{plural}/finalizers", "finalizers"))
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from nanovirt.controllers.indexes import Leases, Loads, Owners
+from nanovirt.controllers.indexes import Leases, Loads, Members, Owners
 from nanovirt.controllers.scheduler import Ranking, Slot, slot
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.compute_pool import ComputePool
@@ -35,7 +35,7 @@ class World:
     def __init__(self, store: Source, reports: Reports) -> None:
         self._store = store
         self.reports = reports
-        self.loads, self.leases, self.owners = Loads(), Leases(), Owners()
+        self.loads, self.leases, self.owners, self.members = Loads(), Leases(), Owners(), Members()
         self._decoded: dict[Key, Document] = {}
         self._slots: dict[str, Slot] = {}
         self._stale: set[str] = set()
@@ -59,6 +59,7 @@ class World:
         self.loads.apply(change)
         self.leases.apply(change)
         self.owners.apply(change)
+        self.members.apply(change)
         if change.key.plural == "hosts":
             self._stale.add(change.key.name)
         elif change.key.plural == "placements":
@@ -124,6 +125,16 @@ class World:
             return before is not None
         made = self._slots[name] = slot(host, self.loads.of(name))
         return made != before
+
+    def orphaned(self) -> Iterator[Key]:
+        """What names an owner that is not there: a server that ends may leave it behind. Reads every object once."""
+        known = {entry.uid for plural in KINDS for _, entry in self._store.peek_all(plural)}
+        for uid in self.owners.dependents.keys() - known:
+            yield from self.owners.dependents[uid]
+
+    def peek(self, key: Key) -> Entry | None:
+        """What stands under the key, not decoded."""
+        return self._store.peek(key)
 
     def there(self, key: Key, uid: str = "") -> bool:
         """Whether an object (with that uid) stands under the key."""

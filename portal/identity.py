@@ -94,7 +94,7 @@ class Identities:
     def _by_credential(self, known: Known) -> Subject | None:
         """The user of a token, made once for as long as it has the same rights."""
         made = self._subjects.get(known.id)
-        if made is None or made.rights is not self._membership.rights(known.user):
+        if made is None or made.until != known.expires or made.rights is not self._membership.rights(known.user):
             made = self._user(known.user, known.user_uid, known.id, known.expires)
             self._subjects[known.id] = made
         if self._stands(made):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
+from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Ip, ShortName, Subnet, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, Column, Later, Resource, Spec, Status
@@ -99,8 +100,9 @@ class AddressPool(
     status: AddressPoolStatus = Field(default_factory=AddressPoolStatus)
 
     def problems(self) -> Iterator[Cause]:
-        """Ranges that are reversed, outside or overlapping; a gateway outside the subnet."""
+        """Ranges that are reversed, outside, overlapping or of one name; a gateway outside the subnet."""
         spec = self.spec
+        yield from twice("spec.ranges", (one.name for one in spec.ranges))
         if spec.subnet.prefixlen > 30 or spec.subnet.prefixlen < 8:
             yield Cause("spec.subnet", "FieldValueInvalid", f"{spec.subnet}: a prefix from /8 to /30 is needed", {})
         if spec.gateway is not None and spec.gateway not in spec.subnet:

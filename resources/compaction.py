@@ -23,6 +23,7 @@ import orjson
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.idempotency import Ledger
+from nanovirt.resources.recovery import set_aside
 from nanovirt.resources.segments import (
     Frame,
     beyond,
@@ -106,16 +107,24 @@ def sum_up(directory: Path, live: int, bound: int, reserve: int = 0) -> Summed:
     for segment in segments(directory / "wal"):
         if first_revision(segment) < live:
             _compress(segment, directory / "history")
-    at_hand = [found for found in snapshots(directory) if found.parent.name == "snap"]
-    for older in at_hand[KEPT_AT_HAND:]:
+    whole = []
+    for found in _at_hand(directory):
+        if open_snapshot(found, cluster):
+            whole.append(found)
+        else:
+            set_aside(directory, found)
+    for older in whole[KEPT_AT_HAND:]:
         _compress(older, directory / "history")
-    needed = revision_of(at_hand[:KEPT_AT_HAND][-1])
-    return Summed(live - 1, size, _bound_history(directory, bound, needed))
+    return Summed(live - 1, size, _bound_history(directory, bound, revision_of(whole[:KEPT_AT_HAND][-1])))
+
+
+def _at_hand(directory: Path) -> list[Path]:
+    return [path for path in snapshots(directory) if path.parent.name == "snap"]
 
 
 def _make_room(directory: Path, live: int, reserve: int) -> None:
     """See that what comes into being before anything goes has room; the oldest of the history goes first."""
-    at_hand = [path for path in snapshots(directory) if path.parent.name == "snap"]
+    at_hand = _at_hand(directory)
     sealed = [path for path in segments(directory / "wal") if first_revision(path) < live]
     needed = reserve + sum(path.stat().st_size for path in [*at_hand[:1], *sealed])
     if (short := needed - room(directory)) > 0 and at_hand:
@@ -246,7 +255,7 @@ def main() -> int:
     os.nice(19)
     try:
         done = sum_up(directory, live, bound, reserve)
-    except (NanoError, OSError, EOFError) as error:
+    except (NanoError, OSError, EOFError, zlib.error) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(json.dumps({"rev": done.rev, "bytes": done.size, "oldest": done.oldest}) + "\n")

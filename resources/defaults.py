@@ -13,7 +13,7 @@ SUBNET = "10.87.0.0/19"
 GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
 READING = ["get", "list", "watch"]
-MACHINES = ["instances", "images", "secrets"]
+MACHINES = ["instances", "instancesets", "images", "secrets"]
 LOOKED_AT = [
     "placements", "volumes", "addresses", "events", "namespaces", "computepools", "storagepools", "addresspools",
     "systemtemplates",
@@ -62,6 +62,7 @@ def roles() -> Iterator[Document]:
         rules=[
             {"kinds": MACHINES, "verbs": [*READING, "create", "update", "patch", "delete", "deletecollection"]},
             {"kinds": ["images/upload"], "verbs": ["get", "create", "update", "patch"]},
+            {"kinds": ["instancesets/scale"], "verbs": ["get", "update", "patch"]},
             {"kinds": LOOKED_AT, "verbs": READING},
         ],
         menus=["dashboard", "instances", "images", "secrets"],
@@ -70,7 +71,7 @@ def roles() -> Iterator[Document]:
         "Role",
         "viewer",
         displayName="Viewer",
-        rules=[{"kinds": [*MACHINES, *LOOKED_AT], "verbs": READING}],
+        rules=[{"kinds": [*MACHINES, "instancesets/scale", *LOOKED_AT], "verbs": READING}],
         menus=["dashboard", "instances", "images"],
     )
 

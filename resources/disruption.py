@@ -24,7 +24,7 @@ class Effect(IntEnum):
     Restart = 2
     """With an end and a new start of the running machine: ordered by the change itself, or later by somebody."""
     DataLoss = 3
-    """At once, and data are gone. No change of an instance does that yet."""
+    """At once, and data are gone: a set deletes the members that are too many. No change of an instance does yet."""
     Refused = 4
     """Never: the server refuses it."""
 
@@ -58,9 +58,26 @@ def changes(kind: str, before: JSON, after: JSON) -> list[FieldChange]:
     """
     found: list[FieldChange] = []
     for path, current, desired in differences(before, after):
-        effect = _of_instance(path, current, desired, before, after) if kind == "Instance" else Effect.Live
-        found.append(FieldChange(path, current, desired, effect))
+        found.append(FieldChange(path, current, desired, _effect(kind, path, current, desired, before, after)))
     return found
+
+
+def _effect(kind: str, path: str, current: Any, desired: Any, before: JSON, after: JSON) -> Effect:
+    match kind:
+        case "Instance":
+            return _of_instance(path, current, desired, before, after)
+        case "InstanceSet":
+            return _of_set(path, current, desired)
+        case _:
+            return Effect.Live
+
+
+def _of_set(path: str, current: Any, desired: Any) -> Effect:
+    """Members are never rewritten, so another template is for those to come."""
+    if path == "spec.nameRule":
+        return Effect.Refused
+    fewer = path == "spec.replicas" and int(desired) < int(current)
+    return Effect.DataLoss if fewer else Effect.Live
 
 
 def worst(found: Iterable[FieldChange]) -> Effect:

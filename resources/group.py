@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Name, ShortName, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Nothing, Refers, Resource, Spec
-from nanovirt.resources.reasons import Reason
 
 Plural = Annotated[str, shaped(r"^[a-z]{1,40}$", "a plural such as instances")]
 Visibility = Literal["Owner", "Group"]
@@ -52,8 +52,4 @@ class Group(
     def problems(self) -> Iterator[Cause]:
         """No name twice in a list."""
         for field in ("members", "roles", "namespaces"):
-            listed = getattr(self.spec, field)
-            for at, name in enumerate(listed):
-                if name in listed[:at]:
-                    said = Reason.FieldDuplicate.say(value=name)
-                    yield Cause(f"spec.{field}[{at}]", Reason.FieldDuplicate.name, said, {"value": name})
+            yield from twice(f"spec.{field}", getattr(self.spec, field), key="")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
+from nanovirt.resources.duplicates import twice
+from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import AbsolutePath, Name, ShortName, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
@@ -108,6 +111,11 @@ class Host(
 
     spec: HostSpec = Field(default_factory=HostSpec)
     status: HostStatus = Field(default_factory=HostStatus)
+
+    def problems(self) -> Iterator[Cause]:
+        """Two bridges to one network, two paths of one storage pool."""
+        yield from twice("spec.bridges", (one.network for one in self.spec.bridges), "network")
+        yield from twice("spec.storagePaths", (one.storage_pool for one in self.spec.storage_paths), "storagePool")
 
     def bridge(self, network: str) -> str:
         """The bridge that leads to `network`, or ""."""

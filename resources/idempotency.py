@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -10,8 +11,8 @@ from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Change, Entry, Known, Once, Op, Result, told
 
 KEPT_FOR = timedelta(hours=24)
-KEPT_MAX = 50_000
-"""Keys of all users together; the oldest go first."""
+KEPT_MAX, KEPT_EACH = 50_000, 10_000
+"""Keys of all users together, and of one; beyond, the oldest of whoever has the most go first."""
 
 
 class Ledger:
@@ -19,6 +20,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Known] = {}
+        self._keys: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        """The same by user, so that nobody's keys make room for those of another who has more."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -26,10 +29,16 @@ class Ledger:
     def add(self, by: str, once: Once, rev: int, at: str) -> None:
         """Remember a request at its revision, which is above all others here; `at` is RFC 3339."""
         now = datetime.fromisoformat(at)
-        self._known.pop((by, once.key), None)
+        self._drop(by, once.key)
         self._known[by, once.key] = Known(once.digest, rev, now)
-        while len(self._known) > KEPT_MAX or _old(next(iter(self._known.values())), now):
-            del self._known[next(iter(self._known))]
+        self._keys[by][once.key] = None
+        while _old(next(iter(self._known.values())), now):
+            self._drop(*next(iter(self._known)))
+        if len(self._keys[by]) > KEPT_EACH:
+            self._drop(by, next(iter(self._keys[by])))
+        if len(self._known) > KEPT_MAX:
+            most = max(self._keys, key=lambda user: len(self._keys[user]))
+            self._drop(most, next(iter(self._keys[most])))
 
     def say(self) -> Iterator[JSON]:
         """What is known, for `add_said` of another ledger, oldest first."""
@@ -48,7 +57,14 @@ class Ledger:
     def forget_after(self, rev: int) -> None:
         """Drop what was staged above `rev` and never became durable."""
         while self._known and next(reversed(self._known.values())).rev > rev:
-            self._known.popitem()
+            self._drop(*next(reversed(self._known)))
+
+    def _drop(self, by: str, key: str) -> None:
+        if self._known.pop((by, key), None) is None:
+            return
+        del self._keys[by][key]
+        if not self._keys[by]:
+            del self._keys[by]
 
 
 def _old(known: Known, now: datetime) -> bool:

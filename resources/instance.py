@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from nanovirt.resources.conditions import Condition
+from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Ip, Mac, Name, NameOrNothing, Reference, ShortName, Text, Time, Title, shaped
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
@@ -208,21 +209,8 @@ class Instance(
     status: InstanceStatus = Field(default_factory=InstanceStatus)
 
     def problems(self) -> Iterator[Cause]:
-        """Names that stand twice, an address without a pool, memory that no machine boots with."""
-        spec = self.spec
-        yield from _twice("spec.disks", (disk.name for disk in spec.disks))
-        yield from _twice("spec.nics", (nic.name for nic in spec.nics or ()))
-        if spec.memory < 64 * MIB:
-            yield Cause(
-                "spec.memory",
-                "FieldValueInvalid",
-                f"{spec.memory} is too little; at least 64Mi (and mind the unit)",
-                {},
-            )
-        for index, nic in enumerate(spec.nics or ()):
-            yield from _nic_problems(f"spec.nics[{index}]", nic)
-        for index, disk in enumerate(spec.disks):
-            yield from _disk_problems(f"spec.disks[{index}]", disk)
+        """See `spec_problems`."""
+        yield from spec_problems(self.spec)
 
     def changes_refused(self, before: Instance) -> Iterator[Cause]:
         """A placed machine keeps its devices and its place until changing them is built."""
@@ -232,6 +220,19 @@ class Instance(
             if getattr(self.spec, field) != getattr(before.spec, field):
                 params = {"what": f"changing {alias} of an instance that has a host"}
                 yield Cause(alias, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params)
+
+
+def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
+    """Names that stand twice, an address without a pool, memory that no machine boots with; `at`: where it stands."""
+    yield from twice(f"{at}.disks", (disk.name for disk in spec.disks))
+    yield from twice(f"{at}.nics", (nic.name for nic in spec.nics or ()))
+    if spec.memory < 64 * MIB:
+        say = f"{spec.memory} is too little; at least 64Mi (and mind the unit)"
+        yield Cause(f"{at}.memory", "FieldValueInvalid", say, {})
+    for index, nic in enumerate(spec.nics or ()):
+        yield from _nic_problems(f"{at}.nics[{index}]", nic)
+    for index, disk in enumerate(spec.disks):
+        yield from _disk_problems(f"{at}.disks[{index}]", disk)
 
 
 def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
@@ -250,14 +251,3 @@ def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
         yield Cause(f"{field}.size", Reason.FieldValueRequired.name, say, {})
     if disk.size is not None and not MIB <= disk.size <= 64 * 2**40:
         yield Cause(f"{field}.size", "FieldValueInvalid", f"{disk.size}: from 1Mi to 64Ti", {})
-
-
-def _twice(field: str, names: Iterable[str]) -> Iterator[Cause]:
-    seen: set[str] = set()
-    for index, one in enumerate(names):
-        if one in seen:
-            params = {"value": one}
-            yield Cause(
-                f"{field}[{index}].name", Reason.FieldDuplicate.name, Reason.FieldDuplicate.say(**params), params
-            )
-        seen.add(one)

@@ -70,6 +70,15 @@ class Refers:
     plural: str
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """That objects of a kind are a number of something: JSON paths to how many are wished, and are there, and which."""
+
+    wished: str = "spec.replicas"
+    present: str = "status.replicas"
+    selector: str = "status.selector"
+
+
 class Later:
     """Marks a field that the design has and that nothing acts on yet: only its default is accepted."""
 
@@ -106,6 +115,8 @@ class Facts:
     """Whether `spec.data` holds ciphertext, which no reply shows."""
     internal: bool
     """Whether the kind is for the server alone: no route, no discovery, no schema."""
+    scaling: Scaling | None
+    """With it the kind has the sub-resource `scale`."""
 
     @property
     def singular(self) -> str:
@@ -183,11 +194,12 @@ def _facts(
     categories: tuple[str, ...] = ("nano",),
     sealed: bool = False,
     internal: bool = False,
+    scaling: Scaling | None = None,
 ) -> Facts:
     shorts = tuple(short.split())
     return Facts(
         kind, plural, shorts, scope, group_version, row, columns, selectable, refers, immutable, finalizer, system,
-        categories, sealed, internal,
+        categories, sealed, internal, scaling,
     )  # fmt: skip
 
 

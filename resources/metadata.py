@@ -45,6 +45,10 @@ def _annotations(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
+
+
 class OwnerReference(Model):
     """The object that this one belongs to and goes away with."""
 
@@ -69,7 +73,7 @@ class ObjectMeta(Model):
     generation: int = 0
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
-    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
-    annotations: Annotated[dict[str, str], AfterValidator(_annotations)] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     finalizers: Annotated[tuple[str, ...], Field(json_schema_extra={"x-kubernetes-list-type": "set"})] = ()
     owner_references: tuple[OwnerReference, ...] = ()

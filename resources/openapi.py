@@ -9,21 +9,28 @@ from pydantic.json_schema import models_json_schema
 
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Facts
+from nanovirt.resources.scale import GROUP as SCALES
+from nanovirt.resources.scale import KIND as SCALE
+from nanovirt.resources.scale import SUBRESOURCE, Scale
+from nanovirt.resources.scale import VERSION as SCALES_VERSION
 from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
 
 REF = "#/components/schemas/"
 REF_2 = "#/definitions/"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 STATUS = f"{META}Status"
-SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"}
+SCALING = "io.k8s.api.autoscaling.v1."
+SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"} | {
+    name: f"{SCALING}{name}" for name in ("Scale", "ScaleSpec", "ScaleStatus")
+}
+SCALE_GVK = {"group": SCALES, "version": SCALES_VERSION, "kind": SCALE}
 FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
 APPLY_TYPE = "application/apply-patch+yaml"
 JSON_TYPE = "application/json"
 KEPT = (
     "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
-    LIST_TYPE,
+    "maxLength", "minItems", "maxItems", LIST_TYPE,
 )  # fmt: skip
 TIMELINE_PARAMETERS = {
     "uid": "Only of this object, not of others that had its name.",
@@ -76,8 +83,10 @@ def v3(kinds: Iterable[Facts], version: str) -> JSON:
 def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
     """The schema of each kind, of its list, and of every model below, by qualified name."""
     facts = list(kinds)
-    models = [(KINDS[one.plural], "validation") for one in facts]
-    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    models: list[Any] = [(KINDS[one.plural], "validation") for one in facts]
+    if any(one.scaling for one in facts):
+        models.append((Scale, "validation"))
+    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")
     names = {one.kind: one for one in facts}
     keys = {_qualified(name): item_key(schema.get("required", ())) for name, schema in found.get("$defs", {}).items()}
     made = {_qualified(name): _merging(_object(schema), keys) for name, schema in found.get("$defs", {}).items()}
@@ -90,6 +99,10 @@ def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
         if not schema["required"]:
             del schema["required"]
         made[_qualified(f"{name}List")] = _list(one)
+    scale = made.get(SHARED_MODELS[SCALE])
+    if scale is not None:
+        scale["x-kubernetes-group-version-kind"] = [SCALE_GVK]
+        scale["properties"] |= _head()
     metadata = made.get(SHARED_MODELS["ObjectMeta"])
     if metadata is not None:
         metadata["properties"] |= {"managedFields": {"type": "array", "items": FREE}, "selfLink": {"type": "string"}}
@@ -179,7 +192,7 @@ def _converted(schema: Any) -> JSON:
         made["additionalProperties"] = _converted(schema["additionalProperties"])
     if made.get("type") == "array":
         made.setdefault("items", dict(FREE))
-    return made if "type" in made or "enum" in made or "x-kubernetes-int-or-string" in made else {**made, **FREE}
+    return made if "type" in made or "enum" in made else {**made, **FREE}
 
 
 def _reference(ref: str, beside: JSON) -> JSON:
@@ -213,20 +226,34 @@ def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
     yield f"{root}{space}/{facts.plural}", _item(facts, collection, "", at)
     single = {"get": "get", "put": "put", "patch": "patch", "delete": "delete"}
     yield f"{root}{space}/{facts.plural}/{{name}}", _item(facts, single, "", named)
-    if "status" in KINDS[facts.plural].model_fields:
-        status = {"get": "get", "put": "put", "patch": "patch"}
-        yield f"{root}{space}/{facts.plural}/{{name}}/status", _item(facts, status, "status", named)
+    for part in _parts(facts):
+        below = {"get": "get", "put": "put", "patch": "patch"}
+        yield f"{root}{space}/{facts.plural}/{{name}}/{part}", _item(facts, below, part, named)
     yield f"{root}{space}/{facts.plural}/{{name}}/timeline", _item(facts, {"get": "get"}, "timeline", named)
 
 
+def _parts(facts: Facts) -> Iterator[str]:
+    """The sub-resources that a kind has by what it declares."""
+    if "status" in KINDS[facts.plural].model_fields:
+        yield "status"
+    if facts.scaling:
+        yield SUBRESOURCE
+
+
 def transactions() -> JSON:
-    """The path of transactions, which are no kind and stand beside those of Nano's own group."""
+    """The path of transactions, which are no kind and stand beside those of Nano's own group.
+
+    A set is applied by `fieldManager`, with `force` against others, unless a write says otherwise.
+    """
     operation: JSON = {
         "operationId": "postTransaction",
         "description": "any writes and preconditions as one revision, or none of them",
-        "parameters": [_parameter(*one) for one in _query("post", "")],
-        "responses": {"200": _response("OK", FREE), "default": _response("Refused", {"$ref": REF + STATUS})},
-        "requestBody": {"content": {JSON_TYPE: {"schema": FREE}}, "required": True},
+        "parameters": [
+            *(_parameter(*one) for one in _query("patch", "")),
+            _parameter("forecast", "query", "true, with dryRun: what the controllers would make of new instances."),
+        ],
+        "responses": {"200": _response("OK", _done()), "default": _response("Refused", {"$ref": REF + STATUS})},
+        "requestBody": {"content": {JSON_TYPE: {"schema": _transaction()}}, "required": True},
         "x-kubernetes-action": "post",
         "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": "Transaction"},
     }
@@ -261,13 +288,59 @@ def _in_query(words: dict[str, str]) -> list[tuple[str, str, str]]:
     return [(name, "query", text) for name, text in words.items()]
 
 
+OBJECT: JSON = {"type": "object", **FREE}
+TEXT: JSON = {"type": "string"}
+ABOUT = dict.fromkeys(("apiVersion", "kind", "namespace", "name"), TEXT)
+HALF: JSON = {"subresource": {**TEXT, "enum": ["status"]}}
+WRITES: dict[str, tuple[dict[str, JSON], tuple[str, ...]]] = {
+    "create": ({"object": OBJECT}, ("object",)),
+    "update": ({"object": OBJECT, **HALF}, ("object",)),
+    "apply": ({"object": OBJECT, "fieldManager": TEXT, "force": {"type": "boolean"}}, ("object",)),
+    "patch": (
+        {**ABOUT, "patch": FREE, "patchType": {**TEXT, "enum": ["merge", "json"]}, **HALF},
+        ("kind", "name", "patch"),
+    ),
+    "delete": (
+        {**ABOUT, "preconditions": {"type": "object", "properties": {"uid": TEXT, "resourceVersion": TEXT}}},
+        ("kind", "name"),
+    ),
+    "expect": ({**ABOUT, "resourceVersion": TEXT, "absent": {"type": "boolean"}}, ("kind", "name")),
+}
+"""The fields of each write of a set beside its verb, and which of them it must have."""
+
+
+def _transaction() -> JSON:
+    properties = {"apiVersion": {**TEXT, "enum": [GROUP_VERSION]}, "kind": {**TEXT, "enum": ["Transaction"]}}
+    writes = {"type": "array", "minItems": 1, "maxItems": 10_000, "items": {"oneOf": [*map(_write, WRITES)]}}
+    return {"type": "object", "properties": {**properties, "writes": writes}, "required": ["writes"]}
+
+
+def _write(verb: str) -> JSON:
+    fields, needed = WRITES[verb]
+    properties = {"verb": {**TEXT, "enum": [verb]}, **fields}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["verb", *needed],
+        "additionalProperties": False,
+    }
+
+
+def _done() -> JSON:
+    """One revision, one result for each write, and what is foreseen when that was asked for."""
+    objects = {"type": "array", "items": OBJECT}
+    properties = {"metadata": {"type": "object", "properties": {"resourceVersion": TEXT}}, "results": objects}
+    return {"type": "object", "properties": {**properties, "forecast": objects}, "required": ["metadata", "results"]}
+
+
 def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSON]) -> JSON:
     item: JSON = {method: _operation(facts, action, part) for method, action in actions.items()}
     return {**item, "parameters": parameters} if parameters else item
 
 
 def _operation(facts: Facts, action: str, part: str) -> JSON:
-    ref: JSON = {"$ref": REF + _qualified(facts.kind + ("List" if action == "list" else ""))}
+    scaled = part == SUBRESOURCE
+    ref: JSON = {"$ref": REF + _qualified(SCALE if scaled else facts.kind + ("List" if action == "list" else ""))}
     answer = {"delete": FREE, "deletecollection": {"$ref": REF + STATUS}}.get(action, ref)
     answer = FREE if part == "timeline" else answer
     made: JSON = {
@@ -279,7 +352,7 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
             "default": _response("Refused", {"$ref": REF + STATUS}),
         },
         "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": gvk(facts),
+        "x-kubernetes-group-version-kind": SCALE_GVK if scaled else gvk(facts),
     }
     if action == "patch":
         kinds = PATCH_TYPES if part else (*PATCH_TYPES, APPLY_TYPE)

@@ -77,7 +77,11 @@ def operations(body: bytes) -> list[JSON]:
     if len(body) > BODY_MAX:
         raise TooLarge(f"the body has {len(body)} bytes; the limit is {BODY_MAX}")
     # Nested like a document, whose reader knows the depth limit.
-    found = parse(b'{"patch":' + body + b"}", BODY_MAX + 16)["patch"]
+    return checked(parse(b'{"patch":' + body + b"}", BODY_MAX + 16)["patch"])
+
+
+def checked(found: Any) -> list[JSON]:
+    """The same of what has been parsed."""
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise Malformed("a JSON patch is a list of operations like {op: replace, path: /spec/cpus, value: 2}")
     if len(found) > OPERATIONS_MAX:

@@ -13,6 +13,8 @@ BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50
 DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,6}))?([A-Za-z]{0,2})")
 LIMIT = 2**60
+FORMAT = "quantity"
+"""What OpenAPI says of an amount beside that it is a text."""
 
 
 class Quantity(int):
@@ -55,8 +57,9 @@ class Quantity(int):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """`int-or-string`, as Kubernetes publishes quantities."""
-        return {"x-kubernetes-int-or-string": True, "description": f"An amount such as {cls.example}."}
+        """A text, as Kubernetes publishes its quantities; without a type kubectl explains it as an object."""
+        said = f"An amount such as {cls.example}; a whole number is read, too."
+        return {"type": "string", "format": FORMAT, "description": said}
 
 
 @lru_cache(maxsize=4096, typed=True)

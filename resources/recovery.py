@@ -169,7 +169,7 @@ def recover(directory: Path, identity: Format) -> Survey:
         _cut(found.segment, found.end)
         log.warning("torn tail cut", extra={**_place(found), "dropped": len(found.torn), "kept": str(kept)})
     for path in found.spoilt:
-        _set_aside(directory, path)
+        set_aside(directory, path)
         log.warning("damaged snapshot set aside", extra={"snapshot": str(path), "revision": found.rev})
     write_synced(directory, found.rev)
     return replace(found, torn=b"")
@@ -219,7 +219,7 @@ def _give_up(directory: Path, identity: Format, found: Survey) -> Repaired:
         path.unlink()
         sync_directory(path.parent)
     for path in found.spoilt:
-        _set_aside(directory, path)
+        set_aside(directory, path)
     if found.segment:
         _cut(found.segment, found.end)
     elif found.base:
@@ -243,8 +243,8 @@ def _quarantine(directory: Path, path: Path, offset: int, content: bytes) -> Pat
     return kept
 
 
-def _set_aside(directory: Path, path: Path) -> None:
-    """Take a damaged file away from where it would be read."""
+def set_aside(directory: Path, path: Path) -> None:
+    """Move a damaged file to quarantine/, away from where it would be read (OSError)."""
     path.rename(directory / "quarantine" / path.name)
     sync_directory(directory / "quarantine")
     sync_directory(path.parent)

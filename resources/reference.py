@@ -9,9 +9,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from nanovirt.resources import quantities
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.fields import SHAPES
-from nanovirt.resources.kind import Document, Facts, Later
+from nanovirt.resources.kind import Document, Facts, Later, Spec
 from nanovirt.resources.registry import MODULES, kinds
 
 HEAD = """\
@@ -100,7 +101,7 @@ def _field(model: type[BaseModel], name: str, path: str) -> Iterator[Row]:
     below = _model(field.annotation)
     many = "[]" if shape.get("type") == "array" else ""
     yield f"`{path}{alias}`", _type(shape, below), _default(field, below), _limits(shape, field)
-    if below is not None and not _later(field):
+    if below is not None and not issubclass(below, Spec) and not _later(field):
         yield from _fields(below, f"{path}{alias}{many}.")
 
 
@@ -120,10 +121,13 @@ def _plain(schema: JSON) -> JSON:
 def _type(shape: JSON, below: type[BaseModel] | None) -> str:
     if "enum" in shape:
         return " \\| ".join(f"`{one}`" for one in shape["enum"] if one)
-    if "x-kubernetes-int-or-string" in shape:
+    if shape.get("format") == quantities.FORMAT:
         return "amount, such as `4Gi`"
     if shape.get("type") == "array":
         return f"list of {_type(_plain(shape.get('items', {})), below)}"
+    if below is not None and issubclass(below, Spec):
+        kind = below.__name__.removesuffix("Spec")
+        return f"the spec of an [{kind}](#{kind.lower()})"
     if below is not None or "$ref" in shape:
         return "object"
     if shape.get("type") == "object":

@@ -12,6 +12,7 @@ from nanovirt.resources import (
     host,
     image,
     instance,
+    instance_set,
     namespace,
     placement,
     role,
@@ -25,7 +26,7 @@ from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, placement, secret, user, group, role, credential,
+    instance, instance_set, placement, secret, user, group, role, credential,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 

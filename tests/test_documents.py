@@ -39,6 +39,7 @@ def test_the_one_writer_table_gives_each_written_half_to_one_controller() -> Non
     for controller in CONTROLLERS:
         for half in importlib.import_module(f"nanovirt.controllers.{controller}").WRITES:
             writers.setdefault(half, []).append(controller)
+    assert len(writers.pop("events")) > 1, "each tells of the objects whose status it writes"
     assert {half: names for half, names in writers.items() if len(names) > 1} == {}
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 from typing import Any
 
-from nanovirt.portal.api.index import Index, Mention, View, mentions, users
+from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, users
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load, trusted
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, SHARED
 from nanovirt.resources.store import Entry
 
-SHORT_NAMES = ("namespaces", "instances")
+SHORT_NAMES = ("namespaces", "instances", "instancesets")
 """Kinds whose names are DNS labels: they become parts of other names."""
 SHOWN = 10
 
@@ -50,8 +52,8 @@ class Wanted:
     doc: JSON
     before: Entry | None = None
     old: JSON | None = None
-    sees: Callable[[Key, Entry], bool] | None = None
-    """What the one who writes may see of what the object refers to; None: everything."""
+    sees: Sight = None
+    """What the one who writes may see of what the object refers to."""
 
 
 def admit(world: World, wanted: Wanted) -> list[str]:
@@ -276,17 +278,19 @@ def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
 # --- deleting -------------------------------------------------------------------------------------------
 
 
-def admit_delete(world: World, key: Key, entry: Entry) -> None:
-    """Raise Held or Forbidden when the object must stay."""
+def admit_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
+    """Raise Held or Forbidden when the object must stay; users of it are named to those who may see them."""
     if key.plural == "namespaces":
         _admit_namespace_delete(world, key)
     if key.plural == "users" and world.index.owned[key.name]:
         raise Held(key, Reason.OwnsObjects, name=key.name, count=world.index.owned[key.name])
-    if b'"deletionProtection":true' in entry.raw and load(entry.raw).get("spec", {}).get("deletionProtection"):
+    if key.plural == "instancesets":
+        _admit_set_delete(world, key, entry, sees)
+    if _protected(entry):
         raise Held(key, Reason.DeletionProtected)
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0
     if world.index.uses[key] or given:
-        raise Held(key, Reason.InUse, name=key.name, users=_named(world, key, given))
+        raise Held(key, Reason.InUse, name=key.name, users=_named(world, key, given, sees))
 
 
 def _admit_namespace_delete(world: World, key: Key) -> None:
@@ -297,15 +301,29 @@ def _admit_namespace_delete(world: World, key: Key) -> None:
         raise Held(key, Reason.NotEmpty, name=key.name, count=count)
 
 
-def _named(world: World, key: Key, given: int) -> str:
-    named = list(users(world.store, key, SHOWN))
-    if given and len(named) < SHOWN:
-        rows = (entry.row for _, entry in world.store.list("addresses") if entry.row.address_pool == key.name)
-        holders = dict.fromkeys(f"instances/{row.instance}" for row, _ in zip(rows, range(SHOWN), strict=False))
-        named += [one for one in holders if one not in named]
-    count = world.index.uses[key] + given
-    more = f" and {count - SHOWN} more" if count > SHOWN and len(named) >= SHOWN else ""
-    return ", ".join(named[:SHOWN]) + more or "objects that are being written"
+def _admit_set_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
+    """The members go with their set, so one that must not be deleted keeps it."""
+    for one, held in world.store.peek_all("instances"):
+        if entry.uid in held.owners and held.labels.get(SET_LABEL) == key.name and _protected(held):
+            known = sees is None or sees(one, held)
+            raise Held(key, Reason.MemberProtected, name=one.name if known else "of somebody else")
+
+
+def _protected(entry: Entry) -> bool:
+    there = b'"deletionProtection":true' in entry.raw
+    return there and bool(load(entry.raw).get("spec", {}).get("deletionProtection"))
+
+
+def _named(world: World, key: Key, given: int, sees: Sight) -> str:
+    found = list(islice(users(world.store, key, sees), SHOWN))
+    rows = (entry.row for _, entry in world.store.list("addresses") if entry.row.address_pool == key.name)
+    held = [f"instances/{row.instance}" for row in islice(rows, SHOWN)] if given and sees is None else []
+    named = [*dict.fromkeys([*(str(one) for one, _ in found), *held])][:SHOWN]
+    # Who has an address of a pool most often refers to it, too.
+    others = max(world.index.uses[key] - sum(count for _, count in found), given - len(held))
+    words = [", ".join(named)] if named else []
+    words += [f"{others} others" if others > 1 else "another"] if others > 0 else []
+    return " and ".join(words) or "objects that are being written"
 
 
 def _cause(field: str, why: Reason, **params: Any) -> Cause:

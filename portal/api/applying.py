@@ -8,9 +8,12 @@ from datetime import datetime
 
 from aiohttp import web
 
+from nanovirt.portal.api.intents import Hand
 from nanovirt.portal.api.paths import Target
-from nanovirt.portal.api.requests import body, media_type, truth
-from nanovirt.portal.api.writing import Settle
+from nanovirt.portal.api.requests import Options, body, media_type, truth
+from nanovirt.portal.api.writing import Prepared, Settle, Writer
+from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.identity import Subject
 from nanovirt.resources import managed
 from nanovirt.resources.codec import BODY_MAX, JSON, dump, load, parse
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, TooLarge, UnsupportedMedia
@@ -30,9 +33,32 @@ CLEARED: list[JSON] = [{}]
 class Applying:
     """One apply patch, by a named manager: `transform` and `settle` are its two halves around the write pipeline."""
 
-    def __init__(self, target: Target, doc: JSON, manager: str, *, force: bool, now: str) -> None:
-        self._target, self._doc, self._manager, self._force, self._now = target, doc, manager, force, now
-        self._shape = shape_of(target.cls)
+    def __init__(self, target: Target, doc: JSON, manager: str, *, force: bool, now: datetime) -> None:
+        """Raises Invalid (no manager, or none that can be), Malformed (managedFields in the patch)."""
+        if not manager:
+            raise Invalid("fieldManager", Reason.FieldValueRequired)
+        if len(manager) > NAME_MAX or not manager.isprintable():
+            raise Invalid("fieldManager", f"a name of at most {NAME_MAX} printable characters")
+        metadata = doc.setdefault("metadata", {})
+        if not isinstance(metadata, dict):
+            raise Malformed("metadata must be an object")
+        if metadata.get("managedFields") is not None:
+            raise Malformed(
+                "metadata.managedFields must be nil: the server keeps them; leave them out of what is applied"
+            )
+        self._target, self._doc, self._manager, self._force = target, doc, manager, force
+        self._now, self._shape = _second(now), shape_of(target.cls)
+
+    def prepared(self, writer: Writer, subject: Subject, options: Options) -> Prepared:
+        """A change of what is there, or a creation. Raises what Writer.prepare_change and prepare_create do."""
+        target = self._target
+        key, there = target.key, writer.world.store.peek(target.key)
+        if there is None or not (visible(subject, key, there, "patch") or visible(subject, key, there)):
+            for verb in ("patch", "create"):  # what one may not see is refused like what is not there
+                authorize(subject, verb, key.plural, "", key)
+        if there is not None:
+            return writer.prepare_change(subject, target, "patch", self.transform, options, self.settle)
+        return writer.prepare_create(subject, target, self.fresh(), options, self.settle)
 
     def fresh(self) -> JSON:
         """The document of a new object. Raises Conflict when the patch is about one that was there before."""
@@ -78,18 +104,14 @@ async def read(request: web.BaseRequest, target: Target, now: datetime) -> Apply
     """The apply patch in a request. Raises UnsupportedMedia, Invalid (no manager), Malformed, TooLarge."""
     if target.subresource:
         raise UnsupportedMedia(f"{target.subresource} cannot be applied; send application/merge-patch+json")
-    manager = request.query.get("fieldManager", "")
-    if not manager:
-        raise Invalid("fieldManager", Reason.FieldValueRequired)
-    if len(manager) > NAME_MAX or not manager.isprintable():
-        raise Invalid("fieldManager", f"a name of at most {NAME_MAX} printable characters")
     doc = await _document(await body(request))
-    metadata = doc.setdefault("metadata", {})
-    if not isinstance(metadata, dict):
-        raise Malformed("metadata must be an object")
-    if metadata.get("managedFields") is not None:
-        raise Malformed("metadata.managedFields must be nil: the server keeps them; leave them out of what is applied")
-    return Applying(target, doc, manager, force=truth(request.query.get("force")), now=_second(now))
+    hand = hand_of(request)
+    return Applying(target, doc, hand.manager, force=hand.force, now=now)
+
+
+def hand_of(request: web.BaseRequest) -> Hand:
+    """Who applies, and whether against others, as the query says it."""
+    return Hand(request.query.get("fieldManager", ""), truth(request.query.get("force")))
 
 
 async def _document(content: bytes) -> JSON:

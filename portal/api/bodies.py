@@ -29,10 +29,12 @@ def document_of(request: web.BaseRequest, body: bytes, limit: int = BODY_MAX) ->
 
 
 def transform(request: web.BaseRequest, body: bytes, group: str) -> Transform:
-    """What a PUT or PATCH makes of the stored bytes of a kind of that group ("": core)."""
+    """What a PUT or PATCH makes of the stored bytes of a kind of that group ("": core). Raises Invalid for `force`."""
     if request.method == "PUT":
         doc = document_of(request, body)
         return lambda _raw: doc
+    if "force" in request.query:
+        raise Invalid("force", "only an apply patch takes fields from other managers; leave it out")
     kind = media_type(request)
     if kind == MERGE:
         patch = parse(body)

@@ -14,21 +14,23 @@ from nanovirt.portal.api import applying, bodies, paths
 from nanovirt.portal.api.documents import Documents
 from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
+from nanovirt.portal.api.lasting import Lasting
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
 from nanovirt.portal.api.recalling import Recaller
 from nanovirt.portal.api.recounting import Recounter
-from nanovirt.portal.api.repeating import Again, Repeats
+from nanovirt.portal.api.repeating import Again, Deed, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
 from nanovirt.portal.api.rolling_back import RollBack
+from nanovirt.portal.api.scaling import scalable, shown, through
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.api.transacting import Transactor
 from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, Malformed, NanoError, NotAllowed, NotFound
@@ -46,6 +48,8 @@ HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+KEYED = ("", "status", "owner")
+"""Sub-resources whose writes may have an Idempotency-Key, and are answered with the object."""
 STREAMED = ("upload",)
 """Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
 HISTORY, TIMELINE = "history", "timeline"
@@ -88,7 +92,8 @@ class Api:
         self.reader = Reader(store, clock)
         past = Past(store.log, lambda: store.committed)
         self._recaller, self._recounter = Recaller(store, past, clock), Recounter(store, past)
-        self._roll_back = RollBack(store, past, Transactor(store, self.writer), clock)
+        self._roll_back = RollBack(store, past, Transactor(store, self.writer, clock), clock)
+        self._lasting = Lasting(store)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
@@ -149,19 +154,25 @@ class Api:
     async def _object(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         method = request.method
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
-        if hook is not None:
-            if target.subresource not in STREAMED:
-                subject = await self._arrived(request, subject)
+        if hook is not None and target.subresource in STREAMED:
             return await self._hooked(request, subject, target, hook)
         if target.subresource == TIMELINE and target.key.name:
             return await self._recounter.timeline(partial(self._identify, request), target, request)
-        if target.subresource not in ("", "status"):
+        if hook is None and target.subresource not in ("", "status") and not scalable(target):
             raise Unknown
-        if method in READS:
+        if method in READS and hook is None:
             return await self._read(request, subject, target)
         subject = await self._arrived(request, subject)
-        act = partial(self._write, request, subject, target)
-        return await self._counted(self._repeats.once(request, subject, act, partial(_told_again, request, target)))
+        if hook is not None and target.subresource not in KEYED:
+            return await self._hooked(request, subject, target, hook)
+        write = partial(self._hooked, hook=hook) if hook is not None else self._write
+        verb = "deletecollection" if method == "DELETE" and not target.key.name else VERBS.get(method, "")
+        deed = Deed(
+            partial(write, request, subject, target),
+            partial(_told_again, request, target),
+            lambda count: [(verb, target.subresource)] * count,
+        )
+        return await self._counted(self._repeats.once(request, subject, deed))
 
     async def _arrived(self, request: web.BaseRequest, subject: Subject, limit: int = BODY_MAX) -> Subject:
         """Who asks, as things are once the whole body is there: rights may end while it is on its way."""
@@ -189,6 +200,14 @@ class Api:
         raise NotAllowed(f"{method} is not possible on the collection {target.key.plural}", *ON_COLLECTIONS)
 
     async def _hooked(self, request: web.BaseRequest, subject: Subject, target: Target, hook: Hook) -> Reply:
+        self._let_in(request, subject, target)
+        act = partial(hook, request, subject, target.key)
+        if target.subresource not in STREAMED:
+            return await act()
+        left = (subject.until - self._clock()).total_seconds() if subject.until is not None else None
+        return await self._lasting.carry(target.key, partial(self._let_in_again, request, target), left, act)
+
+    def _let_in(self, request: web.BaseRequest, subject: Subject, target: Target) -> None:
         key = target.key
         try:
             entry = self._store.get(key)
@@ -196,7 +215,9 @@ class Api:
             entry = None
         verb = VERBS.get(request.method, request.method.lower())
         authorize(subject, verb, key.plural, target.subresource, key, entry)
-        return await hook(request, subject, key)
+
+    def _let_in_again(self, request: web.BaseRequest, target: Target) -> None:
+        self._let_in(request, self._identify(request), target)
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         watch = truth(request.query.get("watch")) if request.query_string else False
@@ -249,6 +270,8 @@ class Api:
             return await self._apply(request, subject, target)
         asked = options(request)
         transform = bodies.transform(request, await body(request), target.group)
+        if scalable(target):
+            transform = through(target, transform, asked.validation)
         settle = applying.follow(request, self._clock)
         written = await self.writer.change(subject, target, VERBS[method], transform, asked, settle)
         return _told(target, written)
@@ -256,15 +279,8 @@ class Api:
     async def _apply(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
         patch = await applying.read(request, target, self._clock())
-        key, there = target.key, self._store.peek(target.key)
-        if there is None or not (visible(subject, key, there, "patch") or visible(subject, key, there)):
-            for verb in ("patch", "create"):  # what one may not see is refused like what is not there
-                authorize(subject, verb, key.plural, "", key)
-        if there is not None:
-            written = await self.writer.change(subject, target, "patch", patch.transform, asked, patch.settle)
-        else:
-            written = await self.writer.create(subject, target, patch.fresh(), asked, patch.settle)
-        return _told(target, written)
+        prepared = patch.prepared(self.writer, subject, asked)
+        return _told(target, await self.writer.carry_out(prepared, subject, asked))
 
     async def _delete(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         asked = options(request)
@@ -284,8 +300,8 @@ class Api:
 def _told(target: Target, written: Written) -> Reply:
     """The object after a write, or that it is gone."""
     if written.entry is not None:
-        shown = public(target.facts, written.entry.raw)
-        return reply(shown, 200 if written.before else 201, warnings=written.warnings)
+        code = 200 if written.before else 201
+        return reply(shown(target, written.entry.raw), code, warnings=written.warnings)
     assert written.before is not None
     return _gone(target, target.key.name, written.before.uid)
 
@@ -296,7 +312,8 @@ def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply
         return _counted_out(target, len(again.results))
     key, raw, uid = again.results[-1]
     if raw is not None:
-        return reply(public(target.facts, raw), 201 if request.method == "POST" else 200)
+        made = request.method == "POST" and not target.subresource
+        return reply(shown(target, raw), 201 if made else 200)
     return _gone(target, key.name, uid)
 
 

@@ -18,6 +18,7 @@ from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.errors import NotAllowed
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Document, Facts
 from nanovirt.resources.registry import kinds
+from nanovirt.resources.scale import SUBRESOURCE
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 V2_PROTOBUF_REPLY = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -113,7 +114,7 @@ class Documents:
 
     def _discovered(self, facts: Facts) -> JSON:
         subs = [
-            {"subresource": name, "responseKind": _response_kind(facts), "verbs": verbs}
+            {"subresource": name, "responseKind": _response_kind(facts, name), "verbs": verbs}
             for name, verbs in self._subresources(facts).items()
         ]
         made: JSON = {
@@ -144,7 +145,8 @@ class Documents:
             )
             for name, verbs in self._subresources(facts).items():
                 sub = {"name": f"{facts.plural}/{name}", "singularName": "", "namespaced": facts.namespaced}
-                resources.append({**sub, "kind": facts.kind, "verbs": verbs})
+                kind = openapi.SCALE_GVK if name == SUBRESOURCE else {"kind": facts.kind}
+                resources.append({**sub, **kind, "verbs": verbs})
         return {"kind": "APIResourceList", "apiVersion": CORE, "groupVersion": group_version, "resources": resources}
 
     def _subresources(self, facts: Facts) -> dict[str, list[str]]:
@@ -152,6 +154,8 @@ class Documents:
         if "status" in KINDS[facts.plural].model_fields:
             found["status"] = ["get", "patch", "update"]
         found["timeline"] = ["get"]
+        if facts.scaling:
+            found[SUBRESOURCE] = ["get", "patch", "update"]
         for plural, name, method in self._hooks:
             if plural == facts.plural:
                 found.setdefault(name, []).append(SUB_VERBS.get(method, method.lower()))
@@ -203,6 +207,8 @@ def _group() -> JSON:
     return {"name": GROUP, "versions": [version], "preferredVersion": version}
 
 
-def _response_kind(facts: Facts) -> JSON:
+def _response_kind(facts: Facts, subresource: str = "") -> JSON:
+    if subresource == SUBRESOURCE:
+        return dict(openapi.SCALE_GVK)
     group, _, version = facts.group_version.rpartition("/")
     return {"group": group, "version": version, "kind": facts.kind}

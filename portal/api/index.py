@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,9 @@ from nanovirt.resources.fields import resolve
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Change, Commit, Entry, Store
+
+Sight = Callable[[Key, Entry], bool] | None
+"""What somebody may see; None: everything."""
 
 
 class View(Protocol):
@@ -210,16 +213,14 @@ def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int)
         claims[what] = tuple(owners)
 
 
-def users(store: View, target: Key, limit: int = 10) -> Iterable[str]:
-    """The first durable objects that refer to `target`, like `instances/default/web-1`; scans, so only for messages."""
-    found: list[str] = []
+def users(store: View, target: Key, sees: Sight) -> Iterator[tuple[Key, int]]:
+    """The durable objects that refer to `target` and may be seen, with how often; scans, so only for messages."""
     needle = target.name.encode()
     for plural, cls in KINDS.items():
         if not any(refers.plural == target.plural for refers in cls.facts.refers):
             continue
         for key, entry in store.list(plural):
-            if needle in entry.raw and any(one.target == target for one in mentions(cls.facts, key, load(entry.raw))):
-                found.append(str(key))
-                if len(found) == limit:
-                    return found
-    return found
+            if needle in entry.raw and (sees is None or sees(key, entry)):
+                count = sum(one.target == target for one in mentions(cls.facts, key, load(entry.raw)))
+                if count:
+                    yield key, count

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nanovirt.portal.api import admission
 from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.drafting import draft
-from nanovirt.portal.api.index import View, mentions
+from nanovirt.portal.api.index import Sight, View, mentions
 from nanovirt.portal.api.intents import Intent
 from nanovirt.portal.api.writing import Prepared
 from nanovirt.resources import errors
@@ -59,7 +59,7 @@ class Batch:
     @property
     def coming(self) -> set[Key]:
         """What the set makes or changes; bad writes too, for their fault is not that of all who refer to them."""
-        named = {one.target.key for _, one in self.intents() if one.verb in ("create", "update", "patch")}
+        named = {one.target.key for _, one in self.intents() if one.verb not in ("delete", "expect")}
         return named | {found.wanted.key for found in self.prepared.values() if found.wanted is not None}
 
     @property
@@ -106,7 +106,7 @@ def judge_sizes(batch: Batch, entries: Sequence[Entry | None]) -> None:
         )
 
 
-def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]]) -> list[str]:
+def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]], sees: Sight) -> list[str]:
     """Let admission look at each prepared write in the state that all operations `led` to; what to warn of."""
     after, coming, going = draft(world, led), batch.coming, batch.going
     warnings: list[str] = []
@@ -119,7 +119,7 @@ def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | N
                 told = _judge(after, found.wanted, coming, going, lenient=lenient)
                 warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
             elif key in going and found.before is not None:
-                admission.admit_delete(after, key, found.before)
+                admission.admit_delete(after, key, found.before, sees)
         except NanoError as error:
             batch.refuse(at, error)
     return warnings
@@ -174,7 +174,7 @@ def refused(batch: Batch) -> Refused:
 def _causes(at: int, error: NanoError) -> Iterator[Cause]:
     why = getattr(error, "why", "") or error.reason
     for cause in error.causes or (Cause("", why, str(error), error.params),):
-        yield cause._replace(field=f"writes[{at}]" + (f".{cause.field}" if cause.field else ""))
+        yield cause._replace(field=f"writes[{at}]" + (f".{cause.field.removeprefix('.')}" if cause.field else ""))
 
 
 def _gravity(error: NanoError) -> int:

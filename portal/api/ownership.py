@@ -9,16 +9,17 @@ from aiohttp import web
 
 from nanovirt.portal.api.bodies import document_of
 from nanovirt.portal.api.replies import reply
-from nanovirt.portal.api.requests import body
+from nanovirt.portal.api.requests import ONCE, body
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.resources.codec import load
 from nanovirt.resources.errors import Invalid, Malformed
+from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import kinds
-from nanovirt.resources.store import Entry, Store, Update, transact
+from nanovirt.resources.store import Entry, Store, Update
 
 Hook = Callable[[web.BaseRequest, Subject, Key], Any]
 CHILDREN = ("placements", "volumes", "events")
@@ -45,21 +46,32 @@ class Ownership:
         if user != ADMIN.name and self._store.peek(Key("users", "", user)) is None:
             raise Invalid("user", Reason.ReferenceMissing, kind="User", name=user)
         entry = self._store.peek(key) or self._store.get(key)
-        family = [(key, entry), *self._children(key, entry)]
-        await transact(self._store, [_given(one, held, user) for one, held in family], subject.name)
+        ops = [_given(one, held, user) for one, held in self._family(key, entry)]
+        await self._store.stage(ops, subject.name, once=request.get(ONCE)).durable()
         return reply(public(KINDS[key.plural].facts, self._store.get(key).raw))
 
-    def _children(self, key: Key, entry: Entry) -> Iterator[tuple[Key, Entry]]:
-        """What was made of the object: by ownerReferences, and the addresses of an instance, which cannot have any."""
+    def _family(self, key: Key, entry: Entry) -> Iterator[tuple[Key, Entry]]:
+        """The members of a set, what was made of them and of the object, and at last the object itself.
+
+        By ownerReferences, but for the addresses of an instance, which cannot have any.
+        """
+        heads = [(key, entry), *self._members(key, entry)]
+        uids = {held.uid for _, held in heads}
+        yield from heads[1:]
         for plural in ("placements", "volumes"):
-            yield from (one for one in self._store.peek_all(plural) if entry.uid in one[1].owners)
-        if key.plural == "instances":
-            of = (one for one in self._store.peek_all("addresses") if one[1].row.instance_uid == entry.uid)
-            yield from of
+            yield from (one for one in self._store.peek_all(plural) if not uids.isdisjoint(one[1].owners))
+        yield from (one for one in self._store.peek_all("addresses") if one[1].row.instance_uid in uids)
         for one, held in self._store.peek_all("events"):
             about = load(held.raw).get("involvedObject", {}) if one.namespace == key.namespace else {}
-            if about.get("uid") == entry.uid:
+            if about.get("uid") in uids:
                 yield one, held
+        yield key, entry
+
+    def _members(self, key: Key, entry: Entry) -> list[tuple[Key, Entry]]:
+        if key.plural != "instancesets":
+            return []
+        found = self._store.peek_all("instances")
+        return [one for one in found if entry.uid in one[1].owners and one[1].labels.get(SET_LABEL) == key.name]
 
 
 def _given(key: Key, entry: Entry, user: str) -> Update:

@@ -15,6 +15,7 @@ from aiohttp import web
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.replies import reply
 from nanovirt.portal.api.requests import Shape, number, shape
+from nanovirt.portal.api.scaling import scalable, shown
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.authorization import SEES_ALL, authorize, forced_selector, visibility_class, visible
 from nanovirt.portal.identity import Subject
@@ -53,8 +54,8 @@ class Reader:
             raise NotFound(key.plural, f"{key.name}/status")
         entry = self.entry(subject, target)
         wanted = shape(request)
-        if not wanted.table:
-            return reply(public(target.facts, entry.raw))
+        if not wanted.table or scalable(target):
+            return reply(shown(target, entry.raw))
         return reply(self._table(target.facts, [(key, entry)], wanted, {"resourceVersion": str(entry.rev)}))
 
     def entry(self, subject: Subject, target: Target) -> Entry:

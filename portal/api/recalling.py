@@ -13,6 +13,7 @@ from nanovirt.portal.api.reading import selected, token_of, token_read
 from nanovirt.portal.api.remembered import entry_in, raw_of, seen
 from nanovirt.portal.api.replies import JSON_TYPE, SAFE, reply
 from nanovirt.portal.api.requests import Shape, number, shape
+from nanovirt.portal.api.scaling import scalable, shown
 from nanovirt.portal.api.secrets import public
 from nanovirt.portal.authorization import authorize, unlimited
 from nanovirt.portal.identity import Subject
@@ -52,8 +53,8 @@ class Recaller:
         if entry is None or not seen(self._store, who(), key, entry):
             raise NotFound(key.plural, key.name)
         wanted = shape(request)
-        if not wanted.table:
-            return reply(public(target.facts, entry.raw))
+        if not wanted.table or scalable(target):
+            return reply(shown(target, entry.raw))
         head = _table_head(target.facts)
         rows = b",".join(self._rows(target.facts, [entry.raw], wanted))
         return reply(dump(head | {"metadata": {"resourceVersion": str(entry.rev)}})[:-1] + b',"rows":[' + rows + b"]}")
@@ -81,8 +82,8 @@ class Recaller:
             texts = _raws(told, key.plural) if plain else listed.raws(items)
             head = _table_head(facts) if wanted.table else _list_head(facts)
             opened = dump(head)[:-1] + (b',"rows":[' if wanted.table else b',"items":[')
-            shown = self._shown(facts, texts, wanted)
-            return await streamed(request, opened, shown, lambda: b'],"metadata":%b}' % dump(listed.metadata()))
+            items_shown = self._shown(facts, texts, wanted)
+            return await streamed(request, opened, items_shown, lambda: b'],"metadata":%b}' % dump(listed.metadata()))
 
     async def _shown(self, facts: Facts, texts: Texts, wanted: Shape) -> Texts:
         async for raws in texts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from nanovirt.portal.api.requests import BODY, ONCE, body, options
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX
-from nanovirt.resources.errors import Cause, Conflict, Invalid, Malformed, NotFound
+from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, Malformed, NotFound
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Known, Once, Result, Store
@@ -28,6 +28,22 @@ class Again(NamedTuple):
 
     rev: int
     results: Sequence[Result]
+
+
+Right = tuple[str, str]
+"""A verb and a sub-resource."""
+
+
+class Deed(NamedTuple):
+    """What a request does: `act` carries it out, `again` answers when that has been done before.
+
+    `rights`: by which right each of so many results came about. `limit`: bytes of the body.
+    """
+
+    act: Callable[[], Awaitable[Reply]]
+    again: Callable[[Again], Reply]
+    rights: Callable[[int], Iterable[Right]]
+    limit: int = BODY_MAX
 
 
 class InFlight(Conflict):
@@ -47,22 +63,15 @@ class Repeats:
         self._store, self._sealer = store, sealer
         self._under_way: dict[tuple[str, str], str] = {}
 
-    async def once(
-        self,
-        request: web.BaseRequest,
-        subject: Subject,
-        act: Callable[[], Awaitable[Reply]],
-        again: Callable[[Again], Reply],
-        limit: int = BODY_MAX,
-    ) -> Reply:
-        """Carry out a request by `act`, or answer by `again` when that has been done before.
+    async def once(self, request: web.BaseRequest, subject: Subject, deed: Deed) -> Reply:
+        """Carry out a request, or answer again when that has been done before.
 
         Without the header, and for a dry run, it is just carried out. Invalid: the key stands for another request.
-        InFlight. Forbidden, NotFound: the subject may not see any more what it once wrote.
+        InFlight. Forbidden, NotFound: the subject may neither see what it once wrote any more, nor write it.
         """
         if HEADER not in request.headers or options(request).dry:
-            return await act()
-        content = request[BODY] = await body(request, limit)
+            return await deed.act()
+        content = request[BODY] = await body(request, deed.limit)
         key = key_in(request.headers[HEADER])
         once = Once(_kept_as(subject, key), self._digest(request, content))
         known = self._store.remembered(subject.name, once.key)
@@ -71,13 +80,13 @@ class Repeats:
         if before not in (None, once.digest):
             raise Invalid(HEADER, Reason.RequestDiffers, key=key)
         if known is not None:
-            return again(await self._recalled(subject, key, known))
+            return deed.again(await self._recalled(subject, key, known, deed))
         if before is not None:
             raise InFlight(key)
         self._under_way[mine] = once.digest
         request[ONCE] = once
         try:
-            return await act()
+            return await deed.act()
         finally:
             del self._under_way[mine]
 
@@ -91,15 +100,23 @@ class Repeats:
             raise InFlight(key)
         return found
 
-    async def _recalled(self, subject: Subject, key: str, known: Known) -> Again:
+    async def _recalled(self, subject: Subject, key: str, known: Known, deed: Deed) -> Again:
         if known.rev > self._store.committed:
             raise InFlight(key)
         again = Again(known.rev, await self._store.recall(known.rev))
-        for one in again.results:
-            there = self._store.peek(one.key)
-            same = there if there is not None and there.uid == one.uid else None  # what has its name now is another
-            authorize(subject, "get", one.key.plural, "", one.key, same)
+        for one, right in zip(again.results, deed.rights(len(again.results)), strict=True):
+            self._check(subject, one, right)
         return again
+
+    def _check(self, subject: Subject, one: Result, right: Right) -> None:
+        """Who may do it now would be answered with the object as well. Raises Forbidden, NotFound."""
+        there = self._store.peek(one.key)
+        same = there if there is not None and there.uid == one.uid else None  # what has its name now is another
+        verb, subresource = right
+        try:
+            authorize(subject, verb, one.key.plural, subresource, one.key, same)
+        except (Forbidden, NotFound):
+            authorize(subject, "get", one.key.plural, "", one.key, same)
 
     def _digest(self, request: web.BaseRequest, content: bytes) -> str:
         """By which the same request is known again: method, path with query, media type and body."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from nanovirt.portal.api.bodies import document_of
+from nanovirt.portal.api.repeating import HEADER, key_in
 from nanovirt.portal.api.replies import document, success
 from nanovirt.portal.api.requests import body
 from nanovirt.portal.api.writing import NAME_LETTERS
@@ -23,10 +24,11 @@ from nanovirt.resources.fields import Title
 from nanovirt.resources.kind import GROUP_VERSION, Key
 from nanovirt.resources.metadata import Model, ObjectMeta, OwnerReference
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.store import Create, Delete, Entry, Store, transact
+from nanovirt.resources.store import Create, Delete, Entry, Store, Update, transact
 
 DAY = 24 * 3600
 SECONDS_DEFAULT, SECONDS_MAX = 30 * DAY, 366 * DAY
+NAME_LENGTH = 12
 TOKENS_MAX = 50
 """Tokens that one user may have at a time."""
 Hook = Callable[[web.BaseRequest, Subject, Key], Any]
@@ -52,7 +54,10 @@ class TokenDesk:
         return {("users", "token", method): answer for method, answer in answers.items()}
 
     async def issue(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
-        """POST: a new token, which no later answer shows again. Raises NotFound, Malformed, Invalid, Forbidden."""
+        """POST: a new token, which no later answer shows again. Raises NotFound, Malformed, Invalid, Forbidden.
+
+        Sent again with its Idempotency-Key, as nobody may have heard the answer, it puts another in place of the first.
+        """
         user = self._store.get(key)
         raw = await body(request)
         asked = _asked(document_of(request, raw) if raw else {})
@@ -60,11 +65,14 @@ class TokenDesk:
             raise Forbidden(Reason.UserDisabled, name=key.name)
         now = self._clock().replace(microsecond=0)
         old = [id_ for id_, entry in self._of(user) if datetime.fromisoformat(entry.row.expires) <= now]
-        if sum(1 for _ in self._of(user)) - len(old) >= TOKENS_MAX:
+        name = _name_for(request, subject, user)
+        lost = self._store.peek(Key("credentials", "", name))
+        if lost is None and sum(1 for _ in self._of(user)) - len(old) >= TOKENS_MAX:
             raise Forbidden(Reason.TooManyTokens, name=key.name, limit=TOKENS_MAX)
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        made = _credential(key.name, user.uid, token, asked, now)
-        await transact(self._store, [Create(made.key, made.to_json()), *map(Delete, old)], subject.name)
+        made = _credential(name, (key.name, user.uid), token, asked, now)
+        write = Create(made.key, made.to_json()) if lost is None else Update(made.key, made.to_json())
+        await transact(self._store, [write, *(Delete(one) for one in old if one != made.key)], subject.name)
         shown = _shown(made.metadata.name, self._store.get(made.key))
         return document({**shown, "status": {"token": token}}, 201)
 
@@ -99,9 +107,17 @@ def _asked(doc: JSON) -> TokenRequest:
         raise Invalid.of(causes) from error
 
 
-def _credential(user: str, uid: str, token: str, asked: TokenRequest, now: datetime) -> Credential:
+def _name_for(request: web.BaseRequest, subject: Subject, user: Entry) -> str:
+    """A name at random, or for a request with a key the one that it always has. Raises Malformed."""
+    if HEADER not in request.headers:
+        return "".join(secrets.choice(NAME_LETTERS) for _ in range(NAME_LENGTH))
+    known = digest(f"{subject.name} {user.uid} {key_in(request.headers[HEADER])}")
+    return "".join(NAME_LETTERS[letter % len(NAME_LETTERS)] for letter in bytes.fromhex(known)[:NAME_LENGTH])
+
+
+def _credential(name: str, whose: tuple[str, str], token: str, asked: TokenRequest, now: datetime) -> Credential:
+    user, uid = whose
     owner = OwnerReference(api_version=GROUP_VERSION, kind="User", name=user, uid=uid)
-    name = "".join(secrets.choice(NAME_LETTERS) for _ in range(12))
     spec = CredentialSpec(
         user=user,
         user_uid=uid,

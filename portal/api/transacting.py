@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from nanovirt.portal.api.intents import Intent
+from nanovirt.portal.api.applying import Applying
+from nanovirt.portal.api.intents import Intent, copied
 from nanovirt.portal.api.judging import Batch, judge_names, judge_sizes, judge_together, refused
 from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.writing import Prepared, Settle, Writer
-from nanovirt.portal.authorization import authorize, visible
+from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
-from nanovirt.resources import patching
-from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Change, Draft, Entry, Expect, Result, Store, told
@@ -34,8 +34,8 @@ class Done(NamedTuple):
 class Transactor:
     """Carries out sets of writes on behalf of a subject."""
 
-    def __init__(self, store: Store, writer: Writer) -> None:
-        self._store, self._writer = store, writer
+    def __init__(self, store: Store, writer: Writer, clock: Callable[[], datetime]) -> None:
+        self._store, self._writer, self._clock = store, writer, clock
 
     async def carry_out(
         self, subject: Subject, asked: Sequence[Intent | NanoError], options: Options, settle: Settle | None = None
@@ -56,7 +56,7 @@ class Transactor:
         self._refresh(subject, batch, options, settle)
         judge_names(self._store, batch)
         drafted = self._store.draft([*batch.beside, *batch.ops])
-        warnings = self._judge(batch, drafted)
+        warnings = self._judge(subject, batch, drafted)
         if batch.faults:
             raise refused(batch)
         ticket = self._store.stage(drafted, subject.name, dry=options.dry, once=options.once)
@@ -85,13 +85,12 @@ class Transactor:
         writer, target = self._writer, one.target
         match one.verb:
             case "create":
-                return writer.prepare_create(subject, target, _copied(one.doc), options, owner=one.owner)
-            case "update":
-                return writer.prepare_change(subject, target, "update", lambda _raw: _copied(one.doc), options, settle)
-            case "patch":
-                return writer.prepare_change(
-                    subject, target, "patch", lambda raw: patching.merge(load(raw), one.doc), options, settle
-                )
+                return writer.prepare_create(subject, target, copied(one.doc), options, owner=one.owner)
+            case "update" | "patch":
+                return writer.prepare_change(subject, target, one.verb, one.transform, options, settle)
+            case "apply":
+                patch = Applying(target, copied(one.doc), one.hand.manager, force=one.hand.force, now=self._clock())
+                return patch.prepared(writer, subject, options)
             case "delete":
                 return _as_expected(writer.prepare_delete(subject, target, one.deletion), target.key, one)
             case _:
@@ -113,15 +112,11 @@ class Transactor:
             if found and one.verb != "create" and self._store.peek(one.target.key) is not found.before:
                 self._prepare(subject, batch, at, one, options, settle)
 
-    def _judge(self, batch: Batch, drafted: Draft) -> list[str]:
+    def _judge(self, subject: Subject, batch: Batch, drafted: Draft) -> list[str]:
         entries = drafted.outcome.entries
         judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
-        return judge_together(self._writer.world, batch, list(zip(drafted.ops, entries, strict=True)))
-
-
-def _copied(doc: JSON) -> JSON:
-    """Preparing fills a document in, and may happen twice."""
-    return {**doc, "metadata": dict(doc["metadata"])}
+        together = list(zip(drafted.ops, entries, strict=True))
+        return judge_together(self._writer.world, batch, together, sight_of(subject))
 
 
 def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:

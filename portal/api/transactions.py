@@ -11,9 +11,9 @@ from aiohttp import web
 
 from nanovirt.portal.api import applying, bodies
 from nanovirt.portal.api.failures import group_of
-from nanovirt.portal.api.intents import KIND, intents, writes_of
+from nanovirt.portal.api.intents import KIND, intents, right_of, writes_of
 from nanovirt.portal.api.paths import Unknown
-from nanovirt.portal.api.repeating import Again, Repeats, key_in
+from nanovirt.portal.api.repeating import Again, Deed, Repeats, Right, key_in
 from nanovirt.portal.api.replies import document, reply, success
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.secrets import public
@@ -46,7 +46,7 @@ class Transactions:
     def __init__(
         self, store: Store, writer: Writer, repeats: Repeats, foresee: Foresee, clock: Callable[[], datetime]
     ) -> None:
-        self._transactor, self._repeats, self._foresee = Transactor(store, writer), repeats, foresee
+        self._transactor, self._repeats, self._foresee = Transactor(store, writer, clock), repeats, foresee
         self._clock = clock
 
     async def answer(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> web.StreamResponse:
@@ -57,8 +57,8 @@ class Transactions:
             return self._seen(subject, key_in(unquote(rest[0])))
         if rest or request.method != "POST":
             raise NotAllowed(f"{request.method} is not possible here; POST a set of writes, or GET one by its key")
-        act = partial(self._post, request, subject)
-        return await self._repeats.once(request, subject, act, partial(_told_again, request), TRANSACTION_MAX)
+        act, again = partial(self._post, request, subject), partial(_told_again, request)
+        return await self._repeats.once(request, subject, Deed(act, again, partial(_rights, request), TRANSACTION_MAX))
 
     def _seen(self, subject: Subject, key: str) -> web.Response:
         """What became of a request with that Idempotency-Key, of whatever kind it was."""
@@ -71,7 +71,7 @@ class Transactions:
         asked = options(request)
         found = writes_of(_body_of(request, await body(request, TRANSACTION_MAX)))
         settle = applying.follow(request, self._clock)
-        done = await self._transactor.carry_out(subject, intents(found), asked, settle)
+        done = await self._transactor.carry_out(subject, intents(found, applying.hand_of(request)), asked, settle)
         if not (asked.dry and truth(request.query.get("forecast"))):
             return _told(done)
         foreseen = self._foresee(done.changes)
@@ -86,6 +86,12 @@ def _told_again(request: web.BaseRequest, again: Again) -> web.Response:
     """The results of the writes stand last, behind what went along with them."""
     count = len(writes_of(_body_of(request, request[BODY])))
     return _told(Done(again.rev, again.results[-count:]))
+
+
+def _rights(request: web.BaseRequest, count: int) -> list[Right]:
+    """What went along is read, as far as it is told at all; so is what was expected."""
+    asked = [right_of(one) for one in writes_of(_body_of(request, request[BODY]))]
+    return [("get", "")] * (count - len(asked)) + asked
 
 
 def _told(done: Done, foreseen: list[JSON] | None = None) -> web.Response:

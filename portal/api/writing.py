@@ -69,11 +69,9 @@ class Writer:
         self._store, self._vault = store, Vault(sealer)
         self.world = World(store, Index(store))
 
-    async def create(
-        self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
-    ) -> Written:
+    async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
-        return await self._carry_out(self.prepare_create(subject, target, doc, options, settle), subject, options)
+        return await self.carry_out(self.prepare_create(subject, target, doc, options), subject, options)
 
     def prepare_create(
         self,
@@ -110,7 +108,7 @@ class Writer:
     ) -> Written:
         """The object, or its status, after `transform` (PUT: the new document; PATCH: the patched one)."""
         prepared = self.prepare_change(subject, target, verb, transform, options, settle)
-        return await self._carry_out(prepared, subject, options)
+        return await self.carry_out(prepared, subject, options)
 
     def prepare_change(
         self,
@@ -140,7 +138,8 @@ class Writer:
             _fits(stored)
         return Prepared([Update(target.key, stored, Half.MAIN, expect)], before, wanted, warnings)
 
-    async def _carry_out(self, prepared: Prepared, subject: Subject, options: Options) -> Written:
+    async def carry_out(self, prepared: Prepared, subject: Subject, options: Options) -> Written:
+        """Commit what was prepared without a wait since, once admission lets it pass. Raises Invalid, NotFound."""
         warnings = list(prepared.warnings)
         if prepared.wanted is not None:
             warnings += admission.admit(self.world, prepared.wanted)
@@ -151,7 +150,7 @@ class Writer:
         """Remove or mark one object. Raises NotFound, Conflict (precondition), Held, Forbidden."""
         prepared = self.prepare_delete(subject, target, deletion)
         assert prepared.before is not None
-        admission.admit_delete(self.world, target.key, prepared.before)
+        admission.admit_delete(self.world, target.key, prepared.before, sight_of(subject))
         entries = await self._commit(prepared.ops, subject, deletion)
         return Written(entries[-1], prepared.before, [])
 
@@ -172,7 +171,7 @@ class Writer:
         there = [(key, entry) for key in found if (entry := self._store.peek(key)) is not None]
         present = [one for one in there if visible(subject, *one, "deletecollection")]  # it may just have changed hands
         for key, entry in present:
-            admission.admit_delete(self.world, key, entry)
+            admission.admit_delete(self.world, key, entry, sight_of(subject))
         if present:
             ops = [op for key, entry in present for op in _farewell(key, entry, deletion)]
             await self._commit(ops, subject, deletion)

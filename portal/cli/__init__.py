@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from nanovirt.resources.errors import Cause, Invalid, Malformed, NanoError
+from nanovirt.resources.errors import Cause, Invalid, Malformed, NanoError, NotFound
 
 if TYPE_CHECKING:
     from nanovirt.portal.cli.processes import Processes
@@ -20,6 +21,7 @@ LAZY = {
     "plan": "applying",
     "get": "getting",
     "describe": "describing",
+    "explain": "explaining",
     "why": "why",
     "events": "events",
     "tree": "tree",
@@ -33,6 +35,7 @@ LAZY = {
     "start": "power",
     "stop": "power",
     "restart": "power",
+    "scale": "scaling",
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",
@@ -112,6 +115,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):  # https://no-color.org; a pipe gets none in any case
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except NanoError as error:
@@ -121,6 +126,8 @@ class Commands(click.Group):
 
 def sentence(error: NanoError) -> str:
     """What happened, to which field, and what to do; each of several causes on a line of its own."""
+    if isinstance(error, NotFound) and (plural := str(error.params.get("plural", ""))):
+        return f"{error}; those that are there: nanoctl get {plural}"
     causes = error.causes if isinstance(error, Invalid | Malformed) else ()
     if len(causes) < 2:
         unknown = causes and causes[0].reason == "FieldUnknown"

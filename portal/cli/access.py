@@ -41,7 +41,10 @@ def kubeconfig(
     namespace: str | None,
     where: bool,
 ) -> None:
-    """Print the kubeconfig that is in use, or one for a user, or merge it into kubectl's."""
+    """Print the kubeconfig in use, or one for a user.
+
+    Or merge it into kubectl's own.
+    """
     path = locate(given)
     if where:
         click.echo(path)

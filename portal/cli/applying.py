@@ -39,11 +39,12 @@ _max_disruption = click.option(
 @_max_disruption
 @connected
 def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: str | None, most: str | None) -> None:
-    """Create what is not there, and change what differs: all of it as one revision, or nothing.
+    """Create and change what manifests say, all of it or nothing.
 
-    Nothing is sent before every file has been read; then the server checks the whole set, in which the order of files
-    does not matter, and stores it at once. A field that stood in the manifest last time and no longer does is removed;
-    what others have set stays. The manifest is remembered in the annotation that kubectl uses too.
+    What is not there is created, what differs is changed, as one revision. Nothing is sent before every file has been
+    read; then the server checks the whole set, in which the order of files does not matter, and stores it at once. A
+    field that stood in the manifest last time and no longer does is removed; what others have set stays. The manifest
+    is remembered in the annotation that kubectl uses too.
     """
     wanted = resolve(session, read_all(sources))
     settled = settle(session, wanted, partial(planning.check, most=most), dry_run=dry_run)
@@ -66,10 +67,10 @@ def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: 
 @_max_disruption
 @connected
 def plan(session: Session, *, sources: tuple[str, ...], most: str | None) -> None:
-    """Say what apply would change and what that does to machines; nothing is stored.
+    """Say what apply would change, and what that does to machines.
 
-    The effect of a field: Live (at once, guests go on), NextStart (the machine is off), Restart (the running machine
-    has to end and start again: apply does that only when the change is an order to), DataLoss, Refused.
+    Nothing is stored. The effect of a field: Live (at once, guests go on), NextStart (the machine is off), Restart (the
+    running machine has to end and start again: apply does that only when the change is an order to), DataLoss, Refused.
     """
     settled = settle(session, resolve(session, read_all(sources)), partial(planning.check, most=most), dry_run=True)
     for one in settled:

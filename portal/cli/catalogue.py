@@ -130,7 +130,7 @@ def _kind(group_version: str, found: dict[str, Any]) -> Kind:
 def words_known_here() -> Iterator[str]:
     """What completion offers without asking a server."""
     yield from (
-        "instances", "images", "hosts", "computepools", "storagepools", "addresspools", "addresses", "volumes",
-        "placements", "systemtemplates", "namespaces", "events", "secrets",
+        "instances", "instancesets", "images", "hosts", "computepools", "storagepools", "addresspools", "addresses",
+        "volumes", "placements", "systemtemplates", "namespaces", "events", "secrets",
         "users", "groups", "roles",
     )  # fmt: skip

@@ -12,6 +12,7 @@ import re
 import ssl
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
@@ -23,7 +24,7 @@ import orjson
 
 from nanovirt.resources import access, kubeconfig, wire
 from nanovirt.resources.access import BadCredentials, Credentials
-from nanovirt.resources.errors import Expired, StoreUnreachable, Unavailable
+from nanovirt.resources.errors import Conflict, Expired, StoreFailed, StoreUnreachable, Unavailable
 from nanovirt.resources.wire import Event
 
 JSON = dict[str, Any]
@@ -31,6 +32,9 @@ CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 SILENCE_SECONDS = 45.0
 """A watch that is silent for longer is dead: the server sends a bookmark every 30 s."""
+TRANSACTIONS = "/apis/nano/v1/transactions"
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before a write whose answer was lost is sent again, or asked after again while it is carried out."""
 AS_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 
@@ -83,6 +87,8 @@ class Connection:
         self.warn = warn
         self._tls = access.tls(credentials)
         self._kept: http.client.HTTPConnection | None = None
+        self._gone_out = False
+        """Whether the latest request may have reached the server."""
 
     def close(self) -> None:
         """Give the connection back."""
@@ -97,7 +103,7 @@ class Connection:
     def ask(
         self, method: str, path: str, doc: Any = None, *, content_type: str = "", accept: str = "", key: str = ""
     ) -> JSON:
-        """One request and its JSON reply; with an idempotency `key` it may be sent again.
+        """One request and its JSON reply; with an idempotency `key` it may be sent again (`write` does).
 
         Raises what the server refuses with, or StoreUnreachable.
         """
@@ -109,6 +115,32 @@ class Connection:
             named["Idempotency-Key"] = key
         _, content = self.raw(method, path, body, named)
         return _read(content)
+
+    def write(self, method: str, path: str, doc: Any = None, *, content_type: str = "", ask: str = "") -> JSON:
+        """One write, which takes effect once: with a key of its own it is sent again when its answer is lost.
+
+        Raises what the server refuses with, or StoreUnreachable. That and StoreFailed say how to `ask` for an outcome
+        that is not known.
+        """
+        key, began = str(uuid.uuid4()), time.monotonic()
+        lost: StoreUnreachable | Conflict | None = None
+        for pause in (0.0, *PAUSES):
+            if time.monotonic() - began > REQUEST_SECONDS:
+                break
+            time.sleep(pause)
+            try:
+                return self.ask(method, path, doc, content_type=content_type, key=key)
+            except StoreUnreachable as error:
+                if lost is None and not self._gone_out:
+                    raise
+                lost = error
+            except StoreFailed as error:
+                raise StoreFailed(f"{error}; {ask or _ask(path, key)}") from error
+            except Conflict as error:
+                if not any(one.reason == "RequestInFlight" for one in error.causes):
+                    raise
+                lost = error
+        raise StoreUnreachable(f"{lost}; {ask or _ask(path, key)}") from lost
 
     def raw(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -125,8 +157,10 @@ class Connection:
                 return self._once(method, path, body, headers or {})
 
     def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[Message, bytes]:
+        self._gone_out = False
         if self._kept is None:
             self._kept = self._connect(REQUEST_SECONDS)
+        self._gone_out = True
         try:
             self._kept.request(method, path, body=body, headers=access.headers(self.credentials) | dict(headers))
             reply = self._kept.getresponse()
@@ -224,6 +258,14 @@ class Connection:
             raise StoreUnreachable(f"{server} did not answer in time") from error
         except (http.client.HTTPException, OSError) as error:
             raise StoreUnreachable(f"{server} cannot be reached: {error or type(error).__name__}") from error
+
+
+def _ask(path: str, key: str) -> str:
+    """How to find out what became of a write."""
+    if "dryRun=" in path:
+        return "it was a dry run, nothing was stored"
+    where = f"{TRANSACTIONS}/{key}"
+    return f"whether it was stored is not known: once the server answers, `kubectl get --raw {where}` says so"
 
 
 def _unquoted(warning: str) -> str:

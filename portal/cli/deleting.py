@@ -97,7 +97,7 @@ def _ask(session: Session, target: Target, *, lenient: bool, dry_run: bool) -> b
     """Ask for one deletion; whether there is something to wait for."""
     path = target.kind.path(session.namespace, target.name) + (wire.query(dryRun="All") if dry_run else "")
     try:
-        reply = session.connection.ask("DELETE", path)
+        reply = session.connection.write("DELETE", path)
     except NotFound:
         if lenient:
             return False

@@ -98,7 +98,7 @@ class History:
     def read(self) -> tuple[list[JSON], str]:
         """What is known, oldest first, and the revision from which it goes on."""
         found, revision = self._session.list(self._kind, everywhere=self._everywhere, **self._parameters)
-        return sorted(filter(self._wanted, found), key=last_seen), revision
+        return sorted(filter(self._wanted, found), key=_when), revision
 
     def _wanted(self, event: JSON) -> bool:
         told = (event.get("involvedObject") or {}).get("uid")
@@ -132,7 +132,7 @@ class History:
             rows = [[one["metadata"].get("namespace", ""), *row] for one, row in zip(found, rows, strict=True)]
         made = tables.Grid(titles, rows)
         if not follow:
-            return tables.render(made, headings=headings)
+            return tables.render(tables.wrapped(made, tables.columns_of_terminal()), headings=headings)
         self._widths = [*tables.measure(made, self._widths)[:-1], 0]
         return tables.render(made, headings=headings, widths=self._widths)
 
@@ -152,6 +152,11 @@ def _row(event: JSON) -> list[str]:
     reason = str(event.get("reason", "")) + (f" (x{count})" if count > 1 else "")
     cells = event.get("type"), reason, f"{about.get('kind', '').lower()}/{about.get('name', '')}"
     return [tables.text(cell) for cell in (*cells, event.get("message"))]
+
+
+def _when(event: JSON) -> tuple[str, int]:
+    """By time; what happened within one second by the order in which it was stored."""
+    return last_seen(event), int(event["metadata"].get("resourceVersion") or 0)
 
 
 def last_seen(event: JSON) -> str:

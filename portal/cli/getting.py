@@ -38,6 +38,7 @@ JSON = dict[str, Any]
 @click.option("--field-selector", default="", metavar="FIELDS", help="Only what has these values: status.phase=Running")
 @click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="How to print it.")
 @at_option
+@click.option("--show-managed-fields", "managed", is_flag=True, help="Print who owns which field, too (JSON, YAML).")
 @click.option("-w", "--watch", is_flag=True, help="Go on printing changes until interrupted.")
 @click.option("--no-headers", is_flag=True, help="Leave out the headings of tables.")
 @connected
@@ -50,6 +51,7 @@ def get(
     field_selector: str,
     output: str | None,
     at: str,
+    managed: bool,
     watch: bool,
     no_headers: bool,
 ) -> None:
@@ -61,7 +63,9 @@ def get(
     if watch and (len(targets) != 1 or output in ("json", "yaml", "name")):
         raise Misused("--watch follows one kind or one object, as a table")
     if output in ("json", "yaml", "name"):
-        _print_documents(session, targets, output, everywhere=all_namespaces, parameters=parameters)
+        found = _found(session, targets, everywhere=all_namespaces, parameters=parameters)
+        single = all(target.name for target in targets)
+        click.echo(documents(found, output, single=single, managed=managed), nl=False)
         return
     shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
     shown.print(targets, parameters)
@@ -70,9 +74,7 @@ def get(
             shown.follow(targets[0], parameters)
 
 
-def _print_documents(
-    session: Session, targets: Sequence[Target], output: str, *, everywhere: bool, parameters: dict[str, str]
-) -> None:
+def _found(session: Session, targets: Sequence[Target], *, everywhere: bool, parameters: dict[str, str]) -> list[JSON]:
     found: list[JSON] = []
     for target in targets:
         if target.name:
@@ -80,7 +82,7 @@ def _print_documents(
         else:
             items, _ = session.list(target.kind, everywhere=everywhere, **parameters)
             found += [_whole(target.kind, item) for item in items]
-    click.echo(documents(found, output, single=all(target.name for target in targets)), nl=False)
+    return found
 
 
 def _whole(kind: Kind, item: JSON) -> JSON:

@@ -18,7 +18,7 @@ JSON = dict[str, Any]
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-@click.group()
+@click.group(epilog=examples("host add node-2 --bridge default=br0 --server https://10.20.0.5:5870"))
 def host() -> None:
     """Add servers to the cluster."""
 
@@ -72,7 +72,7 @@ def _host(connection: Connection, name: str, pool: str, bridges: tuple[str, ...]
         if bridges:
             spec["bridges"] = [_bridge(one) for one in bridges]
         doc = {"apiVersion": kind.group_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec}
-        return connection.ask("POST", kind.path(), doc)
+        return connection.write("POST", kind.path(), doc)
 
 
 def _bridge(text: str) -> JSON:

@@ -15,14 +15,20 @@ from nanovirt.portal.cli import tables
 JSON = dict[str, Any]
 
 
-def documents(found: list[JSON], output: str, *, single: bool) -> str:
-    """Objects as `json`, `yaml` or `name`; several as one List, as kubectl writes them."""
+def documents(found: list[JSON], output: str, *, single: bool, managed: bool = False) -> str:
+    """Objects as `json`, `yaml` or `name`; several as one List and without managedFields, as kubectl writes them."""
     if output == "name":
         return "".join(f"{name_of(one)}\n" for one in found)
+    found = found if managed else [_unmanaged(one) for one in found]
     whole: JSON = found[0] if single and len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
     if output == "json":
         return orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
     return as_yaml(whole)
+
+
+def _unmanaged(doc: JSON) -> JSON:
+    metadata = {name: value for name, value in doc["metadata"].items() if name != "managedFields"}
+    return {**doc, "metadata": metadata}
 
 
 def as_yaml(value: Any) -> str:

@@ -37,10 +37,15 @@ def token_path(user: str) -> str:
 def new_token(session: Session, user: str, description: str, seconds: int) -> JSON:
     """Make a token; the only reply that ever holds it."""
     asked = {"description": description, "expiresSeconds": seconds}
-    return session.connection.ask("POST", token_path(user), asked)
+    return session.connection.write("POST", token_path(user), asked, ask=f"`nanoctl token list {user}` says whether")
 
 
-@click.group()
+@click.group(
+    epilog=examples("""
+        token create alice --expires 90d
+        token list alice
+    """)
+)
 def token() -> None:
     """Tokens by which users prove who they are."""
 
@@ -77,7 +82,10 @@ def listed(session: Session, *, user: str) -> None:
 @click.argument("id_", metavar="ID")
 @connected
 def revoke(session: Session, *, user: str, id_: str) -> None:
-    """Take a token back; from now on it opens nothing, and its open watches end."""
+    """Take a token back.
+
+    From now on it opens nothing, and its open watches end.
+    """
     session.connection.ask("DELETE", token_path(user) + wire.query(id=id_))
     click.echo(f"token {id_} of {user} revoked")
 
@@ -92,9 +100,12 @@ def revoke(session: Session, *, user: str, id_: str) -> None:
 @click.argument("user")
 @connected
 def chown(session: Session, *, what: str, user: str) -> None:
-    """Give an object, with all that the system made of it, to another user; for the administrator."""
+    """Give an object to another user.
+
+    All that the system made of it goes along. Only the administrator may do that.
+    """
     [target] = session.targets([what])
     if not target.name or not target.kind.namespaced:
         raise Misused("name one object of a namespace: KIND/NAME, such as instance/web-1")
-    session.connection.ask("POST", target.kind.path(session.namespace, target.name, "owner"), {"user": user})
+    session.connection.write("POST", target.kind.path(session.namespace, target.name, "owner"), {"user": user})
     click.echo(f"{target} belongs to {user}")

@@ -33,13 +33,24 @@ def _changing(one: Settled) -> Iterator[list[str]]:
 
 
 def _foreseen(told: JSON) -> Iterator[list[str]]:
-    """Where a new machine would be placed if nothing comes first, with which addresses; or what it would wait for."""
+    """Where a new machine would be placed if nothing comes first, with which addresses; or what it would wait for.
+
+    Of a set: the same of the first new members, each on one line.
+    """
+    for one in told.get("members") or ():
+        addresses = ", ".join(str(each["ip"]) for each in one.get("addresses") or ())
+        there = " at ".join(part for part in (str(one.get("host") or ""), addresses) if part)
+        yield [f"members[{one['name']}]", "-", there or _waits(one), FORESEEN]
     if told.get("host"):
         yield ["status.host", "-", str(told["host"]), FORESEEN]
         for one in told.get("addresses") or ():
             yield [f"status.addresses[{one['nic']}]", "-", str(one["ip"]), FORESEEN]
     elif told.get("message"):
-        yield ["status.phase", "-", f"Pending: {printable(str(told['message']))}", FORESEEN]
+        yield ["status.phase", "-", _waits(told), FORESEEN]
+
+
+def _waits(told: JSON) -> str:
+    return f"Pending: {printable(str(told['message']))}"
 
 
 def changes_of(one: Settled) -> list[FieldChange]:

@@ -51,7 +51,10 @@ def start(session: Session, *, names: tuple[str, ...], waiting: bool, timeout: f
 @_timeout
 @connected
 def stop(session: Session, *, names: tuple[str, ...], force: bool, waiting: bool, timeout: float) -> None:
-    """Stop instances: by the guest itself, or by force when its grace time is over."""
+    """Stop instances.
+
+    The guest is asked to shut down, and loses its power when its grace time is over.
+    """
     met = in_phase("Stopped") if waiting else None
     _apply(session, names, lambda doc: to_stop(doc, force=force), met, "Stopped", timeout)
 

@@ -25,7 +25,7 @@ class Amount(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number of bytes."""
         try:
-            return Bytes(value)
+            return int(Bytes(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

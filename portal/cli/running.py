@@ -45,7 +45,7 @@ def run(session: Session, *, printing: bool, waiting: bool, timeout: float, **wi
         click.echo(as_yaml(doc), nl=False)
         return
     kind = session.catalogue.named("instances")
-    session.connection.ask("POST", session.collection(kind), doc)
+    session.connection.write("POST", session.collection(kind), doc)
     target = Target(kind, wishes["name"])
     click.echo(f"{target} created")
     if waiting:

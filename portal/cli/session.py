@@ -70,10 +70,10 @@ class Session:
         """The path of all objects of a kind in the namespace, or in all of them."""
         return kind.path("" if everywhere else self.namespace)
 
-    def patch(self, target: Target, body: JSON, *, dry_run: bool = False) -> JSON:
-        """Change an object by a merge patch."""
-        path = target.kind.path(self.namespace, target.name) + (wire.query(dryRun="All") if dry_run else "")
-        return self.connection.ask("PATCH", path, body, content_type=wire.PATCH_TYPES["merge"])
+    def patch(self, target: Target, body: JSON, *, part: str = "", dry_run: bool = False) -> JSON:
+        """Change an object, or that sub-resource of it, by a merge patch."""
+        path = target.kind.path(self.namespace, target.name, part) + (wire.query(dryRun="All") if dry_run else "")
+        return self.connection.write("PATCH", path, body, content_type=wire.PATCH_TYPES["merge"])
 
 
 def connected(command: Command) -> Command:

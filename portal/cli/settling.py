@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,10 +12,11 @@ import orjson
 
 from nanovirt.portal.cli import told
 from nanovirt.portal.cli.catalogue import Kind
+from nanovirt.portal.cli.connection import TRANSACTIONS
 from nanovirt.portal.cli.manifests import BadManifests, Manifest
 from nanovirt.portal.cli.session import Session
 from nanovirt.resources import wire
-from nanovirt.resources.errors import AlreadyExists, Conflict, NanoError, NotFound, Rejected, StoreUnreachable
+from nanovirt.resources.errors import AlreadyExists, Conflict, NanoError, NotFound, Rejected
 from nanovirt.resources.wire import LAST_APPLIED
 
 JSON = dict[str, Any]
@@ -25,9 +24,6 @@ Judge = Callable[[list["Settled"]], None]
 Warn = Callable[[list["Planned"], str], None]
 Outcome = Literal["created", "configured", "unchanged"]
 ATTEMPTS = 3
-TRANSACTIONS = "/apis/nano/v1/transactions"
-PAUSES = (0.2, 1.0, 3.0)
-"""Seconds between questions after what is being carried out under the same key, since its first answer was lost."""
 TRYING, FORESEEING = wire.query(dryRun="All"), wire.query(dryRun="All", forecast=True)
 WRITE = re.compile(r"writes\[(\d+)\]")
 
@@ -133,7 +129,7 @@ def _sent(session: Session, planned: list[Planned], warn: Warn, asked: str = "")
         session.connection.warn = lambda warning: warn(sending, warning)
         doc = {"apiVersion": "nano/v1", "kind": "Transaction", "writes": [one.write for one in sending]}
         try:
-            reply = transact(session, doc, asked)
+            reply = session.connection.write("POST", TRANSACTIONS + asked, doc)
         except (Rejected, Conflict) as error:
             raise _in_manifests(sending, error) from error
         made = reply["results"]
@@ -144,24 +140,6 @@ def _sent(session: Session, planned: list[Planned], warn: Warn, asked: str = "")
         doc_after, told_of = next(after) if one.write else (None, {})
         settled.append(Settled(one.wanted, *_outcome(one, doc_after), one.live, told_of))
     return settled
-
-
-def transact(session: Session, doc: JSON, asked: str = "") -> JSON:
-    """Send a transaction; over a connection that breaks once more, which has no second effect. `asked`: the query."""
-    path, key = TRANSACTIONS + asked, str(uuid.uuid4())
-    broken = False
-    for pause in PAUSES:
-        try:
-            return session.connection.ask("POST", path, doc, key=key)
-        except StoreUnreachable:
-            if broken:
-                raise
-            broken = True
-        except Conflict as error:
-            if not any(one.reason == "RequestInFlight" for one in error.causes):
-                raise
-            time.sleep(pause)
-    return session.connection.ask("POST", path, doc, key=key)
 
 
 def _outcome(one: Planned, made: JSON | None) -> tuple[Outcome, JSON]:

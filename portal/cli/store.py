@@ -11,7 +11,7 @@ from nanovirt.portal.cli.connection import data_folder
 from nanovirt.resources.errors import Rejected
 
 
-@click.group()
+@click.group(epilog=examples("store repair --accept-loss-after 4711"))
 def store() -> None:
     """Mend the store of a stopped server."""
 
@@ -27,10 +27,10 @@ def store() -> None:
     "--accept-loss-after", type=click.IntRange(0), required=True, metavar="REV", help="The last good revision."
 )
 def repair(*, data: Path | None, accept_loss_after: int) -> None:
-    """Give up what comes after the last good revision, which the refusal of the server names.
+    """Give up what comes after the last good revision.
 
-    Copies of all that is given up stay in quarantine/. Restore a backup instead, if there is one: machines that were
-    made after that revision run on, but Nano does not know them any more.
+    The refusal of the server names that revision. Copies of all that is given up stay in quarantine/. Restore a backup
+    instead, if there is one: machines that were made after that revision run on, but Nano does not know them any more.
     """
     from nanovirt.resources.recovery import repair as mend  # noqa: PLC0415 - other commands do not need the log
 

@@ -54,6 +54,7 @@ READY = {"True": "Ready", "False": "not ready", "Unknown": "Unknown"}
 BELOW: dict[str, tuple[Below, ...]] = {
     "ComputePool": (Below("hosts", "spec.computePool"), Below("instances", "spec.computePool", homeless=True)),
     "Host": (Below("instances", "status.host"),),
+    "InstanceSet": (Below("instances", OWNERS),),
     "Instance": (
         Below("placements", "spec.instance"),
         Below("volumes", OWNERS),
@@ -71,13 +72,14 @@ BRANCH, LAST, TRUNK, NOTHING = "├─ ", "└─ ", "│  ", "   "
         tree                       every pool, its hosts, what runs on them
         tree host/node-1
         tree instance/web-1        its placement, disks and addresses
+        tree instanceset/web       its members
     """)
 )
 @click.argument("what", nargs=-1, metavar="[KIND/NAME]...", shell_complete=kind_words)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of a kind in every namespace.")
 @connected
 def tree(session: Session, *, what: tuple[str, ...], all_namespaces: bool) -> None:
-    """Show what hangs below objects: pools, hosts, instances, disks, addresses."""
+    """Show what hangs below pools, hosts, instances and others."""
     forest = Forest(session)
     found: list[JSON] = []
     for target in session.targets(what or ("computepools",)):
@@ -150,5 +152,7 @@ def size(doc: JSON) -> str:
     memory = at(doc, "spec.memory") or at(doc, "status.capacity.memory")
     if cpus and memory:
         return f"{cpus} cpu{'s' * (cpus != 1)}, {memory}"
+    if doc["kind"] == "InstanceSet":
+        return f"{at(doc, 'status.readyReplicas') or 0} of {at(doc, 'spec.replicas')} ready"
     rooms = ("spec.size", "spec.mac", "status.size", "status.capacity", "spec.subnet")
     return next((found for path in rooms if isinstance(found := at(doc, path), str) and found), "")

@@ -51,7 +51,10 @@ class Seconds(click.ParamType[float]):
 @click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="Such as 90s or 1h.  [default: 5m]")
 @connected
 def wait(session: Session, *, what: tuple[str, ...], wish: str, selector: str, every: bool, timeout: float) -> None:
-    """Wait until objects are as wished; exit code 3 when the time is up."""
+    """Wait until objects are as wished.
+
+    The exit code is 3 when the time is up.
+    """
     targets = session.targets(what)
     if any(not target.name for target in targets):
         if not (every or selector):

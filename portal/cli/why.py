@@ -13,6 +13,7 @@ from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.describing import event_lines, events_of
 from nanovirt.portal.cli.output import lines
 from nanovirt.portal.cli.session import Session, connected
+from nanovirt.portal.cli.surroundings import around
 from nanovirt.portal.cli.waiting import wrong
 
 JSON = dict[str, Any]
@@ -40,8 +41,26 @@ ADVICE = {
     "LeaseExpired": "see whether the host runs and its agent reaches the server",
     "HypervisorDown": "see to libvirt on that host: systemctl status libvirtd",
     "RestartNeeded": "restart it when that suits: nanoctl restart {name}",
+    "NoReadyHosts": "add a host, or see why those there are do not report: nanoctl get hosts",
+    "StoragePathUnusable": "see to that folder on the host: it has to be there, and be writable",
+    "StorageNearlyFull": "make room on its hosts, or add one, before it is full",
+    "AddressesExhausted": "give it another range, or delete what is not needed: nanoctl get addresses",
+    "ImageFetchFailed": "see whether the host reaches the server; it tries again by itself",
+    "HypervisorRefused": "see to libvirt and QEMU on that host; it tries again by itself",
+    "DiskSmallerThanImage": "ask for a larger disk, or leave its size out",
+    "MacInUse": "choose another MAC, or leave it out",
+    "AddressInUse": "choose another address, or leave it out",
+    "AddressReserved": "choose another address, or leave it out",
+    "NotInRanges": "choose an address of the pool, or leave it out",
+    "MembersNotReady": "see which: nanoctl tree instanceset/{name} -n {namespace}; then nanoctl why instance/NAME",
+    "MembersMissing": "they are being made; one that is being deleted gives its name free when it has gone",
+    "MembersProtected": "set spec.deletionProtection of those to false, or wish for more: nanoctl scale",
+    "NamesTaken": "nothing has to be done; other members have the names that follow",
+    "TemplateOlder": "delete them one by one when that suits; they are made again from the template as it is now",
     "DeletionProtected": "set spec.deletionProtection to false first",
 }
+
+READINESS = {"True": "is ready", "False": "is not ready", "Unknown": "is out of sight"}
 
 
 @click.command(
@@ -49,6 +68,7 @@ ADVICE = {
         why instance/web-1
         why image/debian-12 -n shared
         why host/node-1
+        why addresspool/lan
     """)
 )
 @click.argument("what", nargs=-1, metavar="KIND/NAME", shell_complete=kind_words)
@@ -61,8 +81,8 @@ def why(session: Session, *, what: tuple[str, ...]) -> None:
     for target in targets:
         doc = session.get(target) | {"kind": target.kind.kind}
         lines(reasons(doc))
-        if target.kind.kind == "Instance":
-            lines(_around(session, doc))
+        for said in around(session, doc):
+            lines(paragraph(tables.printable(said.strip()), "  "))
         lines(event_lines(events_of(session, doc)))
 
 
@@ -78,7 +98,7 @@ def reasons(doc: JSON) -> Iterator[str]:
         yield from _told(alike, doc)
     if conditions and not bad:
         yield "  Everything is as desired."
-    if not conditions and (doc.get("status") or {}).get("phase"):
+    if not conditions and (doc.get("status") or {}).get("phase") == "Pending":
         yield "  No controller has looked at it yet."
     elif not conditions:
         yield f"  It has no conditions that could say more. What it holds: nanoctl describe {_title(doc)}"
@@ -115,7 +135,8 @@ def summary(doc: JSON) -> str:
     phase, wish = status.get("phase"), spec.get("powerState")
     place = f" on {status['host']}" if status.get("host") else ""
     if not phase:
-        return f"{title}:"
+        ready = next((one["status"] for one in status.get("conditions") or () if one["type"] == "Ready"), "")
+        return f"{title} {READINESS[ready]}." if ready in READINESS else f"{title}:"
     return f"{title} is {phase}{place}" + (f"; it should be {wish}." if wish and wish != phase else ".")
 
 
@@ -157,21 +178,3 @@ def advice(condition: JSON, doc: JSON) -> str:
     if condition.get("reason") == "ImageRejected" and "upload" in ((doc.get("spec") or {}).get("source") or {}):
         said = "send a sound one: nanoctl upload image/{name} FILE -n {namespace}"
     return said.format_map(known)
-
-
-def _around(session: Session, instance: JSON) -> Iterator[str]:
-    """The placement of an instance and its host, as far as they say something."""
-    status, space = instance.get("status") or {}, instance["metadata"]["namespace"]
-    placement = session.find("placements", status["placement"], space) if status.get("placement") else None
-    if placement is not None:
-        seen, spec = placement.get("status") or {}, placement["spec"]
-        told = (seen.get("state") or "nothing yet") + (f" ({seen['reason']})" if seen.get("reason") else "")
-        yield f"  Placed on {spec['host']} at epoch {spec['epoch']}; the agent there reports: {told}."
-    host = session.find("hosts", status["host"]) if status.get("host") else None
-    if host is not None:
-        for one in (host.get("status") or {}).get("conditions") or ():
-            if one["type"] == "Ready" and one["status"] != "True":
-                yield f"  Host {host['metadata']['name']}: {one.get('message')}"
-    for one in status.get("restartAwaitingChanges") or ():
-        later = str(one.get("operation", "Restart")).lower()
-        yield f"  {one['path']}: {one.get('current')} now, {one.get('desired')} after a {later}."

@@ -20,6 +20,7 @@ from tests.e2e.server_process import ServerProcess, running_server
 JSON = dict[str, Any]
 SECONDS = 20.0
 MADE_BY_PEOPLE = (
+    "instancesets",
     "instances",
     "images",
     "systemtemplates",

@@ -51,6 +51,23 @@ def family() -> str:
     return documents(template("parent"), child)
 
 
+def instance_set(name: str, replicas: int, *, cpus: int = 1) -> str:
+    """Some instances that are alike."""
+    return f"""\
+apiVersion: nano/v1
+kind: InstanceSet
+metadata: {{name: {name}, namespace: default}}
+spec:
+  replicas: {replicas}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      cpus: {cpus}
+      memory: 256Mi
+      disks: [{{name: system, size: 1Gi}}]
+"""
+
+
 def documents(*texts: str) -> str:
     """Several documents in one YAML file."""
     return "---\n".join(texts)
@@ -85,6 +102,9 @@ FILES = {
     ),
     "pools-fewer.yaml": documents(pool("p-1", 41, "batch: one"), pool("p-3", 43, "batch: one")),
     "raw.json": '{"apiVersion":"nano/v1","kind":"SystemTemplate","metadata":{"name":"raw"},"spec":{"family":"Bsd"}}',
+    "set.yaml": instance_set("front", 3),
+    "set-changed.yaml": instance_set("front", 3, cpus=2),
+    "set-wrong.yaml": instance_set("wrong", 3).replace("256Mi", "1Ki"),
     "strange.yaml": instance("strange").replace("cpus: 2", "cpus: 2\n  cpuz: 2"),
     "system.yaml": """\
 apiVersion: nano/v1

@@ -1,14 +1,17 @@
-"""Completion of `nanoctl` where it happens: in an interactive bash on a terminal, with the Tab key."""
+"""Completion of `nanoctl` where it happens: in interactive shells on a terminal, with the Tab key."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,13 +23,25 @@ SECONDS = 30
 PROMPT = "ready> "
 
 
-class Terminal:
-    """A bash that believes that somebody sits before it."""
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "source <(nanoctl completion bash); echo do''ne"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "autoload -Uz compinit && compinit -u -D && source <(nanoctl completion zsh); echo do''ne",
+    ),
+    "fish": (["fish", "--no-config", "-i"], "nanoctl completion fish | source; echo do''ne"),
+}
+"""How each shell is started without what its owner likes, and how it learns to complete."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+
+class Terminal:
+    """A shell that believes that somebody sits before it."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
         self._ours, theirs = pty.openpty()
-        command = ["bash", "--norc", "--noprofile", "-i"]
-        self._bash = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, close_fds=True)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+        command = ["setsid", "--ctty", *command]
+        self._shell = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, close_fds=True)
         os.close(theirs)
         self._shown = ""
 
@@ -43,8 +58,8 @@ class Terminal:
 
     def close(self) -> None:
         """Hang up."""
-        self._bash.kill()
-        self._bash.wait()
+        self._shell.kill()
+        self._shell.wait()
         with suppress(OSError):
             os.close(self._ours)
 
@@ -56,17 +71,26 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture
-def terminal(cluster: Cluster) -> Iterator[Terminal]:
-    """A bash that has read the script of `nanoctl completion bash`."""
+@contextmanager
+def opened(shell: str, cluster: Cluster) -> Iterator[Terminal]:
+    """That shell, once it has read the script of `nanoctl completion`."""
     path = f"{BINARIES}:/usr/bin:/bin"
-    env = {"PATH": path, "NANO_KUBECONFIG": str(cluster.server.kubeconfig), "TERM": "dumb", "PS1": PROMPT}
-    made = Terminal({**env, "INPUTRC": "/dev/null", "HOME": str(cluster.server.folder)})
+    env = {"PATH": path, "NANO_KUBECONFIG": str(cluster.server.kubeconfig), "PS1": PROMPT, "INPUTRC": "/dev/null"}
+    env |= {"TERM": "dumb" if shell == "bash" else "vt100", "LANG": "C.UTF-8", "HOME": str(cluster.server.folder)}
+    command, learn = SHELLS[shell]
+    made = Terminal(command, env)
     try:
-        made.type("source <(nanoctl completion bash); echo do''ne\n", "done")
+        made.type(f"{learn}\n", "done")
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def terminal(cluster: Cluster) -> Iterator[Terminal]:
+    """A bash, which shows plainly what it completes."""
+    with opened("bash", cluster) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -84,5 +108,19 @@ def test_tab_completes_commands_kinds_and_names(terminal: Terminal, keys: str, w
     terminal.type(keys, wanted)
 
 
-def test_completed_command_runs(terminal: Terminal) -> None:
-    assert "Windows" in terminal.type("nanoctl get systemtem\twind\t\n", "windows   ")
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ("nanoctl versi\t\n", "server "),
+        ("nanoctl get systemtem\t\n", "Windows"),
+        ("nanoctl get systemtem\twind\t\n", "Windows"),
+        ("nanoctl get systemtemplate/wind\t\n", "Windows"),
+        ("nanoctl get hosts -o wide --no-h\t\n", "simulated"),
+    ],
+    ids=["command", "kind", "name", "kind/name", "option"],
+)
+def test_completed_command_runs_in_every_shell(cluster: Cluster, shell: str, keys: str, wanted: str) -> None:
+    """What is wanted shows only if the words were completed: as they are typed there is no such command or object."""
+    with opened(shell, cluster) as terminal:
+        terminal.type(keys, wanted)

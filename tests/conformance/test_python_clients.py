@@ -253,3 +253,108 @@ async def test_kr8s(cluster: Cluster, kubeconfig: str) -> None:
     await one.wait("delete", timeout=SECONDS)
     assert not await one.exists()
     assert cluster.get("instances/eight") is None
+
+
+# --- scale ------------------------------------------------------------------------------------------------
+
+SETS: dict[str, Any] = {**GROUP, "plural": "instancesets"}
+
+
+def instance_set(name: str, replicas: int = 2) -> dict[str, Any]:
+    """A set of small instances."""
+    template = {"spec": instance("x")["spec"]}
+    spec = {"replicas": replicas, "template": template}
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "nano/v1", "kind": "InstanceSet", "metadata": metadata, "spec": spec}
+
+
+def ready(cluster: Cluster, name: str, members: int) -> bool:
+    """Whether so many members and no others are there within a while."""
+    until = time.monotonic() + SECONDS
+    while True:
+        status = (cluster.get(f"instancesets/{name}") or {}).get("status", {})
+        if (status.get("replicas"), status.get("readyReplicas")) == (members, members):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+
+
+def test_kubernetes_dynamic_client_scales(cluster: Cluster, kubeconfig: str, tmp_path: Path) -> None:
+    with kubernetes.config.new_client_from_config(kubeconfig) as api:
+        client: Any = DynamicClient(api, cache_file=str(tmp_path / "discovery"))
+        sets = client.resources.get(api_version="nano/v1", kind="InstanceSet")
+        sets.create(body=instance_set("dyn"), namespace="default")
+        assert ready(cluster, "dyn", 2)
+        found = sets.scale.get(name="dyn", namespace="default")
+        assert (found.kind, found.spec.replicas, found.status.replicas) == ("Scale", 2, 2)
+        assert found.status.selector == "nano/instance-set=dyn"
+        body = {"spec": {"replicas": 3}}
+        patched = sets.scale.patch(body=body, name="dyn", namespace="default", content_type=MERGE)
+        assert patched.spec.replicas == 3
+        with pytest.raises(ConflictError):
+            sets.scale.replace(body=found.to_dict(), name="dyn", namespace="default")
+        assert ready(cluster, "dyn", 3)
+
+
+def test_kubernetes_custom_objects_scale(cluster: Cluster, kubeconfig: str) -> None:
+    with kubernetes.config.new_client_from_config(kubeconfig) as api:
+        custom: Any = kubernetes.client.CustomObjectsApi(api)
+        custom.create_namespaced_custom_object(**SETS, body=instance_set("cust"))
+        assert ready(cluster, "cust", 2)
+        body = {"spec": {"replicas": 1}}
+        dry = custom.patch_namespaced_custom_object_scale(**SETS, name="cust", body=body, dry_run="All")
+        assert dry["spec"]["replicas"] == 1
+        found = custom.get_namespaced_custom_object_scale(**SETS, name="cust")
+        assert (found["kind"], found["spec"]["replicas"]) == ("Scale", 2)
+        found["spec"]["replicas"] = 1
+        assert custom.replace_namespaced_custom_object_scale(**SETS, name="cust", body=found)["spec"]["replicas"] == 1
+        assert ready(cluster, "cust", 1)
+        with pytest.raises(ApiException) as refused:
+            custom.get_namespaced_custom_object_scale(**GROUP, name="cust-1")
+        assert refused.value.status == 404
+
+
+async def test_kubernetes_asyncio_scales(cluster: Cluster, kubeconfig: str, tmp_path: Path) -> None:
+    async with await kubernetes_asyncio.config.new_client_from_config(kubeconfig) as api:
+        custom: Any = kubernetes_asyncio.client.CustomObjectsApi(api)
+        await custom.create_namespaced_custom_object(**SETS, body=instance_set("aio"))
+        body = {"spec": {"replicas": 3}}
+        scaled = await custom.patch_namespaced_custom_object_scale(**SETS, name="aio", body=body, _content_type=MERGE)
+        assert scaled["spec"]["replicas"] == 3
+        assert await asyncio.to_thread(ready, cluster, "aio", 3)
+        client: Any = await AsyncDynamicClient(api, cache_file=str(tmp_path / "discovery"))
+        sets = await client.resources.get(api_version="nano/v1", kind="InstanceSet")
+        assert (await sets.scale.get(name="aio", namespace="default")).status.replicas == 3
+
+
+def test_lightkube_scales(cluster: Cluster, kubeconfig: str) -> None:
+    kind: Any = create_namespaced_resource("nano", "v1", "InstanceSet", "instancesets")
+    with lightkube.Client(config=lightkube.KubeConfig.from_file(kubeconfig)) as client:
+        doc = instance_set("light")
+        client.create(kind(metadata=ObjectMeta.from_dict(doc["metadata"]), spec=doc["spec"]))
+        assert ready(cluster, "light", 2)
+        found = client.get(kind.Scale, "light", namespace="default")
+        assert (found.spec.replicas, found.status.selector) == (2, "nano/instance-set=light")
+        found.metadata.resourceVersion = None
+        found.spec.replicas = 3
+        assert client.replace(found, "light", namespace="default").spec.replicas == 3
+        body = {"spec": {"replicas": 0}}
+        patched = client.patch(kind.Scale, "light", body, namespace="default", patch_type=PatchType.MERGE)
+        assert not patched.spec.replicas
+        assert ready(cluster, "light", 0)
+
+
+async def test_kr8s_scales(cluster: Cluster, kubeconfig: str) -> None:
+    api: Any = await kr8s.asyncio.api(kubeconfig=kubeconfig)
+    kind: Any = kr8s.asyncio.objects.new_class(
+        kind="InstanceSet", version="nano/v1", namespaced=True, asyncio=True, scalable=True
+    )
+    one: Any = await kind(instance_set("eight"), api=api)
+    await one.create()
+    await one.wait("condition=Ready", timeout=SECONDS)
+    await one.scale(3)
+    assert one.replicas == 3
+    assert await asyncio.to_thread(ready, cluster, "eight", 3)
+    await one.delete()
+    await one.wait("delete", timeout=SECONDS)

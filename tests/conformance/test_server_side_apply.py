@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.test_kubectl import INSTANCE, POOL, Cluster, cluster
+from tests.conformance.kubectl_world import INSTANCE, POOL, Cluster, cluster
 from tests.kubectl import VERSIONS
 
 SERVER_SIDE = ("apply", "--server-side", "-f", "-")

@@ -10,19 +10,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanovirt.resources.conditions import holds
+from nanovirt.resources.defaults import made
 from nanovirt.resources.errors import AlreadyExists
 from nanovirt.resources.host import Host
+from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from tests.controllers.universe import SMALL, Universe, obeyed
 
 NAMES = ["a", "b", "c", "d", "e"]
+MEMBERS = ["s-1", "s-2", "s-3"]
+"""Names that the set `s` gives its members, and that others may have before."""
+SET = Key("instancesets", "default", "s")
 HOSTS = ["node-1", "node-2"]
 STATES = ["", "Preparing", "Starting", "Running", "Stopped", "Failed", "Unknown"]
 
 moves = st.one_of(
     st.tuples(st.just("create"), st.sampled_from(NAMES), st.sampled_from(["1Gi", "3Gi", "9Gi"])),
-    st.tuples(st.just("delete"), st.sampled_from(NAMES), st.none()),
+    st.tuples(st.just("create"), st.sampled_from(MEMBERS), st.just("1Gi")),
+    st.tuples(st.just("delete"), st.sampled_from(NAMES + MEMBERS), st.none()),
+    st.tuples(st.just("protect"), st.sampled_from(MEMBERS), st.booleans()),
+    st.tuples(st.just("scale"), st.none(), st.integers(0, 4)),
+    st.tuples(st.just("remake"), st.none(), st.booleans()),
     st.tuples(st.just("power"), st.sampled_from(NAMES), st.sampled_from(["Running", "Stopped"])),
     st.tuples(st.just("silence"), st.sampled_from(HOSTS), st.none()),
     st.tuples(st.just("hear"), st.sampled_from(HOSTS), st.none()),
@@ -55,6 +65,17 @@ def carry_out(universe: Universe, verb: str, name: Any, value: Any) -> None:
                 return
         case "delete" if key in universe.keys:
             universe.delete(key)
+        case "protect" if key in universe.keys:
+            universe.patch(key, deletionProtection=value)
+        case "scale" if SET in universe.keys:
+            universe.patch(SET, replicas=value)
+        case "scale":
+            template = {"spec": {"memory": "1Gi", "disks": [{"name": "system", "size": "1Gi"}]}}
+            universe.create(made("InstanceSet", "s", "default", replicas=value, template=template))
+        case "remake" if SET in universe.keys:
+            universe.delete(SET)
+            if value:
+                carry_out(universe, "scale", None, 2)
         case "power" if key in universe.keys:
             universe.patch(key, powerState=value)
         case "silence":
@@ -109,6 +130,16 @@ def test_any_history_ends_settled_with_every_law_kept(history: list[tuple[str, A
         thing = universe.web(key.name)
         assert not thing.deleting, "a deletion did not end"
         assert thing.status.phase in (thing.spec.power_state, "Pending")
+    wished = universe.get(InstanceSet, "s", "default").spec.replicas if SET in universe.keys else 0
+    live = members(universe)
+    free = [member for member in live if not member.spec.deletion_protection]
+    assert len(live) == wished or (len(live) > wished and not free), "the set has as many as it is to have"
+
+
+def members(universe: Universe) -> list[Instance]:
+    """Those of the set that is there, or of one that was."""
+    things = [universe.web(key.name) for key in universe.all("instances")]
+    return [one for one in things if "nano/instance-set" in one.metadata.labels and one.metadata.owner_references]
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ from nanovirt.resources.codec import JSON
 from nanovirt.resources.defaults import made
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
-from nanovirt.resources.store import Change, Create
+from nanovirt.resources.store import Change, Create, Update
 from tests.controllers.universe import Universe, obeyed
 
 DISKS = [{"name": "system", "size": "10Gi", "source": {"image": "shared/mini"}}]
@@ -127,3 +127,34 @@ def test_host_that_comes_with_the_set_is_known_and_not_ready() -> None:
     changes = [Change(op.key, None, entry) for op, entry in zip(ops, entries, strict=True)]
     told = foreseen(one, [*changes, *coming(one, "a", computePool="edge")])["a"]
     assert (told["reason"], "edge-1: not ready" in told["message"]) == ("NoHostFits", True)
+
+
+def test_members_of_a_set_are_foreseen_as_they_are_then_placed() -> None:
+    one = two_hosts()
+    template = {"spec": {"disks": DISKS, "memory": "3Gi"}}
+    thing = made("InstanceSet", "web", "default", replicas=5, template=template)
+    (entry,) = one.engine.stage([Create(thing.key, thing.to_json())], "test", dry=True).outcome.entries
+    (told,) = foreseen(one, [Change(thing.key, None, entry)]).values()
+    one.create(thing)
+    one.settle()
+    happened = []
+    for number in range(1, 5):
+        placement = one.get(Placement, f"web-{number}-1", "default").spec
+        ips = [{"nic": nic.name, "addressPool": "lan", "ip": str(nic.ip)} for nic in placement.nics]
+        happened.append({"name": f"web-{number}", "host": placement.host, "addresses": ips})
+    assert told["members"][:4] == happened
+    assert (told["members"][4]["name"], told["members"][4]["reason"]) == ("web-5", "NoHostFits")
+
+
+def test_only_new_members_of_a_larger_set_are_foreseen() -> None:
+    one = two_hosts()
+    thing = made("InstanceSet", "web", "default", replicas=2, template={"spec": {"disks": DISKS}})
+    one.create(thing)
+    one.settle()
+    before = one.engine.peek(thing.key)
+    doc = one.doc(thing.key)
+    larger = Update(thing.key, {**doc, "spec": {**doc["spec"], "replicas": 3}})
+    (entry,) = one.engine.stage([larger], "test", dry=True).outcome.entries
+    (told,) = foreseen(one, [Change(thing.key, before, entry)]).values()
+    assert [each["name"] for each in told["members"]] == ["web-3"]
+    assert foreseen(one, [Change(thing.key, before, before)]) == {}

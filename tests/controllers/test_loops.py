@@ -93,6 +93,20 @@ async def test_deletion_that_a_restart_interrupted_goes_on() -> None:
         await gone(after)
 
 
+async def test_dependent_whose_owner_went_just_before_a_restart_goes_too() -> None:
+    log = MemoryLog()
+    before = Engine(log)
+    async with committing(before, controlled=False):
+        await transact(before, [Create(OWNER, {"metadata": {"name": "owner"}, "spec": {}})], "test")
+        reference = {"apiVersion": "nano/v1", "kind": "SystemTemplate", "name": "owner", "uid": before.get(OWNER).uid}
+        metadata = {"name": "child", "ownerReferences": [reference]}
+        await transact(before, [Create(CHILD, {"metadata": metadata, "spec": {}})], "test")
+        await transact(before, [Delete(OWNER)], "test")
+    after = Engine(log)
+    async with committing(after, controlled=True):
+        await gone(after)
+
+
 async def test_event_can_be_deleted_in_the_foreground_too() -> None:
     store = Engine(MemoryLog())
     async with committing(store, controlled=True):

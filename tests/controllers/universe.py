@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nanovirt.controllers import garbage, hosts, images, instances, pools
-from nanovirt.controllers.actions import Action, Transact
+from nanovirt.controllers import garbage, hosts, images, instances, pools, sets
+from nanovirt.controllers.actions import Action, LookAgain, Transact
 from nanovirt.controllers.world import World
 from nanovirt.resources.codec import load, trusted
 from nanovirt.resources.defaults import defaults, made
@@ -35,6 +35,7 @@ class Universe:
         self.engine = Engine(MemoryLog(), clock=lambda: NOW)
         self.reports = Reports(started=0.0)
         self.monotonic = 1.0
+        self.now = NOW
         self.keys: dict[Key, None] = {}
         self.engine.subscribe(self._seen, admitted=True)
         self.world = World(self.engine, self.reports)
@@ -109,15 +110,24 @@ class Universe:
         thing: Any = trusted(KINDS[key.plural], entry.raw) if entry else None
         match key.plural:
             case "instances":
-                yield from instances.plan(thing, self.world, NOW)
+                yield from self._collected(key) or instances.plan(thing, self.world, self.now)
+            case "instancesets":
+                yield from self._collected(key) or sets.plan(thing, self.world, self.now)
             case "hosts":
-                yield from hosts.plan(thing, self.world, NOW, self.monotonic)
+                yield from hosts.plan(thing, self.world, self.now, self.monotonic)
             case "computepools" | "storagepools" | "addresspools":
-                yield from pools.plan(thing, self.world, NOW)
+                yield from pools.plan(thing, self.world, self.now)
             case "images":
-                yield from images.plan(thing, self.world, NOW)
+                yield from images.plan(thing, self.world, self.now)
             case _:
-                yield from garbage.plan(thing, self.world, NOW)
+                yield from garbage.plan(thing, self.world, self.now)
+
+    def _collected(self, key: Key) -> list[Action]:
+        """What garbage collection has to do with an object, before its own controller goes on."""
+        entry = self.engine.peek(key)
+        thing = trusted(KINDS[key.plural], entry.raw) if entry else None
+        found = list(garbage.plan(thing, self.world, self.now))
+        return [*found, LookAgain(0.0)] if found else []
 
     def writes(self) -> list[Transact]:
         return [action for key in tuple(self.keys) for action in self.planned(key) if isinstance(action, Transact)]
@@ -132,12 +142,13 @@ class Universe:
     def _turn(self) -> int:
         count = 0
         for key in tuple(self.keys):
-            acted = False
+            acted = goes_on = False
             for action in self.planned(key):
                 if isinstance(action, Transact):
                     self.stage(*action.ops)
                     acted = True
-            if acted:
+                goes_on |= action == LookAgain(0.0)
+            if acted and not goes_on and not self._collected(key):
                 again = [action for action in self.planned(key) if isinstance(action, Transact)]
                 assert not again, f"a plan says all that follows from what it saw, {key} had more to say: {again}"
             count += acted

@@ -21,7 +21,7 @@ import orjson
 from nanovirt.resources import access, kubeconfig
 from nanovirt.resources.client import Client, Patience
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.segments import bodies, segments, written
+from nanovirt.resources.segments import bodies, every_segment, written
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -163,7 +163,7 @@ class ServerProcess:
 
     def records(self) -> Iterator[JSON]:
         """Every record of its log, oldest first, without touching anything; alive or dead."""
-        paths = segments(self.folder / "data/wal")
+        paths = every_segment(self.folder / "data")
         return (orjson.loads(body) for path in paths for body in bodies(written(path)))
 
     def open_files(self) -> int:

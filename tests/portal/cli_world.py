@@ -38,6 +38,22 @@ assert registry.MODULES
 
 
 @dataclass
+class Trap:
+    """Loses the answers of that many writes, once they have been carried out, with the connection."""
+
+    answers: int = 0
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    """Method and Idempotency-Key of every write that has come."""
+
+    def springs(self, request: web.BaseRequest) -> bool:
+        if request.method == "GET":
+            return False
+        self.sent.append((request.method, request.headers.get("Idempotency-Key", "")))
+        self.answers -= 1
+        return self.answers >= 0
+
+
+@dataclass
 class Cluster:
     """A running server: its data folder holds admin.kubeconfig; `does` is how a test plays the controllers."""
 
@@ -46,6 +62,7 @@ class Cluster:
     store: Engine
     loop: asyncio.AbstractEventLoop
     threads: list[threading.Thread] = field(default_factory=list)
+    trap: Trap = field(default_factory=Trap)
 
     @property
     def kubeconfig(self) -> Path:
@@ -137,13 +154,21 @@ def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothi
                 standing=identities.standing,
                 foresee=foresee,
             )
-            server = web.Server(api.handle, access_log=None)
+            trap = Trap()
+
+            async def handle(request: web.BaseRequest) -> web.StreamResponse:
+                answer = await api.handle(request)
+                if trap.springs(request) and request.transport is not None:
+                    request.transport.abort()
+                return answer
+
+            server = web.Server(handle, access_log=None)
             runner = web.ServerRunner(server, shutdown_timeout=0.1)
             await runner.setup()
             try:
                 site = web.SockSite(runner, socket_, ssl_context=pki.tls_context())
                 await site.start()
-                started.set_result(Cluster(data, url, store, asyncio.get_running_loop()))
+                started.set_result(Cluster(data, url, store, asyncio.get_running_loop(), trap=trap))
                 await stopping.wait()
             finally:
                 api.close()

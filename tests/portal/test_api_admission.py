@@ -9,8 +9,9 @@ from nanovirt.resources.address import address_name
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import Instance
-from nanovirt.resources.kind import Key
+from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.log import MemoryLog
+from nanovirt.resources.shapes import shape_of
 from nanovirt.resources.store import Create, Delete, Update
 from tests.portal.api_world import INSTANCES, MERGE, NANO, World, instance, pool, world
 
@@ -264,3 +265,57 @@ async def test_index_after_any_changes_equals_one_made_anew() -> None:
     store.stage([Update(key, {**second, "metadata": {**second["metadata"], "finalizers": []}})], "test")
     store.stage([Delete(key)], "test")
     assert (live.uses, live.macs, live.contents) == ({}, {}, {})
+
+
+LISTS = [
+    ("Instance", INSTANCES, "spec.disks", [{"name": "root", "size": "1Gi"}] * 2, "spec.disks[1].name"),
+    ("Instance", INSTANCES, "spec.nics", [{"name": "lan", "network": "default"}] * 2, "spec.nics[1].name"),
+    ("Host", f"{NANO}/hosts", "spec.bridges", [{"network": "a", "device": "br0"}] * 2, "spec.bridges[1].network"),
+    (
+        "Host",
+        f"{NANO}/hosts",
+        "spec.storagePaths",
+        [{"storagePool": "local", "path": "/a"}, {"storagePool": "local", "path": "/b"}],
+        "spec.storagePaths[1].storagePool",
+    ),
+    (
+        "AddressPool",
+        POOLS,
+        "spec.ranges",
+        [{"name": "r", "first": f"10.20.0.{ip}", "last": f"10.20.0.{ip}"} for ip in (50, 60)],
+        "spec.ranges[1].name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "field", "items", "named"), LISTS, ids=[case[2] for case in LISTS])
+async def test_name_that_stands_twice_in_a_list_is_refused_where_it_stands(
+    kind: str, path: str, field: str, items: list[Any], named: str
+) -> None:
+    name = field.partition(".")[2]
+    async with world() as w:
+        doc: dict[str, Any] = {"apiVersion": "nano/v1", "kind": kind, "metadata": {"name": "one"}, "spec": {}}
+        if kind == "AddressPool":
+            doc = pool("one")
+        first = {**doc, "spec": {**doc["spec"], name: items[:1]}}
+        both = {**doc, "spec": {**doc["spec"], name: items}}
+        posted = await w.call("POST", path, both)
+        await w.make(path, first)
+        for said in (posted, await w.call("PUT", f"{path}/one", both)):
+            causes = said.doc["details"]["causes"]
+            assert (said.code, [(cause["field"], cause["reason"]) for cause in causes]) == (
+                422,
+                [(named, "FieldDuplicate")],
+            )
+
+
+def test_every_list_whose_items_have_names_is_looked_through() -> None:
+    """A list that server-side apply merges by name must not have one twice, whoever writes it and how."""
+    keyed = {
+        (cls.facts.kind, f"spec.{name}")
+        for cls in KINDS.values()
+        if not cls.facts.system and "spec" in shape_of(cls).names
+        for name, below in shape_of(cls).names["spec"].names.items()
+        if below.key
+    }
+    assert keyed == {(kind, field) for kind, _, field, _, _ in LISTS}

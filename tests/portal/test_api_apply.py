@@ -385,3 +385,13 @@ async def test_controllers_writes_keep_managed_fields() -> None:
         (entry,) = (await transact(w.store, [Update(key, finalizers)], "system:controllers")).entries
         assert entry is not None
         assert load(entry.raw)["metadata"]["managedFields"] == made["metadata"]["managedFields"]
+
+
+@pytest.mark.parametrize("words", ["force=true", "force=false", "fieldManager=a&force"])
+@pytest.mark.parametrize(("headers", "patch"), [(MERGE, {"spec": {"cpus": 9}}), (JSON_PATCH, [])])
+async def test_force_is_for_apply_patches_alone(words: str, headers: JSON, patch: Any) -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        for path in (WEB, f"{WEB}/status"):
+            refused = await w.call("PATCH", f"{path}?{words}", patch, headers=headers)
+            assert (refused.code, [cause["field"] for cause in refused.doc["details"]["causes"]]) == (422, ["force"])

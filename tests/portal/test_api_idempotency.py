@@ -17,7 +17,7 @@ from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
 from nanovirt.resources.store import Delete, Update, transact
 from tests.portal.api_world import INSTANCES, MERGE, NANO, Reply, World, instance, pool, world
-from tests.portal.test_api_transactions import SETS, create, machine, named, ready, send
+from tests.portal.set_world import SETS, create, machine, named, ready, send
 
 WEB = Key("instances", "default", "web-1")
 

@@ -230,13 +230,18 @@ def group(started: list[tuple[str, Options]] | None = None) -> Commands:
     return made
 
 
+NARROW = 80 - 2 - 6 - max(map(len, LAZY))
+"""Columns that a line of the help leaves for what a command does, in a terminal of 80."""
+
+
 @pytest.mark.parametrize("name", [*PROCESSES, *LAZY])
 def test_every_command_has_a_line_of_purpose_and_examples(name: str) -> None:
     command = group().get_command(click.Context(group()), name)
     assert command is not None
-    found = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    found = [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
     for one in found:
         assert one.help
+        assert not one.get_short_help_str(NARROW).endswith("..."), "a list of commands has room for all of it"
         assert one.help.splitlines()[0].endswith(".")
         assert "Examples:" in (one.epilog or "")
         assert CliRunner().invoke(one, ["--help"]).exit_code == 0

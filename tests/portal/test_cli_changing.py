@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from nanovirt.portal.api.repeating import InFlight
 from nanovirt.portal.cli.connection import Connection
 from nanovirt.portal.cli.manifests import BadManifests, read_all
 from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
-from nanovirt.portal.cli.session import Session
-from nanovirt.portal.cli.settling import difference, transact
+from nanovirt.portal.cli.settling import difference
 from nanovirt.portal.cli.waiting import met_by
-from nanovirt.resources.errors import Malformed, StoreUnreachable
+from nanovirt.resources.errors import Malformed
 from nanovirt.resources.wire import LAST_APPLIED
 from tests.portal.cli_world import Cluster, cluster
 
@@ -178,28 +176,6 @@ def test_a_set_over_a_limit_is_refused_with_the_limit(running: Cluster) -> None:
     result = running.nanoctl("apply", "-f", "-", stdin=big)
     assert result.exit_code == 1
     assert "the limit is 4194304 (nothing was stored)" in result.stderr
-
-
-def test_a_transaction_over_a_broken_connection_is_sent_once_more_under_its_key() -> None:
-    class Broken:
-        """A connection whose first reply is lost, to a server that is still at it."""
-
-        def __init__(self) -> None:
-            self.sent: list[tuple[str, str, str]] = []
-
-        def ask(self, method: str, path: str, doc: Any, *, key: str) -> JSON:
-            self.sent.append((method, path, key))
-            if len(self.sent) == 1:
-                raise StoreUnreachable("the connection broke")
-            if len(self.sent) == 2:
-                raise InFlight(key)
-            return {"results": [doc]}
-
-    connection: Any = Broken()
-    assert transact(Session(connection, "default"), {"a": 1}, "?dryRun=All") == {"results": [{"a": 1}]}
-    assert connection.sent[0] == connection.sent[1] == connection.sent[2]
-    assert connection.sent[0][:2] == ("POST", "/apis/nano/v1/transactions?dryRun=All")
-    assert len(connection.sent[0][2]) == 36
 
 
 def test_what_another_creates_meanwhile_is_looked_at_anew(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

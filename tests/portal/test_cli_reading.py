@@ -17,6 +17,8 @@ from nanovirt.portal.cli.ages import age, span
 from nanovirt.portal.cli.describing import lean
 from nanovirt.portal.cli.tables import Grid
 from nanovirt.portal.cli.why import reasons
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Update
 from tests.portal.cli_world import Cluster, cluster
 
 JSON = dict[str, Any]
@@ -66,6 +68,17 @@ def test_documents_come_as_json_yaml_and_names(running: Cluster) -> None:
     listed = yaml.safe_load(running.says("get", "instances", "-o", "yaml"))
     assert (listed["kind"], {item["kind"] for item in listed["items"]}) == ("List", {"Instance"})
     assert running.says("get", "instances", "-o", "name") == "instance/web-1\ninstance/web-2\n"
+
+
+def test_who_owns_which_field_is_printed_only_when_asked_for(running: Cluster) -> None:
+    key, doc = Key("instances", "shared", "db"), running.object("instances", "db", "shared")
+    owner = {"manager": "ann", "operation": "Apply", "apiVersion": "nano/v1", "fieldsV1": {"f:spec": {"f:cpus": {}}}}
+    running.does(Update(key, doc | {"metadata": doc["metadata"] | {"managedFields": [owner]}}))
+    for what in (["instance/db"], ["instances"]):
+        for output in ("json", "yaml"):
+            asked = ["get", *what, "-n", "shared", "-o", output]
+            assert "managedFields" not in running.says(*asked)
+            assert "f:cpus" in running.says(*asked, "--show-managed-fields")
 
 
 def test_selectors_choose(running: Cluster) -> None:

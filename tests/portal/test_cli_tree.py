@@ -25,6 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.creates("storagepools", "local", spec={"type": "Local"}, status={"capacity": "6Ti"})
         made.creates("addresspools", "lan", spec={"subnet": "10.20.0.0/24"})
         made.creates("hosts", "node-1", spec={"computePool": "default"})
+        made.creates("instancesets", "web", "default", spec={"replicas": 0})
         for name in ("web-1", "web-2"):
             made.says("run", name, "--image", "shared/mini")
         made.says("run", "web-1", "--image", "shared/mini", "-n", "shared")
@@ -77,6 +78,7 @@ def test_branches_of_a_namesake_in_another_namespace_are_left_out(running: Clust
 @pytest.mark.parametrize("kind", sorted(BELOW))
 def test_every_kind_that_has_branches_has_a_tree(running: Cluster, kind: str) -> None:
     found = {"ComputePool": "default", "Host": "node-1", "Instance": "web-1", "Namespace": "default"}
+    found["InstanceSet"] = "web"
     name = found.get(kind, "local" if kind == "StoragePool" else "lan")
     assert f"{kind.lower()}/{name}" in running.says("tree", f"{kind.lower()}/{name}")
 

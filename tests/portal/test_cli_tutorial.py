@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -26,7 +28,22 @@ def commands() -> list[str]:
     return [re.split(r"\s+#|\s[|>]\s", line)[0] for line in lines if not line.startswith(PROCESSES)]
 
 
-@pytest.mark.parametrize("line", commands())
+def shown(command: click.Command) -> Iterator[str]:
+    """The examples in the help of a command and of those below it."""
+    lines = LINE.findall(textwrap.dedent((command.epilog or "").replace("\b\nExamples:\n", "")))
+    yield from (re.split(r"\s[|>]\s", line)[0] for line in lines if not line.startswith(PROCESSES))
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        below = [command.get_command(context, name) for name in command.list_commands(context)]
+        for one in below:
+            yield from shown(one) if one is not None else ()
+
+
+def test_there_are_examples() -> None:
+    assert len(list(shown(cli))) > 60
+
+
+@pytest.mark.parametrize("line", dict.fromkeys([*commands(), *shown(cli)]))
 def test_every_command_of_the_documents_exists(line: str) -> None:
     words = shlex.split(line)
     command: click.Command = cli

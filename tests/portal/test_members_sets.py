@@ -16,10 +16,10 @@ from nanovirt.portal.identity import Subject
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.sealing import Sealer
-from nanovirt.resources.store import Delete, Half, Update
+from nanovirt.resources.store import Create, Delete, Half, Update
 from tests.portal.api_world import MERGE, NANO, Reply, pool
 from tests.portal.people_world import People, document, group, people_world, role
-from tests.portal.test_api_transactions import COMPUTE, STORAGE, TEMPLATE
+from tests.portal.set_world import COMPUTE, STORAGE, TEMPLATE
 
 JSON = dict[str, Any]
 INSTANCES, SECRETS = f"{NANO}/namespaces/team-a/instances", f"{NANO}/namespaces/team-a/secrets"
@@ -96,6 +96,11 @@ def writes(verb: str, kind: str, name: str) -> JSON:
             return {"verb": verb, "object": thing(kind, name, **spec)}
         case "patch":
             return named(verb, kind, name, patch={"spec": {"displayName": "mine"}})
+        case "operations":
+            operation = {"op": "add", "path": "/spec/displayName", "value": "mine"}
+            return named("patch", kind, name, patchType="json", patch=[operation])
+        case "status":
+            return named("patch", kind, name, subresource="status", patch={"status": {}})
         case "at":
             return named("expect", kind, name, resourceVersion="1")
         case "absent":
@@ -105,7 +110,7 @@ def writes(verb: str, kind: str, name: str) -> JSON:
 
 
 @pytest.mark.parametrize("query", ["", "?dryRun=All", "?dryRun=All&forecast=true"])
-@pytest.mark.parametrize("verb", ["update", "patch", "delete", "at", "absent"])
+@pytest.mark.parametrize("verb", ["update", "patch", "operations", "status", "delete", "at", "absent"])
 @pytest.mark.parametrize(("kind", "name"), HIDDEN)
 async def test_each_verb_of_a_set_meets_the_invisible_as_if_it_were_absent(
     p: People, kind: str, name: str, verb: str, query: str
@@ -207,6 +212,27 @@ async def test_who_holds_a_mac_or_an_address_is_told_to_those_who_see_it(p: Peop
     assert b"team-a/taken-by-bob" in (await p.call("bob", "POST", INSTANCES, mine)).raw
 
 
+@pytest.mark.parametrize(
+    ("hers", "said"), [("hers-1", b"used by instances/team-a/hers-1 and 2 others."), ("", b"used by 2 others.")]
+)
+async def test_what_others_use_is_said_to_be_used_without_their_names(p: People, hers: str, said: bytes) -> None:
+    await p.does(document("images", "lent", "team-a", "alice", **IMAGE))
+    for who, name in (("bob", "his-1"), ("bob", "his-2"), ("alice", hers)):
+        if name:
+            await p.does(document("instances", name, "team-a", who, **machine(name, "lent")["spec"]))
+    images = f"{NANO}/namespaces/team-a/images"
+    replies = [
+        await p.call("alice", "DELETE", f"{images}/lent"),
+        await p.call("alice", "DELETE", images),
+        await send(p, "alice", named("delete", "Image", "lent")),
+    ]
+    for reply in replies:
+        assert reply.code == 409
+        assert said in reply.raw
+        assert b"his" not in reply.raw
+    assert b"instances/team-a/his-1" in (await p.call("admin", "DELETE", f"{images}/lent")).raw
+
+
 # --- secrets --------------------------------------------------------------------------------------------
 
 
@@ -242,6 +268,46 @@ async def test_what_is_remembered_of_a_body_cannot_be_compared_with_guesses(p: P
 
 
 # --- repetitions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "method", "path", "doc"),
+    [
+        ("dave", "POST", INSTANCES, machine("new")),
+        ("dave", "POST", SETS, {"kind": "Transaction", "writes": [{"verb": "create", "object": machine("new")}]}),
+        ("erin", "DELETE", f"{INSTANCES}/erins", None),
+        ("erin", "DELETE", INSTANCES, None),
+        ("erin", "POST", SETS, {"kind": "Transaction", "writes": [named("delete", "Instance", "erins")]}),
+    ],
+)
+async def test_who_may_write_and_not_read_is_answered_again_as_the_first_time(
+    p: People, who: str, method: str, path: str, doc: Any
+) -> None:
+    await p.user("erin")
+    deletes = role("deletes", (("instances",), ("delete", "deletecollection")))
+    await p.does(deletes, group("deleters", ["erin"], ["deletes"], ["team-a"]), instance_of("erin", "erins"))
+    once = {"Idempotency-Key": "k"}
+    first = await p.call(who, method, path, doc, **once)
+    assert first.code < 300, first.raw
+    rev = p.store.committed
+    again = await p.call(who, method, path, doc, **once)
+    assert (again.code, again.raw, p.store.committed) == (first.code, first.raw, rev)
+
+
+def instance_of(who: str, name: str) -> Create:
+    return document("instances", name, "team-a", who, **machine(name)["spec"])
+
+
+async def test_who_may_not_write_any_more_and_never_could_read_is_refused(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    assert (await p.call("dave", "POST", INSTANCES, machine("new"), **once)).code == 201
+    await p.does(given(p, "instances", "new", "bob"))
+    again = await p.call("dave", "POST", INSTANCES, machine("new"), **once)
+    assert again.code in (403, 404), "it has changed hands"
+    await p.does(given(p, "instances", "new", "dave"))
+    await p.does(Delete(Key("groups", "", "creators")))
+    again = await p.call("dave", "POST", INSTANCES, machine("new"), **once)
+    assert (again.code, b"spec" in again.raw) == (403, False)
 
 
 async def test_object_that_changed_hands_is_not_told_again(p: People) -> None:
@@ -312,6 +378,13 @@ async def test_apply_needs_both_rights_and_tells_the_invisible_not_from_the_abse
     assert there.code == 403
     assert f"may not {said}".encode() in there.raw
     assert alike(there, gone), (there.raw, gone.raw)
+    within = [
+        await send(p, who, {"verb": "apply", "object": machine(name)}, query=f"?fieldManager=m{query}")
+        for name in ("his", ABSENT)
+    ]
+    assert within[0].code == 403
+    assert f"may not {said}".encode() in within[0].raw
+    assert alike(within[0], within[1]), [one.raw for one in within]
 
 
 async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
@@ -320,7 +393,7 @@ async def test_who_may_patch_can_apply_to_what_is_its_own(p: People) -> None:
     assert (await apply(p, "alice", "hers")).code == 404, "for others it is not there"
 
 
-async def test_agent_may_expect_its_own_placements_in_a_set_and_do_nothing_else() -> None:
+async def test_agent_may_expect_its_own_placements_in_a_set_and_tell_their_status_and_do_nothing_else() -> None:
     async with people_world(hosts=("node-1", "node-2")) as p:
         for host in ("node-1", "node-2"):
             await p.does(document("placements", f"at-{host}", "team-a", "alice", **placement(host)))
@@ -333,6 +406,13 @@ async def test_agent_may_expect_its_own_placements_in_a_set_and_do_nothing_else(
             assert alike(there, gone, "at-node-2") or there.raw.replace(b"node-2", b"node-9") == gone.raw
         for verb, kind in product(("create", "update", "patch", "delete"), ("Instance", "Secret", "Image")):
             assert (await send(p, "node-1", writes(verb, kind, "x"))).code in (403, 422), (verb, kind)
+        tell: JSON = {"subresource": "status", "patch": {"status": {"state": "Running"}, "spec": {"epoch": 2}}}
+        told = await send(p, "node-1", named("patch", "Placement", "at-node-1", **tell))
+        (seen,) = told.doc["results"]
+        assert (seen["status"]["state"], seen["spec"]["epoch"]) == ("Running", 1)
+        both = [named("patch", "Placement", f"at-{name}", **tell) for name in ("node-1", "node-2")]
+        before = p.store.committed
+        assert ((await send(p, "node-1", *both)).code, p.store.committed) == (404, before)
         patch = named("patch", "Placement", "at-node-1", patch={"spec": {"epoch": 2}})
         assert (await send(p, "node-1", patch)).code == 403
         assert (await send(p, "node-1", named("delete", "Placement", "at-node-1"))).code == 403

@@ -214,6 +214,17 @@ async def test_only_the_administrator_gives_objects_away(p: People) -> None:
     assert (await p.call("bob", "GET", f"{SECRETS}/hers")).code == 200
 
 
+async def test_an_object_is_given_away_once_however_often_that_is_asked(p: People) -> None:
+    path, once = f"{SECRETS}/hers/owner", {"Idempotency-Key": "k"}
+    first = await p.call("admin", "POST", path, {"user": "bob"}, **once)
+    await p.call("admin", "POST", path, {"user": "carol"})
+    again = await p.call("admin", "POST", path, {"user": "bob"}, **once)
+    assert (first.code, again.code, again.raw) == (200, 200, first.raw)
+    assert p.store.get(Key("secrets", "team-a", "hers")).labels["nano/owner"] == "carol"
+    assert (await p.call("admin", "POST", path, {"user": "alice"}, **once)).code == 422
+    assert (await p.call("admin", "GET", f"{NANO}/transactions/k")).code == 200
+
+
 async def test_watches_see_an_object_come_and_go_as_it_changes_hands(p: People) -> None:
     async with p.watch("alice", SECRETS) as hers, p.watch("bob", SECRETS) as his:
         await hers.next()
@@ -243,6 +254,26 @@ async def test_what_the_system_made_of_an_instance_follows_it(p: People) -> None
     assert p.store.committed == before + 1, "one revision"
     assert [p.store.get(one.key).labels["nano/owner"] for one in made] == ["bob"] * 4
     assert p.store.get(other.key).labels["nano/owner"] == "alice"
+
+
+async def test_members_follow_their_set_with_all_that_was_made_of_them(p: People) -> None:
+    await p.does(document("instancesets", "web", "team-a", "alice"))
+    uid = p.store.get(Key("instancesets", "team-a", "web")).uid
+    owner = {"apiVersion": "nano/v1", "kind": "InstanceSet", "name": "web", "uid": uid}
+    member, strange = [document("instances", name, "team-a", "alice") for name in ("web-1", "web-2")]
+    for one in (member, strange):
+        one.doc["metadata"]["ownerReferences"] = [owner]
+    member.doc["metadata"]["labels"] |= {"nano/instance-set": "web"}
+    await p.does(member, strange)
+    placed = document("placements", "web-1-1", "team-a", "alice")
+    by_member = {"apiVersion": "nano/v1", "kind": "Instance", "name": "web-1", "uid": p.store.get(member.key).uid}
+    placed.doc["metadata"]["ownerReferences"] = [by_member]
+    await p.does(placed)
+    path = f"{NANO}/namespaces/team-a/instancesets/web/owner"
+    assert (await p.call("admin", "POST", path, {"user": "bob"})).code == 200
+    owners = [p.store.get(one.key).labels["nano/owner"] for one in (member, placed, strange)]
+    assert owners == ["bob", "bob", "alice"], "a reference alone makes no member"
+    assert p.store.get(member.key).labels["nano/instance-set"] == "web"
 
 
 async def test_user_can_be_deleted_once_everything_has_been_given_away(p: People) -> None:

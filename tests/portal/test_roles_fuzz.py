@@ -29,8 +29,8 @@ from nanovirt.resources.secret import SecretText
 from nanovirt.resources.store import Create
 from tests.portal.api_world import NANO, Reply, pool
 from tests.portal.people_world import People, document, group, people_world
+from tests.portal.set_world import COMPUTE, STORAGE
 from tests.portal.test_api_fuzz import DOCUMENTS, NAMES, TYPES, Fuzzer
-from tests.portal.test_api_transactions import COMPUTE, STORAGE
 
 FEW, MANY = 16_000, 200_000
 ROLES = ("admin", "olga", "vera", "node-1")
@@ -48,24 +48,13 @@ REVIEWS = tuple(
     )
 )  # fmt: skip
 POSTED = (SETS, *REVIEWS)
-WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances", "secrets", "images"))
+WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances", "instancesets", "secrets", "images"))
 """Where an operator may write."""
 IDENTITY = ("users", "groups", "roles")
 SUBRESOURCES = (
-    "",
-    "",
-    "",
-    "",
-    "/status",
-    "/timeline",
-    "/owner",
-    "/token",
-    "/image",
-    "/upload",
-    "/report",
-    "/nothing",
-    "/a/b",
-)
+    "", "", "", "", "/status", "/timeline", "/owner", "/token", "/image", "/upload", "/report", "/scale",
+    "/nothing", "/a/b",
+)  # fmt: skip
 PLACED = "00000000-0000-4000-8000-000000000009"
 
 
@@ -188,7 +177,7 @@ class RoleFuzzer(Fuzzer):
 
     def _query(self, method: str) -> dict[str, str]:
         query = super()._query(method)
-        if method == "PATCH" and self.random.random() < 0.5:
+        if method in ("PATCH", "POST") and self.random.random() < 0.5:
             query |= {"fieldManager": self.random.choice(("ann", "bob")), "force": "true"}
         if method == "POST" and self.random.random() < 0.05:
             query |= {"dryRun": "All", "forecast": "true"}
@@ -220,7 +209,7 @@ class RoleFuzzer(Fuzzer):
     def _write(self) -> Any:
         """A write of a set, of any verb about anything."""
         pick = self.random.choice
-        verb = pick(("create", "update", "patch", "delete", "expect", "fly"))
+        verb = pick(("create", "update", "apply", "patch", "patch", "delete", "expect", "fly"))
         path = pick(self.collections)
         plural = path.rpartition("/")[2]
         if self.who == "admin" and plural in IDENTITY:
@@ -228,13 +217,19 @@ class RoleFuzzer(Fuzzer):
         facts, space = KINDS[plural].facts, pick(("team-a", "team-a", "team-b"))
         where = {"name": pick(self.names)} | ({"namespace": space} if facts.namespaced else {})
         doc = self._document(path)
-        if verb in ("create", "update"):
+        half = pick(({}, {}, {}, {"subresource": "status"}, {"subresource": "owner"}))
+        if verb in ("create", "update", "apply"):
             said = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": where}
-            return {"verb": verb, "object": doc | said if isinstance(doc, dict) and self.random.random() < 0.9 else doc}
+            doc = doc | said if isinstance(doc, dict) and self.random.random() < 0.9 else doc
+            hand = pick(({}, {"fieldManager": "ann"}, {"fieldManager": "bob", "force": True}))
+            return {"verb": verb, "object": doc, **{"update": half, "apply": hand}.get(verb, {})}
         write: dict[str, Any] = {"verb": verb, "kind": facts.kind, **where}
         match verb:
+            case "patch" if self.random.random() < 0.5:
+                write |= {"patchType": "json", "patch": self._operations(), **half}
             case "patch":
-                write["patch"] = {"spec": doc.get("spec")} if isinstance(doc, dict) else doc
+                write |= {"patch": doc if not isinstance(doc, dict) else {pick(("spec", "status")): doc.get("spec")}}
+                write |= half
             case "expect":
                 write |= pick(({"absent": True}, {"resourceVersion": str(self.random.randrange(60))}, {"absent": 1}))
             case "delete":

@@ -48,6 +48,47 @@ async def test_token_is_told_once_and_kept_as_a_digest(p: People) -> None:
     assert not any(token.encode() in entry.raw for entry in entries)
 
 
+async def test_request_for_a_token_that_comes_again_puts_another_in_place_of_the_first(p: People) -> None:
+    once, before = {"Idempotency-Key": "k"}, len(p.store.list("credentials"))
+    first, again = [
+        await p.call("alice", "POST", f"{ALICE}/token", {"description": word}, **once) for word in ("first", "again")
+    ]
+    assert (first.code, again.code) == (201, 201)
+    assert first.doc["metadata"]["name"] == again.doc["metadata"]["name"]
+    codes = [(await p.call(one.doc["status"]["token"], "POST", WHOAMI, {})).code for one in (first, again)]
+    assert codes == [401, 201]
+    assert len(p.store.list("credentials")) == before + 1
+    others = [
+        await p.call("alice", "POST", f"{ALICE}/token", {}, **{"Idempotency-Key": "another"}),
+        await p.call("admin", "POST", f"{ALICE}/token", {}, **once),
+        await p.call("bob", "POST", f"{NANO}/users/bob/token", {}, **once),
+    ]
+    assert len({one.doc["metadata"]["name"] for one in (again, *others)}) == 4
+    assert (await p.call(again.doc["status"]["token"], "POST", WHOAMI, {})).code == 201
+    assert (await p.call("alice", "POST", f"{ALICE}/token", {}, **{"Idempotency-Key": "a b"})).code == 400
+
+
+async def test_place_of_a_token_is_kept_when_its_user_may_have_no_more(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    for _ in range(TOKENS_MAX - 2):
+        await p.call("alice", "POST", f"{ALICE}/token", {})
+    assert (await p.call("alice", "POST", f"{ALICE}/token", {}, **once)).code == 201
+    assert (await p.call("alice", "POST", f"{ALICE}/token", {}, **once)).code == 201
+    assert (await p.call("alice", "POST", f"{ALICE}/token", {}, **{"Idempotency-Key": "l"})).code == 403
+
+
+async def test_token_that_replaced_one_lives_as_long_as_itself(p: People) -> None:
+    once = {"Idempotency-Key": "k"}
+    for seconds in (60, 3600):
+        made = await p.call("admin", "POST", f"{ALICE}/token", {"expiresSeconds": seconds}, **once)
+        p.tokens["alice"] = made.doc["status"]["token"]
+        assert (await p.call("alice", "POST", WHOAMI, {})).code == 201
+    p.clock.passes(seconds=120)
+    async with p.watch("alice", SECRETS) as watch:
+        assert (await p.call("alice", "POST", SECRETS, {"metadata": {"name": "new"}, "spec": {}})).code == 201
+        assert await watch.take(1) == [("ADDED", "new")]
+
+
 @pytest.mark.parametrize("who", ["bob", "stranger"])
 @pytest.mark.parametrize("name", ["alice", "nobody"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])

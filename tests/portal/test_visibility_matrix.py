@@ -28,7 +28,7 @@ from tests.portal.people_world import People, document, group, people_world
 
 SHIPPED = {one.metadata.name: one for one in defaults() if isinstance(one, Role)}
 ALL_KINDS = (*kinds(), "credentials", "snapshots")
-SUBS = ("", "status", "upload", "image", "owner", "token", "console", "report")
+SUBS = ("", "status", "scale", "upload", "image", "owner", "token", "console", "report")
 ENDS = tuple(f"/{sub}" if sub else "" for sub in SUBS)
 RULES: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "nothing": (),

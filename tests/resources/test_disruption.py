@@ -205,3 +205,18 @@ def test_what_is_refused_here_is_what_admission_refuses(status: JSON, spec: JSON
     assert {one.path for one in found if one.effect is Effect.Refused} == refused
     assert set(disruption.PLACED) == set(PLACED.values())
     assert set(disruption.FIXED) == set(Instance.facts.immutable)
+
+
+@pytest.mark.parametrize(
+    ("field", "now", "then", "effect"),
+    [
+        ("replicas", 3, 5, Effect.Live),
+        ("replicas", 3, 2, Effect.DataLoss),
+        ("replicas", 3, 0, Effect.DataLoss),
+        ("nameRule", "a-{index}", "b-{index}", Effect.Refused),
+        ("template", {"spec": {"cpus": 1}}, {"spec": {"cpus": 2}}, Effect.Live),
+    ],
+)
+def test_set_loses_members_and_never_rewrites_one(field: str, now: object, then: object, effect: Effect) -> None:
+    (change,) = changes("InstanceSet", {"spec": {field: now}}, {"spec": {field: then}})
+    assert change.effect == effect

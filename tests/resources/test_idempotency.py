@@ -51,10 +51,42 @@ def test_a_key_is_forgotten_after_a_day_and_the_oldest_make_room(monkeypatch: py
     assert not ledger.find("alice", "k-1", NOON + KEPT_FOR + timedelta(seconds=1))
     ledger.add("alice", Once("k-2", ""), 2, at(25))
     assert len(ledger) == 1
-    monkeypatch.setattr(idempotency, "KEPT_MAX", 3)
+    monkeypatch.setattr(idempotency, "KEPT_EACH", 3)
     for rev in range(3, 9):
         ledger.add("alice", Once(f"k-{rev}", ""), rev, at(26))
-    assert [ledger.find("alice", f"k-{rev}", NOON) is not None for rev in range(2, 9)] == [False] * 4 + [True] * 3
+    assert kept(ledger, "alice", range(2, 9)) == [6, 7, 8]
+
+
+def kept(ledger: Ledger, user: str, revs: range) -> list[int]:
+    return [rev for rev in revs if ledger.find(user, f"k-{rev}", NOON) is not None]
+
+
+def test_who_has_the_most_keys_makes_room_for_others_and_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEPT_MAX", 10)
+    monkeypatch.setattr(idempotency, "KEPT_EACH", 8)
+    ledger = Ledger()
+    for rev in (1, 2):
+        ledger.add("alice", Once(f"k-{rev}", ""), rev, at(0))
+    for rev in range(3, 20):
+        ledger.add("mallory", Once(f"k-{rev}", ""), rev, at(0))
+    assert kept(ledger, "alice", range(20)) == [1, 2], "many keys of another push out nobody's"
+    assert kept(ledger, "mallory", range(20)) == [*range(12, 20)]
+    for rev in range(20, 30):
+        ledger.add("alice", Once(f"k-{rev}", ""), rev, at(0))
+    assert len(ledger) == 10
+    assert kept(ledger, "alice", range(30)) == [*range(25, 30)], "each of two has a half"
+    assert kept(ledger, "mallory", range(30)) == [*range(15, 20)]
+    ledger.add("bob", Once("k-30", ""), 30, at(0))
+    assert (kept(ledger, "bob", range(31)), len(ledger)) == ([30], 10)
+
+
+def test_a_ledger_that_has_forgotten_holds_nothing_of_it() -> None:
+    ledger = Ledger()
+    for rev in range(1, 5):
+        ledger.add(f"user-{rev}", Once("k", ""), rev, at(0))
+    ledger.forget_after(2)
+    ledger.add("late", Once("k", ""), 5, at(25))
+    assert (len(ledger), [*ledger._keys]) == (1, ["late"])
 
 
 def test_a_key_used_again_after_a_day_counts_from_then() -> None:

@@ -25,9 +25,19 @@ def test_every_kind_is_found_by_group_version_and_kind(facts: Facts) -> None:
     wanted = openapi.gvk(facts)
     schemas = made["components"]["schemas"].values()
     assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [wanted]]
-    operations = [one for item in made["paths"].values() for word, one in item.items() if word != "parameters"]
+    own = {path: item for path, item in made["paths"].items() if not path.endswith("/scale")}
+    operations = [one for item in own.values() for word, one in item.items() if word != "parameters"]
     assert all(one["x-kubernetes-group-version-kind"] == wanted for one in operations)
     assert {one["x-kubernetes-action"] for one in operations} >= {"list", "get", "post", "put", "patch", "delete"}
+
+
+@pytest.mark.parametrize("facts", [one for one in ALL if one.scaling], ids=lambda facts: facts.kind)
+def test_scale_is_found_under_its_own_group_version_and_kind(facts: Facts) -> None:
+    made = openapi.v3([facts], "1")
+    schemas = made["components"]["schemas"].values()
+    assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [openapi.SCALE_GVK]]
+    (path,) = [item for path, item in made["paths"].items() if path.endswith("/scale")]
+    assert {path[word]["x-kubernetes-group-version-kind"]["kind"] for word in ("get", "put", "patch")} == {"Scale"}
 
 
 def test_writes_name_the_parameters_that_kubectl_decides_by() -> None:

@@ -1,0 +1,181 @@
+"""What around an object explains how it is: its host, its pools, its image, and who keeps it from going."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nanovirt.portal.cli.session import Session
+from nanovirt.resources.fields import resolve
+from nanovirt.resources.instance import FINALIZER as COMPOSED
+from nanovirt.resources.metadata import FOREGROUND, ORPHAN
+from nanovirt.resources.placement import FINALIZER as RELEASED
+
+JSON = dict[str, Any]
+FEW = 8
+STRATEGIES = {"Spread": "the lightest that fitted", "Pack": "the fullest that fitted"}
+
+
+def around(session: Session, doc: JSON) -> Iterator[str]:
+    """Lines about what an object depends on, as far as that says something."""
+    match doc["kind"]:
+        case "Instance":
+            yield from _of_instance(session, doc)
+        case "InstanceSet":
+            yield from held_by(doc, None)
+            yield from _failed(doc)
+        case "Placement":
+            yield from held_by(doc, doc)
+            yield from _host(session, doc["spec"]["host"])
+        case "Host":
+            yield from of_host(doc)
+        case "ComputePool":
+            yield from _of_compute_pool(session, doc)
+        case "AddressPool":
+            yield _addresses(doc)
+        case _:
+            yield from held_by(doc, None)
+
+
+def _of_instance(session: Session, instance: JSON) -> Iterator[str]:
+    status, space = instance.get("status") or {}, instance["metadata"]["namespace"]
+    placement = session.find("placements", status["placement"], space) if status.get("placement") else None
+    yield from held_by(instance, placement)
+    if placement is not None:
+        yield _placed(session, instance, placement["spec"])
+        seen = placement.get("status") or {}
+        told = (seen.get("state") or "nothing yet") + (f" ({seen['reason']})" if seen.get("reason") else "")
+        yield f"  The agent there reports: {told}."
+        yield from _host(session, placement["spec"]["host"])
+    yield from _awaited(session, _scheduled(instance), space)
+    yield from awaiting(instance)
+
+
+def _failed(doc: JSON) -> Iterator[str]:
+    """The members of a set that do not get ready, those with the same reason on one line."""
+    same: dict[str, list[str]] = {}
+    for one in (doc.get("status") or {}).get("failed") or ():
+        same.setdefault(str(one.get("message") or one["reason"]), []).append(str(one["name"]))
+    for message, names in same.items():
+        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+        yield f"  {', '.join(names[:FEW])}{more}: {message}"
+
+
+def _placed(session: Session, instance: JSON, spec: JSON) -> str:
+    """Where it is and why there."""
+    wished = (instance["spec"].get("scheduling") or {}).get("host")
+    name = str(instance["spec"].get("computePool") or "default")
+    pool = None if wished else session.find("computepools", name)
+    strategy = STRATEGIES.get(str(((pool or {}).get("spec") or {}).get("strategy")), "")
+    why = "as spec.scheduling.host asks" if wished else f"of pool {name}: {strategy or 'one that fitted'} at the time"
+    return f"  Placed on {spec['host']} {why} (epoch {spec['epoch']})."
+
+
+def _host(session: Session, name: str) -> Iterator[str]:
+    host = session.find("hosts", name) if name else None
+    if host is None:
+        yield f"  Host {name} does not exist any more."
+        return
+    for one in (host.get("status") or {}).get("conditions") or ():
+        if one["status"] != "True" and one["type"] in ("Ready", "StorageReady"):
+            yield f"  Host {name}: {one.get('message')}"
+
+
+def _scheduled(instance: JSON) -> JSON:
+    conditions = (instance.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one["type"] == "Scheduled" and one["status"] != "True"), {})
+
+
+def _awaited(session: Session, scheduled: JSON, space: str) -> Iterator[str]:
+    """How what an instance waits for stands now."""
+    params = scheduled.get("params") or {}
+    reason, pool = scheduled.get("reason"), str(params.get("pool", ""))
+    if reason == "ImageNotReady":
+        home, name = resolve(str(params.get("image", "")), space)
+        image = session.find("images", name, home)
+        if image is not None and str(params.get("why") or "?") not in _state(image):
+            yield f"  Image {params['image']} is {_state(image)}"
+    elif reason == "AddressPoolFull":
+        found = session.find("addresspools", pool)
+        yield from (_addresses(found),) if found is not None else ()
+    elif reason in ("NoHostFits", "PoolHasNoHosts"):
+        found = session.find("computepools", pool)
+        yield from (_room(found),) if found is not None else ()
+
+
+def _state(image: JSON) -> str:
+    status = image.get("status") or {}
+    told = next((one.get("message", "") for one in status.get("conditions") or () if one["type"] == "Ready"), "")
+    return f"{status.get('phase') or 'Pending'}: {told}" if told else f"{status.get('phase') or 'Pending'}."
+
+
+def _addresses(pool: JSON) -> str:
+    status = pool.get("status") or {}
+    name, used, total = pool["metadata"]["name"], status.get("used", 0), status.get("total", 0)
+    return f"  AddressPool {name}: {used} of {total} addresses are held; by whom: nanoctl get addresses"
+
+
+def _room(pool: JSON) -> str:
+    status = pool.get("status") or {}
+    held, there = status.get("allocated") or {}, status.get("capacity") or {}
+    room = ", ".join(f"{held.get(what, 0)} of {there.get(what, 0)} {what}" for what in ("cpus", "memory", "disk"))
+    ready = f"{status.get('readyHosts', 0)} of {status.get('hosts', 0)} hosts are ready"
+    return f"  ComputePool {pool['metadata']['name']}: {ready}; asked for so far: {room}."
+
+
+def _of_compute_pool(session: Session, pool: JSON) -> Iterator[str]:
+    yield _room(pool)
+    hosts, _ = session.list(
+        session.catalogue.named("hosts"), fieldSelector=f"spec.computePool={pool['metadata']['name']}"
+    )
+    for host in hosts[:FEW]:
+        yield from _host(session, host["metadata"]["name"])
+    if len(hosts) > FEW:
+        yield f"  and {len(hosts) - FEW} more hosts: nanoctl get hosts"
+
+
+def of_host(host: JSON) -> Iterator[str]:
+    """Whether it takes instances, and what its silence means for those that it has."""
+    spec, status, name = host.get("spec") or {}, host.get("status") or {}, host["metadata"]["name"]
+    ready = next((one["status"] for one in status.get("conditions") or () if one["type"] == "Ready"), "")
+    count = status.get("instances") or 0
+    if spec.get("enabled") is False:
+        yield "  It is disabled: what it has stays, and nothing new is placed on it."
+    if count and ready == "Unknown":
+        yield f"  Its {count} instances are Unknown meanwhile; nothing of them is freed or started elsewhere."
+    elif count:
+        yield f"  It has {count} instances: nanoctl tree host/{name}"
+
+
+def awaiting(instance: JSON) -> Iterator[str]:
+    """What the running machine does not have yet."""
+    for one in (instance.get("status") or {}).get("restartAwaitingChanges") or ():
+        later = str(one.get("operation", "Restart")).lower()
+        yield f"  {one['path']}: {one.get('current')} now, {one.get('desired')} after a {later}."
+
+
+def held_by(doc: JSON, placement: JSON | None) -> Iterator[str]:
+    """Who keeps an object that is being deleted, and what has to happen before they let go of it."""
+    metadata = doc["metadata"]
+    if not metadata.get("deletionTimestamp"):
+        return
+    title = f"{doc['kind'].lower()}/{metadata['name']}"
+    for finalizer in metadata.get("finalizers") or ():
+        yield f"  {finalizer} {_keeper(finalizer, placement, title)}"
+    for one in ((placement or {}).get("status") or {}).get("operations") or ():
+        if one["state"] != "Succeeded":
+            order = one["uid"].partition(".")[2] or one["uid"]
+            yield f"  Order {order} is {one['state']}" + (f": {one['detail']}" if one.get("detail") else ".")
+
+
+def _keeper(finalizer: str, placement: JSON | None, title: str) -> str:
+    host = placement["spec"]["host"] if placement is not None else ""
+    if finalizer in (COMPOSED, RELEASED) and host:
+        return f"is kept until host {host} reports that the machine is off and its disks are removed."
+    if finalizer in (COMPOSED, RELEASED):
+        return "is kept by Nano itself, which is about to let go."
+    if finalizer == FOREGROUND:
+        return f"is kept until what it owns is gone: nanoctl tree {title}"
+    if finalizer == ORPHAN:
+        return "is kept until what it owns has forgotten it."
+    return "was put there by somebody else, who has to take it out when their work is done (kubectl edit)."

@@ -1,0 +1,18 @@
+"""Items of a list that bear the same name, so that nobody could tell which of them is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from nanovirt.resources.errors import Cause
+from nanovirt.resources.reasons import Reason
+
+
+def twice(field: str, names: Iterable[str], key: str = "name") -> Iterator[Cause]:
+    """A cause for each name that was there before; `key` is where an item has it, "" when the item is the name."""
+    seen: set[str] = set()
+    for index, one in enumerate(names):
+        if one in seen:
+            where = f"{field}[{index}].{key}".rstrip(".")
+            yield Cause(where, Reason.FieldDuplicate.name, Reason.FieldDuplicate.say(value=one), {"value": one})
+        seen.add(one)
