@@ -43,7 +43,7 @@ CHOICE = ("kind", "namespace", "name")
 ATTEMPTS = 5
 STAYING = ("finalizers", "ownerReferences", "resourceVersion")
 """What is not brought back: it speaks of other objects, or of another moment."""
-BULKY = ("instances", "images", "volumes")
+BULKY = ("instances", "instancesets", "images", "volumes")
 """Kinds whose deletion takes bytes with it that no history holds."""
 WRITE = re.compile(r"writes\[(\d+)\]")
 State = dict[Key, Entry]
@@ -145,11 +145,9 @@ class RollBack:
             return None
         doc, target = load(then.raw), Target(KINDS[key.plural], key, "")
         if now is None or not visible(subject, key, now):
-            return (
-                "Apart"
-                if asked.apart(key)
-                else Intent("create", target, _new(doc), owner=self._owner(subject, then), lenient=True)
-            )
+            if then.owners or asked.apart(key):
+                return "Owned" if then.owners else "Apart"
+            return Intent("create", target, _new(doc), owner=self._owner(subject, then), lenient=True)
         old = load(now.raw)
         if _main(doc) == _main(old):
             return None
@@ -170,6 +168,8 @@ def _away(subject: Subject, asked: Asked, key: Key, now: Entry | None) -> Intent
     """What takes away an object that was not there; it is left unless that was asked for."""
     if now is None or now.deleting or not visible(subject, key, now):
         return None
+    if now.owners:
+        return "Owned"
     if not asked.delete_new or asked.apart(key):
         return "CreatedSince"
     return Intent("delete", Target(KINDS[key.plural], key, ""), {}, Deletion(uid=now.uid))

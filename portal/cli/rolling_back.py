@@ -22,6 +22,7 @@ JSON = dict[str, Any]
 ROLLBACK = "/apis/nano/v1/history/rollback"
 LEFT = {
     "CreatedSince": "made since, and left (--delete-new deletes them)",
+    "Owned": "left to what made them",
     "BeingDeleted": "being deleted, and left; roll back again when they are gone",
     "Apart": "left: secrets never, users, groups and roles only by name",
 }

@@ -491,6 +491,21 @@ async def test_rights_and_secrets_are_not_rolled_back_along_with_the_rest(w: Wor
     assert [one["action"] for one in named.doc["changes"]] == ["Restored"]
 
 
+async def test_what_something_else_made_is_left_to_that(w: World) -> None:
+    """A set makes its members, and takes them away: a rollback of the set is enough."""
+    owner = {"apiVersion": "nano/v1", "kind": "InstanceSet", "name": "s", "uid": "u", "controller": True}
+    first = 0
+    for name in ("old", "new"):
+        first = w.store.committed
+        doc = instance(name)
+        metadata = {"ownerReferences": [owner]}
+        await w.store_raw(Key("instances", "default", name), {**doc, "kind": "Instance", "metadata": metadata})
+    await gone(w, "old")
+    done = await back(w, first, deleteNew=True)
+    assert done.doc["changes"] == []
+    assert [(one["name"], one["reason"]) for one in done.doc["left"]] == [("old", "Owned"), ("new", "Owned")]
+
+
 @pytest.mark.parametrize(
     ("doc", "said"),
     [
