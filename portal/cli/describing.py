@@ -36,7 +36,10 @@ EVENTS_MAX = 20
 @at_option
 @connected
 def describe(session: Session, *, what: tuple[str, ...], selector: str, at: str) -> None:
-    """Show objects at length, with conditions and events, as they are or as they were."""
+    """Show objects at length, with conditions and events.
+
+    With --at as they were, with the events that there were then.
+    """
     shown = 0
     for target in session.targets(what):
         if target.name:

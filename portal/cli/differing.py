@@ -44,7 +44,7 @@ class MomentOrNow(Moment):
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="As a document instead of a table.")
 @connected
 def diff(session: Session, *, one: str, other: str, what: tuple[str, ...], every: bool, output: str | None) -> None:
-    """Show what was made, changed and deleted between two moments; a KIND/NAME means the one in the namespace."""
+    """Show what was made, changed and deleted between two moments."""
     asked = {"from": one, "to": other, **chosen(session, what)}
     found = session.connection.get(DIFF + wire.query(**asked, all=every))
     if output:

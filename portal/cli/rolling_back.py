@@ -58,10 +58,11 @@ def rollback(
     most: str | None,
     output: str | None,
 ) -> None:
-    """Make labels, annotations and specs again what they were: one object, a kind, or all of a namespace.
+    """Make objects again what they were: one, a kind, or all.
 
-    It is a new revision, of all that is asked for or of nothing. What was deleted since is made anew, with a new uid;
-    what was on its disks does not come back. What was made since is left. The plan is shown first.
+    That is their labels, annotations and specs. It is a new revision, of all that is asked for or of nothing. What was
+    deleted since is made anew, with a new uid; what was on its disks does not come back. What was made since is left.
+    The plan is shown first.
     """
     doc: JSON = {"to": to, "objects": _chosen(session, what, everywhere=all_namespaces), "deleteNew": delete_new}
     plan = session.connection.ask("POST", ROLLBACK + wire.query(dryRun="All"), doc | {"maxDisruption": most or ""})

@@ -32,7 +32,10 @@ HEADINGS = ["TIME", "REVISION", "BY", "WHAT", "DETAIL"]
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="As a document instead of a table.")
 @connected
 def timeline(session: Session, *, what: tuple[str, ...], uid: str, limit: int, until: str, output: str | None) -> None:
-    """Tell what has happened to an object, also after its deletion, oldest first."""
+    """Tell what has happened to an object, also to a deleted one.
+
+    The newest entries, oldest first: who changed what, what was decided, what its host reported, events.
+    """
     targets = session.targets(what)
     if len(targets) != 1 or not targets[0].name:
         raise Misused("say which one: nanoctl timeline KIND/NAME")

@@ -28,9 +28,11 @@ from nanovirt.resources.history import Question, answer, resolve
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
 from nanovirt.resources.past import AT_ONCE, WAITING, Past
+from nanovirt.resources.recovery import begin_behind
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.segments import first_revision, segments
 from nanovirt.resources.store import Commit, Create, Delete, Op, Update
+from nanovirt.resources.store_directory import read_format, write_synced
 
 TINY = Sizes(segment=1 << 11, ballast=1 << 12, room=0, snapshot=1 << 12, history=1 << 20)
 ANY = Key("", "", "")
@@ -238,6 +240,43 @@ async def test_what_is_not_kept_is_refused_with_what_is(tmp_path: Path) -> None:
     assert [one["rev"] for one in told(source, "revisions", str(source.head))][1:] == list(
         range(source.head, since.rev, -1)
     )
+
+
+async def test_revisions_may_leap(tmp_path: Path) -> None:
+    """As after a restore: what was before the leap can be told, and what came after it."""
+    life = await lived(tmp_path, 1 << 20)
+    last, leap = life.engine.committed, life.engine.committed + 1_000_000
+    sum_up(tmp_path, first_revision(segments(tmp_path / "wal")[-1]), 1 << 20)
+    base = snapshots.newest(tmp_path, read_format(tmp_path / "FORMAT").cluster, last)
+    assert base is not None
+    raised = base._replace(path=snapshots.snapshot_path(tmp_path, leap), rev=leap)
+    snapshots.write_snapshot(
+        raised.path, raised, list(answer(Archive(tmp_path, last), Question("objects", str(last))))[1:]
+    )
+    begin_behind(tmp_path, raised)
+    write_synced(tmp_path, leap)
+    log = FileLog.open(tmp_path, TINY)
+    try:
+        again = Life(log, random.Random(4))
+        again.model.states[leap] = life.model.states[last]
+        await again.go(30)
+        source = Archive(tmp_path, again.engine.committed)
+        for rev in (last, last + 1, leap - 1, leap):
+            assert objects(source, str(rev))[1] == life.model.states[last]
+        for rev in (1, last // 2):
+            assert objects(source, str(rev))[1] == life.model.states[rev]
+        for rev in range(leap + 1, leap + 31):
+            assert objects(source, str(rev))[1] == again.model.states[rev]
+        told_revs = [one["rev"] for one in told(source, "revisions", str(source.head))][1:]
+        assert told_revs == [*range(leap + 30, leap, -1), *range(last, 0, -1)]
+        _, *differing = told(source, "differences", "1", str(leap + 30))
+        assert {Key(one["kind"], one["namespace"], one["name"]) for one in differing} == {
+            key
+            for key in life.model.states[1].keys() | again.model.states[leap + 30].keys()
+            if life.model.states[1].get(key) != again.model.states[leap + 30].get(key)
+        }
+    finally:
+        log.close()
 
 
 async def test_damaged_sum_is_passed_over(tmp_path: Path) -> None:
