@@ -279,6 +279,24 @@ async def test_revisions_may_leap(tmp_path: Path) -> None:
         log.close()
 
 
+async def test_segments_that_move_while_they_are_read_are_followed(tmp_path: Path) -> None:
+    log = FileLog.open(tmp_path, TINY)
+    try:
+        await Life(log, random.Random(6)).go(60)
+        reading = Archive(tmp_path, 60).read(0)
+        first = next(reading).rev
+        sum_up(tmp_path, first_revision(segments(tmp_path / "wal")[-1]), 1 << 20)
+        assert [first, *(record.rev for record in reading)] == list(range(1, 61))
+        reading = Archive(tmp_path, 60).read(0)
+        next(reading)
+        for path in (tmp_path / "history").iterdir():
+            path.unlink()
+        with pytest.raises(Forgotten):
+            list(reading)
+    finally:
+        log.close()
+
+
 async def test_damaged_sum_is_passed_over(tmp_path: Path) -> None:
     life = await lived(tmp_path, 1 << 20)
     source = Archive(tmp_path, life.engine.committed)
