@@ -42,6 +42,7 @@ LAZY = {
     "token": "people",
     "chown": "people",
     "host": "hosts",
+    "desired": "desired",
     "store": "store",
     "version": "versions",
     "completion": "completion",
