@@ -12,6 +12,7 @@ from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from threading import Thread
 
 import orjson
 
@@ -107,13 +108,14 @@ async def _beside(directory: Path, head: int, question: Question) -> AsyncGenera
     """Ends the process when it is closed, without a wait that could be cancelled: so nothing is left behind."""
     asked = orjson.dumps(list(question)).decode()
     command = [sys.executable, "-m", history.__name__, str(directory), str(head), str(os.getpid()), asked]
-    with Popen(command, stdin=DEVNULL, stdout=PIPE) as process:  # noqa: ASYNC220 - threads wait for it
-        try:
-            assert isinstance(process.stdout, BufferedReader)
-            async for lines in _cut(process.stdout):
-                yield lines
-        finally:
-            process.kill()
+    process = Popen(command, stdin=DEVNULL, stdout=PIPE)  # noqa: ASYNC220 - threads wait for it
+    try:
+        assert isinstance(process.stdout, BufferedReader)
+        async for lines in _cut(process.stdout):
+            yield lines
+    finally:
+        process.kill()
+        Thread(target=process.__exit__, args=(None, None, None)).start()  # it dies when it gets its turn
 
 
 async def _cut(pipe: BufferedReader) -> AsyncIterator[list[bytes]]:
