@@ -1,132 +1,126 @@
-"""Where views of the past get records from: a log in this process, or the files of one that goes on being written."""
+"""The one file of a backup: plain tar without links, folders or extensions, read as suspiciously as it deserves."""
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterator, Sequence
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from tarfile import GNU_FORMAT, HeaderError, TarInfo
+from typing import BinaryIO, NamedTuple
 
-from nanovirt.resources.errors import Forgotten
-from nanovirt.resources.log import Log, Record, Sum
-from nanovirt.resources.segments import beyond, every_segment, first_revision
-from nanovirt.resources.snapshots import header_of, newest, snapshots
-from nanovirt.resources.store_directory import read_format
+from nanovirt.resources.errors import Rejected
 
-
-class Kept(NamedTuple):
-    """The oldest state that can be told: its revision (0: all is kept), and when that was."""
-
-    rev: int
-    at: str
+MANIFEST = "MANIFEST.json"
+BLOCK = 512
+END = bytes(2 * BLOCK)
+_PIECE = 1 << 20
 
 
-class Source(Protocol):
-    """Records and what they add up to; nothing behind `head` is looked at."""
+class Member(NamedTuple):
+    """A file in an archive: its bytes are `size` from `at` on."""
 
-    @property
-    def head(self) -> int:
-        """The newest revision."""
-
-    def read(self, after: int) -> Iterator[Record]:
-        """The records above `after`, in order; revisions may leap, after a restore."""
-
-    def base(self, upto: int) -> Sum | None:
-        """The newest sum at or below a revision; None: go on from the first record."""
-
-    def since(self) -> Kept:
-        """From where on the past can be told."""
-
-    def starts(self) -> Sequence[int]:
-        """Revisions from which on reading begins at little cost, ascending."""
+    name: str
+    size: int
+    at: int
 
 
-class Recorded:
-    """The past of a log that this process holds."""
-
-    def __init__(self, log: Log, head: int) -> None:
-        self._log, self._head = log, head
-
-    @property
-    def head(self) -> int:
-        """See Source."""
-        return self._head
-
-    def read(self, after: int) -> Iterator[Record]:
-        """See Source."""
-        for record in self._log.read(after):
-            if record.rev > self._head:
-                return
-            yield record
-
-    def base(self, upto: int) -> Sum | None:
-        """See Source."""
-        return next((one for one in self._log.sums() if one.rev <= upto), None)
-
-    def since(self) -> Kept:
-        """See Source."""
-        return Kept(0, "")
-
-    def starts(self) -> Sequence[int]:
-        """See Source."""
-        return [1]
+def packed(name: str, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """One file as an archive has it; `pieces` must add up to `size`."""
+    yield _header(name, size)
+    yield from pieces
+    yield bytes(-size % BLOCK)
 
 
-class Archive:
-    """The past of a file log, read beside the server; it may write, compress and give up files meanwhile."""
+def _header(name: str, size: int) -> bytes:
+    info = TarInfo(name)
+    info.size, info.mode = size, 0o600
+    return info.tobuf(GNU_FORMAT)
 
-    def __init__(self, directory: Path, head: int) -> None:
-        """NanoError: FORMAT is unreadable."""
-        self._directory, self._head = directory, head
-        self._cluster = read_format(directory / "FORMAT").cluster
 
-    @property
-    def head(self) -> int:
-        """See Source."""
-        return self._head
+def members(file: BinaryIO, allowed: re.Pattern[str]) -> Iterator[Member]:
+    """What an archive holds: names that are `allowed`, none twice. Rejected: it is cut off, or no archive of ours.
 
-    def read(self, after: int) -> Iterator[Record]:
-        """See Source. Forgotten: a segment was given up meanwhile."""
-        for path in beyond(every_segment(self._directory), after):
-            for line in self._lines(path):
-                start = line.split(b" ", 5)
-                rev = int(start[2])
-                if rev > self._head:
-                    return
-                if rev > after:
-                    yield Record(rev, start[5])
+    Every byte beside the contents has to be what `packed` writes, so no link, folder or extension is understood at all.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at, seen = 0, set[str]()
+    while (block := _block(file, at)) != bytes(BLOCK):
+        try:
+            info = TarInfo.frombuf(block, "ascii", "strict")
+        except (HeaderError, UnicodeError) as error:
+            raise Rejected(f"{_named(file)} is no backup, or damaged at byte {at}: {error}") from error
+        at += BLOCK
+        if not allowed.fullmatch(info.name) or info.name in seen:
+            raise Rejected(f"{_named(file)} is no backup: {info.name[:100]!r} does not belong into one")
+        if not 0 <= info.size <= end - at:
+            raise Rejected(f"{_named(file)} is cut off, or no backup: {info.name} is not all there")
+        padding = -info.size % BLOCK
+        file.seek(at + info.size)
+        if block != _header(info.name, info.size) or file.read(padding) != bytes(padding):
+            raise Rejected(f"{_named(file)} is no backup, or damaged: {info.name} is not packed as a backup is")
+        seen.add(info.name)
+        yield Member(info.name, info.size, at)
+        at += info.size + padding
+    if end != at + len(END) or _block(file, at + BLOCK) != bytes(BLOCK):
+        raise Rejected(f"{_named(file)} is cut off, or something follows its end")
 
-    def _lines(self, path: Path) -> Iterator[bytes]:
-        """The records of a segment; the zeros behind them, and a line that is being written, are none."""
-        packed = self._directory / "history" / f"{path.name.removesuffix('.gz')}.gz"
-        for place in (path, packed):
-            try:
-                file = gzip.open(place) if place.suffix == ".gz" else place.open("rb")  # noqa: SIM115 - below
-            except FileNotFoundError:
-                continue
-            with file:
-                next(file, b"")
-                for line in file:
-                    if line[:1] == b"\0" or line[-1:] != b"\n":
-                        return
-                    yield line[:-1]
-                return
-        raise Forgotten(f"revision {first_revision(path)}", *self.since())
 
-    def base(self, upto: int) -> Sum | None:
-        """See Source."""
-        return newest(self._directory, self._cluster, upto)
+def _block(file: BinaryIO, at: int) -> bytes:
+    file.seek(at)
+    block = file.read(BLOCK)
+    if len(block) < BLOCK:
+        raise Rejected(f"{_named(file)} is cut off, or no backup; take another one")
+    return block
 
-    def since(self) -> Kept:
-        """See Source."""
-        paths = every_segment(self._directory)
-        if paths and first_revision(paths[0]) == 1:
-            return Kept(0, "")
-        for path in reversed(snapshots(self._directory)):
-            if found := header_of(path):
-                return Kept(found.rev, found.at)
-        return Kept(self._head, "")
 
-    def starts(self) -> Sequence[int]:
-        """See Source."""
-        return [first_revision(path) for path in every_segment(self._directory)]
+def _named(file: BinaryIO) -> str:
+    return str(getattr(file, "name", "the backup"))
+
+
+class Part(io.RawIOBase):
+    """The bytes of one member, as a file of their own."""
+
+    def __init__(self, file: BinaryIO, member: Member) -> None:
+        self._fd, self._member, self._at = file.fileno(), member, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._member.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Never beyond the member."""
+        wanted = min(len(buffer), max(0, self._member.size - self._at))
+        found = os.pread(self._fd, wanted, self._member.at + self._at)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def opened(file: BinaryIO, member: Member) -> io.BufferedReader:
+    """A member of an open archive, to be read."""
+    return io.BufferedReader(Part(file, member), _PIECE)
+
+
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """What a file holds, a little at a time."""
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+def write_private(path: Path, content: Iterable[bytes]) -> None:
+    """Write a new file, durable and for its owner alone (OSError; FileExistsError when there is one)."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb", buffering=0) as file:
+        for piece in content:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from nanovirt.resources.archive import Archive, Kept, Source
 from nanovirt.resources.errors import Forgotten, Invalid, NanoError
 from nanovirt.resources.log import Record, Sum
+from nanovirt.resources.recorded import Filed, Kept, Source
 from nanovirt.resources.snapshots import name_of
 
 JSON = dict[str, Any]
@@ -355,7 +355,7 @@ def _spoken(directory: Path, head: int, asked: Question) -> Iterator[bytes]:
     """The answer, or the line that refuses it; one that breaks off in the middle is an error of the process."""
     begun = False
     try:
-        for line in answer(Archive(directory, head), asked):
+        for line in answer(Filed(directory, head), asked):
             yield line
             begun = True
     except Forgotten as error:

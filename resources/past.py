@@ -17,12 +17,12 @@ from threading import Thread
 import orjson
 
 from nanovirt.resources import history
-from nanovirt.resources.archive import Recorded
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import Forgotten, Invalid, Unavailable
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.history import END, Question
 from nanovirt.resources.log import Log
+from nanovirt.resources.recorded import Recorded
 
 AT_ONCE, WAITING = 2, 16
 """Questions that are being answered at a time, and that may wait for their turn."""

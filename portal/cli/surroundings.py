@@ -77,7 +77,7 @@ def _host(session: Session, name: str) -> Iterator[str]:
         yield f"  Host {name} does not exist any more."
         return
     for one in (host.get("status") or {}).get("conditions") or ():
-        if one["status"] != "True" and one["type"] in ("Ready", "StorageReady"):
+        if one["status"] != "True" and one["type"] in ("Ready", "StorageReady", "Accounted"):
             yield f"  Host {name}: {one.get('message')}"
 
 

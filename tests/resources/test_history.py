@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanovirt.resources import snapshots
-from nanovirt.resources.archive import Archive, Recorded, Source
 from nanovirt.resources.codec import load
 from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
@@ -29,6 +28,7 @@ from nanovirt.resources.history import Question, answer, resolve
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
 from nanovirt.resources.past import AT_ONCE, WAITING, Past
+from nanovirt.resources.recorded import Filed, Recorded, Source
 from nanovirt.resources.recovery import begin_behind
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.segments import first_revision, segments
@@ -139,7 +139,7 @@ async def _every_revision(chance: random.Random, rounds: int, directory: Path) -
         for _ in range(rounds):
             await life.go(chance.randrange(1, 25))
             await summed_up(directory, chance)
-        _judge(life, Archive(directory, life.engine.committed))
+        _judge(life, Filed(directory, life.engine.committed))
         _judge(life, Recorded(log, life.engine.committed))
     finally:
         log.close()
@@ -226,7 +226,7 @@ async def lived(directory: Path, bound: int) -> Life:
 
 async def test_what_is_not_kept_is_refused_with_what_is(tmp_path: Path) -> None:
     life = await lived(tmp_path, 0)
-    source = Archive(tmp_path, life.engine.committed)
+    source = Filed(tmp_path, life.engine.committed)
     since = source.since()
     assert 0 < since.rev < life.engine.committed
     assert objects(source, str(since.rev))[1] == life.model.states[since.rev]
@@ -252,7 +252,7 @@ async def test_revisions_may_leap(tmp_path: Path) -> None:
     assert base is not None
     raised = base._replace(path=snapshots.snapshot_path(tmp_path, leap), rev=leap)
     snapshots.write_snapshot(
-        raised.path, raised, list(answer(Archive(tmp_path, last), Question("objects", str(last))))[1:]
+        raised.path, raised, list(answer(Filed(tmp_path, last), Question("objects", str(last))))[1:]
     )
     begin_behind(tmp_path, raised)
     write_synced(tmp_path, leap)
@@ -261,7 +261,7 @@ async def test_revisions_may_leap(tmp_path: Path) -> None:
         again = Life(log, random.Random(4))
         again.model.states[leap] = life.model.states[last]
         await again.go(30)
-        source = Archive(tmp_path, again.engine.committed)
+        source = Filed(tmp_path, again.engine.committed)
         for rev in (last, last + 1, leap - 1, leap):
             assert objects(source, str(rev))[1] == life.model.states[last]
         for rev in (1, last // 2):
@@ -284,11 +284,11 @@ async def test_segments_that_move_while_they_are_read_are_followed(tmp_path: Pat
     log = FileLog.open(tmp_path, TINY)
     try:
         await Life(log, random.Random(6)).go(60)
-        reading = Archive(tmp_path, 60).read(0)
+        reading = Filed(tmp_path, 60).read(0)
         first = next(reading).rev
         sum_up(tmp_path, first_revision(segments(tmp_path / "wal")[-1]), 1 << 20)
         assert [first, *(record.rev for record in reading)] == list(range(1, 61))
-        reading = Archive(tmp_path, 60).read(0)
+        reading = Filed(tmp_path, 60).read(0)
         next(reading)
         for path in (tmp_path / "history").iterdir():
             path.unlink()
@@ -300,7 +300,7 @@ async def test_segments_that_move_while_they_are_read_are_followed(tmp_path: Pat
 
 async def test_damaged_sum_is_passed_over(tmp_path: Path) -> None:
     life = await lived(tmp_path, 1 << 20)
-    source = Archive(tmp_path, life.engine.committed)
+    source = Filed(tmp_path, life.engine.committed)
     spoilt = snapshots.snapshots(tmp_path)[0]
     assert spoilt.suffix == ".snap"
     spoilt.write_bytes(spoilt.read_bytes().replace(b"images", b"imagos"))
