@@ -108,7 +108,10 @@ async def _beside(directory: Path, head: int, question: Question) -> AsyncGenera
     """Ends the process when it is closed, without a wait that could be cancelled: so nothing is left behind."""
     asked = orjson.dumps(list(question)).decode()
     command = [sys.executable, "-m", history.__name__, str(directory), str(head), str(os.getpid()), asked]
-    process = Popen(command, stdin=DEVNULL, stdout=PIPE)  # noqa: ASYNC220 - threads wait for it
+    try:
+        process = Popen(command, stdin=DEVNULL, stdout=PIPE)  # noqa: ASYNC220 - threads wait for it
+    except OSError as error:
+        raise Unavailable(f"the past cannot be read now: {error}; try again") from error
     try:
         assert isinstance(process.stdout, BufferedReader)
         async for lines in _cut(process.stdout):
