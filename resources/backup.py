@@ -27,7 +27,6 @@ import orjson
 
 from nanovirt.resources import archive
 from nanovirt.resources.archive import MANIFEST, Member, opened, packed
-from nanovirt.resources.compaction import newest
 from nanovirt.resources.errors import NanoError, Rejected, Unavailable
 from nanovirt.resources.fields import rfc3339
 from nanovirt.resources.segments import (
@@ -42,7 +41,7 @@ from nanovirt.resources.segments import (
     without_zeros,
     written,
 )
-from nanovirt.resources.snapshots import Snapshot, checked, revision_of, snapshots
+from nanovirt.resources.snapshots import Snapshot, checked, newest, revision_of, snapshots
 from nanovirt.resources.store_directory import Format, parse_format, read_format, read_synced, served
 
 VERSION = 1

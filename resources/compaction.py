@@ -40,6 +40,7 @@ from nanovirt.resources.segments import (
 from nanovirt.resources.snapshots import (
     Snapshot,
     name_of,
+    newest,
     open_snapshot,
     revision_of,
     snapshot_path,
@@ -153,14 +154,6 @@ def write_sum(directory: Path, cluster: str, live: int, rev: int, *, alone: bool
         raise NanoError(f"the log before revision {live} ends at {end.rev}; nothing was summed up")
     header_ = Snapshot(path, rev, at, end.crc, cluster)
     write_snapshot(path, header_, _lines(base, paths, cluster, last), alone=alone)
-
-
-def newest(directory: Path, cluster: str, upto: int) -> Snapshot | None:
-    """The newest whole snapshot at or before revision `upto`; None: the log has to be read from its beginning."""
-    for path in snapshots(directory):
-        if revision_of(path) <= upto and (found := open_snapshot(path, cluster)):
-            return found
-    return None
 
 
 def _lines(

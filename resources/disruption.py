@@ -57,7 +57,7 @@ def changes(kind: str, before: JSON, after: JSON) -> list[FieldChange]:
     `before` is the object as it is, with its status; `after` as it will be stored, defaults filled in.
     """
     found: list[FieldChange] = []
-    for path, current, desired in _differences(before, after):
+    for path, current, desired in differences(before, after):
         found.append(FieldChange(path, current, desired, _effect(kind, path, current, desired, before, after)))
     return found
 
@@ -85,21 +85,22 @@ def worst(found: Iterable[FieldChange]) -> Effect:
     return max((one.effect for one in found), default=Effect.Live)
 
 
-def _differences(before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
+def differences(before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
+    """What differs in labels, annotations and spec: path, then, now; what was applied last is no wish of its own."""
     for half in ("labels", "annotations"):
         then, now = (doc.get("metadata", {}).get(half) or {} for doc in (before, after))
         for name in dict.fromkeys((*then, *now)):
             if then.get(name) != now.get(name) and "last-applied" not in name:
                 yield f"metadata.{half}[{name}]", then.get(name), now.get(name)
-    yield from _below("spec", before.get("spec") or {}, after.get("spec") or {})
+    yield from below("spec", before.get("spec") or {}, after.get("spec") or {})
 
 
-def _below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
+def below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
     """The leaves that differ; a list counts as a whole, since its items have no path of their own over time."""
     for name in dict.fromkeys((*before, *after)):
         then, now = before.get(name), after.get(name)
         if isinstance(then, Mapping) and isinstance(now, Mapping):
-            yield from _below(f"{path}.{name}", then, now)
+            yield from below(f"{path}.{name}", then, now)
         elif then != now:
             yield f"{path}.{name}", then, now
 

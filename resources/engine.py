@@ -123,6 +123,11 @@ class Engine:
 
     # --- reading ---
 
+    @property
+    def log(self) -> Log:
+        """See Store."""
+        return self._log
+
     def get(self, key: Key) -> Entry:
         """See Store."""
         entry = self._objects[key.plural].get(key[1:])

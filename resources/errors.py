@@ -164,6 +164,22 @@ class Expired(Stale):
         super().__init__(f"too old resource version: {asked} ({oldest}); list again", asked=asked, oldest=oldest)
 
 
+class Forgotten(Expired):
+    """The asked past is older than what is kept (HTTP 410); `oldest`, `at`: from where on it is known."""
+
+    reason = "Forgotten"
+
+    def __init__(self, asked: str, oldest: int, at: str) -> None:
+        NanoError.__init__(
+            self,
+            f"{asked} is not kept any more: history begins with revision {oldest} ({at})",
+            asked=asked,
+            oldest=oldest,
+            at=at,
+        )
+        self.oldest, self.at = oldest, at
+
+
 # --- Unavailable: time heals it ------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ import orjson
 
 from nanovirt.resources import upgrades
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.compaction import newest
 from nanovirt.resources.errors import NanoError, Rejected, Unavailable
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.recovery import Survey, survey
@@ -29,7 +28,7 @@ from nanovirt.resources.segments import (
     walk,
     written,
 )
-from nanovirt.resources.snapshots import Snapshot, open_snapshot, snapshots
+from nanovirt.resources.snapshots import Snapshot, newest, open_snapshot, snapshots
 from nanovirt.resources.store_directory import RESTORING, Format, read_format, served
 
 T = TypeVar("T")

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.resources import compaction, store_directory
-from nanovirt.resources.compaction import newest
 from nanovirt.resources.errors import Expired, LogFull, NanoError, StoreFailed
 from nanovirt.resources.log import Record, Sum, check_order
 from nanovirt.resources.recovery import recover, whole_between
@@ -33,7 +32,7 @@ from nanovirt.resources.segments import (
     segments,
     written,
 )
-from nanovirt.resources.snapshots import revision_of, snapshots
+from nanovirt.resources.snapshots import newest, revision_of, snapshots
 from nanovirt.resources.store_directory import Format
 
 log = logging.getLogger(__name__)
@@ -100,6 +99,11 @@ class FileLog:
                 return log
         except OSError as error:
             raise StoreFailed(f"cannot open the log in {directory}: {error}") from error
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        return self._directory
 
     def sums(self) -> Iterator[Sum]:
         """See Log. The one that `open` has followed the log from, and the one before it, if there is."""

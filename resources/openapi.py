@@ -32,12 +32,27 @@ KEPT = (
     "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
     "maxLength", "minItems", "maxItems", LIST_TYPE,
 )  # fmt: skip
+TIMELINE_PARAMETERS = {
+    "uid": "Only of this object, not of others that had its name.",
+    "at": "Up to this revision or time.",
+    "limit": "At most so many entries, the newest first.",
+    "continue": "The token of the page before.",
+}
+DIFF_PARAMETERS = {
+    "from": "A revision or time.",
+    "to": "A revision or time; the newest otherwise.",
+    "kind": "Only objects of this kind.",
+    "namespace": "Only objects in this namespace.",
+    "name": "Only objects of this name.",
+    "all": "What the system writes, too, and the status.",
+}
 WRITE_PARAMETERS = {
     "dryRun": "All: check everything and store nothing.",
     "fieldManager": "Who writes.",
     "fieldValidation": "What unknown fields do: Strict refuses, Warn drops and tells, Ignore drops.",
 }
 FORCE = {"force": "Apply takes the fields that other managers own, instead of being refused."}
+AT = {"at": "As it was: at a revision, or at a time (RFC 3339)."}
 LIST_PARAMETERS = {
     "limit": "At most so many items.",
     "continue": "The token of the page before.",
@@ -214,6 +229,7 @@ def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
     for part in _parts(facts):
         below = {"get": "get", "put": "put", "patch": "patch"}
         yield f"{root}{space}/{facts.plural}/{{name}}/{part}", _item(facts, below, part, named)
+    yield f"{root}{space}/{facts.plural}/{{name}}/timeline", _item(facts, {"get": "get"}, "timeline", named)
 
 
 def _parts(facts: Facts) -> Iterator[str]:
@@ -242,6 +258,34 @@ def transactions() -> JSON:
         "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": "Transaction"},
     }
     return {f"/apis/{GROUP_VERSION}/transactions": {"post": operation}}
+
+
+def history() -> JSON:
+    """The paths of the history as a whole."""
+    revisions = {name: text for name, text in TIMELINE_PARAMETERS.items() if name != "uid"}
+    root = f"/apis/{GROUP_VERSION}/history"
+    rollback = _beside("postRollback", "make again what was, as one revision", _query("post", "")[:1], "Rollback")
+    rollback |= {"requestBody": {"content": {JSON_TYPE: {"schema": FREE}}, "required": True}}
+    return {
+        root: {"get": _beside("listHistory", "revisions, newest first", _in_query(revisions), "History")},
+        f"{root}/diff": {"get": _beside("getDifference", "what differs", _in_query(DIFF_PARAMETERS), "Difference")},
+        f"{root}/rollback": {"post": rollback | {"x-kubernetes-action": "post"}},
+    }
+
+
+def _beside(name: str, what: str, query: list[tuple[str, str, str]], kind: str) -> JSON:
+    return {
+        "operationId": name,
+        "description": what,
+        "parameters": [_parameter(*one) for one in query],
+        "responses": {"200": _response("OK", FREE), "default": _response("Refused", {"$ref": REF + STATUS})},
+        "x-kubernetes-action": "get",
+        "x-kubernetes-group-version-kind": {"group": "nano", "version": "v1", "kind": kind},
+    }
+
+
+def _in_query(words: dict[str, str]) -> list[tuple[str, str, str]]:
+    return [(name, "query", text) for name, text in words.items()]
 
 
 OBJECT: JSON = {"type": "object", **FREE}
@@ -298,6 +342,7 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
     scaled = part == SUBRESOURCE
     ref: JSON = {"$ref": REF + _qualified(SCALE if scaled else facts.kind + ("List" if action == "list" else ""))}
     answer = {"delete": FREE, "deletecollection": {"$ref": REF + STATUS}}.get(action, ref)
+    answer = FREE if part == "timeline" else answer
     made: JSON = {
         "operationId": f"{action}{facts.kind}{part.title()}",
         "description": f"{action} {facts.plural}",
@@ -326,10 +371,14 @@ def _query(action: str, part: str) -> list[tuple[str, str, str]]:
     if action in ("post", "put", "patch"):
         words = WRITE_PARAMETERS | (FORCE if action == "patch" and not part else {})
     elif action in ("list", "deletecollection"):
-        words = LIST_PARAMETERS
+        words = LIST_PARAMETERS | (AT if action == "list" else {})
+    elif action == "get" and part != "timeline":
+        words = AT
+    elif action == "get":
+        words = TIMELINE_PARAMETERS
     if action in ("delete", "deletecollection"):
         words = {**words, "dryRun": WRITE_PARAMETERS["dryRun"]}
-    return [(name, "query", text) for name, text in words.items()]
+    return _in_query(words)
 
 
 def _parameter(name: str, where: str, text: str) -> JSON:

@@ -86,6 +86,25 @@ def checked(file: gzip.GzipFile | BinaryIO, path: Path, cluster: str) -> Snapsho
     return found if (found.rev, found.cluster) == (revision_of(path), cluster) else None
 
 
+def header_of(path: Path) -> Snapshot | None:
+    """What the first line of a snapshot says, whatever follows; None when it says something else than the name does."""
+    try:
+        with _opened(path) as file:
+            said = orjson.loads(next(file))
+        found = Snapshot(path, said["rev"], said["at"], said["crc"], said["cluster"])
+    except (ValueError, KeyError, EOFError, StopIteration, zlib.error, gzip.BadGzipFile):
+        return None
+    return found if found.rev == revision_of(path) else None
+
+
+def newest(directory: Path, cluster: str, upto: int) -> Snapshot | None:
+    """The newest whole snapshot at or before revision `upto`; None: the log has to be read from its beginning."""
+    for path in snapshots(directory):
+        if revision_of(path) <= upto and (found := open_snapshot(path, cluster)):
+            return found
+    return None
+
+
 def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import Rejected, Stale
 from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.log import Log
 
 
 class Half(Enum):
@@ -160,6 +161,10 @@ class Store(Protocol):
     @property
     def committed(self) -> int:
         """The newest durable revision."""
+
+    @property
+    def log(self) -> Log:
+        """Where the past stands."""
 
     def get(self, key: Key) -> Entry:
         """The durable object. Raises NotFound."""

@@ -17,12 +17,16 @@ from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.lasting import Lasting
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
+from nanovirt.portal.api.recalling import Recaller
+from nanovirt.portal.api.recounting import Recounter
 from nanovirt.portal.api.repeating import Again, Deed, InFlight, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
+from nanovirt.portal.api.rolling_back import RollBack
 from nanovirt.portal.api.scaling import scalable, shown, through
 from nanovirt.portal.api.secrets import public
+from nanovirt.portal.api.transacting import Transactor
 from nanovirt.portal.api.transactions import TRANSACTION_MAX, WORD, Foresee, Transactions, nothing
 from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
@@ -30,8 +34,9 @@ from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import hold
 from nanovirt.resources.codec import BODY_MAX
-from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
+from nanovirt.resources.errors import Forbidden, Malformed, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
+from nanovirt.resources.past import Past
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Store
 
@@ -48,6 +53,7 @@ KEYED = ("", "status", "owner")
 """Sub-resources whose writes may have an Idempotency-Key, and are answered with the object."""
 STREAMED = ("upload",)
 """Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
+HISTORY, TIMELINE = "history", "timeline"
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
@@ -85,6 +91,9 @@ class Api:
         self._repeats = Repeats(store, sealer)
         self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
         self.reader = Reader(store, clock)
+        past = Past(store.log, lambda: store.committed)
+        self._recaller, self._recounter = Recaller(store, past, clock), Recounter(store, past)
+        self._roll_back = RollBack(store, past, Transactor(store, self.writer, clock), clock)
         self._lasting = Lasting(store)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
@@ -124,6 +133,8 @@ class Api:
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
+            if root == "apis" and segments[3] == HISTORY:
+                return await self._history(request, subject, segments[4:])
             if root == "apis" and segments[3] == WORD:
                 subject = await self._arrived(request, subject, TRANSACTION_MAX)
                 return await self._counted(self._transactions.answer(request, subject, segments[4:]))
@@ -150,6 +161,8 @@ class Api:
         hook = self._hooks.get((target.key.plural, target.subresource, method)) if target.subresource else None
         if hook is not None and target.subresource in STREAMED:
             return await self._hooked(request, subject, target, hook)
+        if target.subresource == TIMELINE and target.key.name:
+            return await self._recounter.timeline(partial(self._identify, request), target, request)
         if hook is None and target.subresource not in ("", "status") and not scalable(target):
             raise Unknown
         if method in READS and hook is None:
@@ -220,11 +233,34 @@ class Api:
         if subject.host and target.key.plural == "placements" and hold.held(self._store):
             raise hold.Held
         watch = truth(request.query.get("watch")) if request.query_string else False
+        if request.query_string and "at" in request.query:
+            if watch:
+                raise Malformed("a watch tells what is to come; leave at=... out")
+            who = partial(self._identify, request)
+            recall = self._recaller.get if target.key.name else self._recaller.all
+            return await recall(who, target, request)
         if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
         return self.reader.list(subject, target, request)
+
+    async def _history(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> Reply:
+        who = partial(self._identify, request)
+        match request.method, rest:
+            case (("GET" | "HEAD"), []):
+                return await self._recounter.revisions(who, request)
+            case (("GET" | "HEAD"), ["diff"]):
+                return await self._recounter.differences(who, request)
+            case "POST", ["rollback"]:
+                await self._arrived(request, subject)
+                return await self._counted(self._roll_back.answer(request, who))
+            case _, [] | ["diff"]:
+                raise NotAllowed("the past is only read", *READS)
+            case _, ["rollback"]:
+                raise NotAllowed("POST a rollback", "POST")
+            case _:
+                raise Unknown
 
     # --- writes ---
 

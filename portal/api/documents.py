@@ -153,6 +153,7 @@ class Documents:
         found: dict[str, list[str]] = {}
         if "status" in KINDS[facts.plural].model_fields:
             found["status"] = ["get", "patch", "update"]
+        found["timeline"] = ["get"]
         if facts.scaling:
             found[SUBRESOURCE] = ["get", "patch", "update"]
         for plural, name, method in self._hooks:
@@ -166,7 +167,7 @@ class Documents:
     def _v3(self) -> dict[str, bytes]:
         facts = {one: [cls.facts for cls in _kinds(one)] for one in (CORE, GROUP_VERSION)}
         made = {one: openapi.v3(kinds, self._version) for one, kinds in facts.items()}
-        made[GROUP_VERSION]["paths"] |= openapi.transactions()
+        made[GROUP_VERSION]["paths"] |= openapi.transactions() | openapi.history()
         return {one: dump(doc) for one, doc in made.items()}
 
     @cached_property

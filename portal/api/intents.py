@@ -46,6 +46,8 @@ class Intent(NamedTuple):
     """One write: `doc` is the object, or a merge patch, and `operations` are a JSON patch.
 
     `revision` None with `expect` demands that it is absent. `hand` applies.
+
+    `owner`: whose a new object will be, if not that of the one who writes; `lenient`: what it refers to may be missing.
     """
 
     verb: str
@@ -55,6 +57,8 @@ class Intent(NamedTuple):
     revision: int | None = None
     operations: Sequence[JSON] | None = None
     hand: Hand = NOBODY
+    owner: str = ""
+    lenient: bool = False
 
     @property
     def transform(self) -> Transform:

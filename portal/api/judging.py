@@ -114,7 +114,9 @@ def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | N
         key = found.ops[-1].key
         try:
             if found.wanted is not None:
-                told = _judge(after, found.wanted, coming, going)
+                asked = batch.asked[at]
+                lenient = isinstance(asked, Intent) and asked.lenient
+                told = _judge(after, found.wanted, coming, going, lenient=lenient)
                 warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
             elif key in going and found.before is not None:
                 admission.admit_delete(after, key, found.before, sees)
@@ -123,8 +125,11 @@ def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | N
     return warnings
 
 
-def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key]) -> list[str]:
-    """What to warn of. Raises Invalid with every cause; a reference to nothing is one, unless it was there before."""
+def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key], *, lenient: bool) -> list[str]:
+    """What to warn of. Raises Invalid with every cause; a reference to nothing is one, unless it was there before.
+
+    With `lenient` it is warned of, too, if the set does not delete what it names.
+    """
     causes: list[Cause] = []
     if wanted.before is None and Key("namespaces", "", wanted.key.namespace) not in coming:
         causes += _namespace_missing(world, wanted.key)
@@ -137,7 +142,7 @@ def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key]) -> l
         if not leaves and (mention.target in coming or world.store.peek(mention.target) is not None):
             continue
         cause = admission.reference_missing(mention)
-        if mention.target in had and not leaves:
+        if (lenient or mention.target in had) and not leaves:
             warnings.append(f"{cause.field}: {cause.message}")
         elif cause not in causes:  # said twice of what is absent, it would tell that from what is not to be seen
             causes.append(cause)

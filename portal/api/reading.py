@@ -133,21 +133,23 @@ def paged(items: Found, limit: int, token: str, revision: int) -> Page:
     """At most `limit` (0: all) items after the key in `token`; a list that changes meanwhile keeps its key order."""
     start = 0
     if token:
-        revision, after = _token_read(token)
+        revision, after = token_read(token)
         start = bisect_right(items, after, key=lambda one: (one[0].namespace, one[0].name))
     end = start + limit if limit else len(items)
     part = items[start:end]
     if end >= len(items) or not part:
         return Page(part, revision=revision)
     last = part[-1][0]
-    return Page(part, _token(revision, last), len(items) - end, revision)
+    return Page(part, token_of(revision, last), len(items) - end, revision)
 
 
-def _token(revision: int, last: Key) -> str:
+def token_of(revision: int, last: Key) -> str:
+    """What names the place behind `last` in a list of that revision."""
     return base64.urlsafe_b64encode(orjson.dumps([revision, last.namespace, last.name])).decode()
 
 
-def _token_read(token: str) -> tuple[int, tuple[str, str]]:
+def token_read(token: str) -> tuple[int, tuple[str, str]]:
+    """Revision, and namespace and name of the last one. Malformed."""
     try:
         made: Any = orjson.loads(base64.urlsafe_b64decode(token))
         return int(made[0]), (str(made[1]), str(made[2]))

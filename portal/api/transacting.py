@@ -84,7 +84,7 @@ class Transactor:
         writer, target = self._writer, one.target
         match one.verb:
             case "create":
-                return writer.prepare_create(subject, target, copied(one.doc), options)
+                return writer.prepare_create(subject, target, copied(one.doc), options, owner=one.owner)
             case "update" | "patch":
                 return writer.prepare_change(subject, target, one.verb, one.transform, options, settle)
             case "apply":

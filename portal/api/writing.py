@@ -74,16 +74,23 @@ class Writer:
         return await self.carry_out(self.prepare_create(subject, target, doc, options), subject, options)
 
     def prepare_create(
-        self, subject: Subject, target: Target, doc: JSON, options: Options, settle: Settle | None = None
+        self,
+        subject: Subject,
+        target: Target,
+        doc: JSON,
+        options: Options,
+        settle: Settle | None = None,
+        *,
+        owner: str = "",
     ) -> Prepared:
-        """A creation that is right by itself; whether the name is free, the store says."""
+        """A creation that is right by itself; whether the name is free, the store says. `owner`: "" is the subject."""
         authorize(subject, "create", target.key.plural, "", target.key)
         key = _new_key(target, doc)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
-        admission.stamp_reserved(stored, None, subject.name)
+        admission.stamp_reserved(stored, None, owner or subject.name)
         wanted = Wanted(key, made, stored, sees=sight_of(subject))
         self._vault.keep(wanted)
         if settle is not None:

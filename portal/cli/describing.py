@@ -11,6 +11,7 @@ from nanovirt.portal.cli import examples, tables
 from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.events import About, History, last_seen
+from nanovirt.portal.cli.moments import at_option
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Malformed, NotFound
@@ -27,19 +28,28 @@ EVENTS_MAX = 20
         describe instance/web-1
         describe host node-1
         describe instances -l app=web
+        describe instance/web-1 --at 2026-11-22T06:00
     """)
 )
 @click.argument("what", nargs=-1, metavar="KIND/NAME... | KIND [NAME...]", shell_complete=kind_words)
 @click.option("-l", "--selector", default="", metavar="LABELS", help="All objects of a KIND with these labels.")
+@at_option
 @connected
-def describe(session: Session, *, what: tuple[str, ...], selector: str) -> None:
-    """Show objects at length, with conditions and events."""
+def describe(session: Session, *, what: tuple[str, ...], selector: str, at: str) -> None:
+    """Show objects at length, with conditions and events.
+
+    With --at as they were, with the events that there were then.
+    """
     shown = 0
     for target in session.targets(what):
-        found = [session.get(target)] if target.name else session.list(target.kind, labelSelector=selector)[0]
+        if target.name:
+            found = [session.get(target, at)]
+        else:
+            found, _ = session.list(target.kind, labelSelector=selector, at=at)
         for doc in found:
             lines(["", ""] if shown else [])
-            lines(described({"kind": target.kind.kind, **doc}, events_of(session, doc | {"kind": target.kind.kind})))
+            events = events_of(session, doc | {"kind": target.kind.kind}, at)
+            lines(described({"kind": target.kind.kind, **doc}, events))
             shown += 1
     if not shown:
         raise Malformed("there is nothing to describe")
@@ -120,9 +130,9 @@ def _indented(headings: list[str], rows: list[list[str]]) -> Iterator[str]:
     yield from (f"  {line}" for line in tables.render(tables.wrapped(made, max(0, room - 2)), room=room))
 
 
-def events_of(session: Session, doc: JSON) -> list[JSON]:
+def events_of(session: Session, doc: JSON, at: str = "") -> list[JSON]:
     """What has happened to an object, oldest first; none for who may not see its namespace."""
     try:
-        return History(session, About.of(doc["kind"], doc["metadata"]), [], everywhere=False).read()[0]
+        return History(session, About.of(doc["kind"], doc["metadata"]), [], everywhere=False, at=at).read()[0]
     except NotFound:
         return []

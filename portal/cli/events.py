@@ -83,13 +83,15 @@ def about_one(session: Session, what: tuple[str, ...]) -> About:
 class History:
     """The events in one namespace or in all, of everything or about one object."""
 
-    def __init__(self, session: Session, about: About | None, terms: list[str], *, everywhere: bool) -> None:
-        """`terms`: field selectors."""
+    def __init__(
+        self, session: Session, about: About | None, terms: list[str], *, everywhere: bool, at: str = ""
+    ) -> None:
+        """`terms`: field selectors; `at`: a revision or time, "" is now."""
         self._about, self._everywhere = about, everywhere
         self._session = Session(session.connection, about.namespace) if about else session
         if about is not None:
             terms = [*terms, f"involvedObject.kind={about.kind}", f"involvedObject.name={about.name}"]
-        self._parameters = {"fieldSelector": ",".join(terms)}
+        self._parameters = {"fieldSelector": ",".join(terms), "at": at}
         self._kind = session.catalogue.named("events")
         self._widths: Sequence[int] = (9, *WIDTHS) if everywhere else WIDTHS
 

@@ -12,8 +12,10 @@ from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
+from nanovirt.portal.cli.moments import at_option
 from nanovirt.portal.cli.output import documents, lines
 from nanovirt.portal.cli.session import Session, connected
+from nanovirt.resources import wire
 from nanovirt.resources.errors import Expired
 
 JSON = dict[str, Any]
@@ -26,6 +28,8 @@ JSON = dict[str, Any]
         get instance/web-1 -o yaml
         get instances -l app=web --field-selector status.phase=Running -w
         get hosts,computepools
+        get instances --at 2h
+        get instance/web-1 --at 4711 -o yaml
     """)
 )
 @click.argument("what", nargs=-1, metavar="KIND [NAME...] | KIND/NAME...", shell_complete=kind_words)
@@ -33,6 +37,7 @@ JSON = dict[str, Any]
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only what has these labels: app=web,tier!=db")
 @click.option("--field-selector", default="", metavar="FIELDS", help="Only what has these values: status.phase=Running")
 @click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="How to print it.")
+@at_option
 @click.option("--show-managed-fields", "managed", is_flag=True, help="Print who owns which field, too (JSON, YAML).")
 @click.option("-w", "--watch", is_flag=True, help="Go on printing changes until interrupted.")
 @click.option("--no-headers", is_flag=True, help="Leave out the headings of tables.")
@@ -45,13 +50,16 @@ def get(
     selector: str,
     field_selector: str,
     output: str | None,
+    at: str,
     managed: bool,
     watch: bool,
     no_headers: bool,
 ) -> None:
-    """Show objects."""
+    """Show objects, as they are or as they were."""
     targets = session.targets(what)
-    parameters = {"labelSelector": selector, "fieldSelector": field_selector}
+    parameters = {"labelSelector": selector, "fieldSelector": field_selector, "at": at}
+    if watch and at:
+        raise Misused("--watch tells what is to come; leave --at out")
     if watch and (len(targets) != 1 or output in ("json", "yaml", "name")):
         raise Misused("--watch follows one kind or one object, as a table")
     if output in ("json", "yaml", "name"):
@@ -70,7 +78,7 @@ def _found(session: Session, targets: Sequence[Target], *, everywhere: bool, par
     found: list[JSON] = []
     for target in targets:
         if target.name:
-            found.append(session.get(target))
+            found.append(session.get(target, parameters["at"]))
         else:
             items, _ = session.list(target.kind, everywhere=everywhere, **parameters)
             found += [_whole(target.kind, item) for item in items]
@@ -135,7 +143,8 @@ class Printer:
             yield from self._session.pages(kind, everywhere=self._everywhere, accept=AS_TABLE, **parameters)
             return
         for name in names:
-            yield self._session.connection.get(kind.path(self._session.namespace, name), AS_TABLE)
+            path = kind.path(self._session.namespace, name) + wire.query(at=parameters.get("at", ""))
+            yield self._session.connection.get(path, AS_TABLE)
 
     def follow(self, target: Target, parameters: dict[str, str]) -> None:
         """Print a row for each change, until interrupted; after a gap in the history all rows are printed again."""

@@ -29,7 +29,7 @@ def table(settled: list[Settled]) -> Iterator[str]:
 
 def _changing(one: Settled) -> Iterator[list[str]]:
     for change in changes_of(one):
-        yield [change.path, _shown(change.current), _shown(change.desired), change.effect.name]
+        yield [change.path, said(change.current), said(change.desired), change.effect.name]
 
 
 def _foreseen(told: JSON) -> Iterator[list[str]]:
@@ -73,8 +73,9 @@ def check(settled: list[Settled], most: str | None) -> None:
         raise BadManifests(bad, "nothing was stored")
 
 
-def _shown(value: Any) -> str:
+def said(value: Any) -> str:
+    """A value of a field in a table."""
     if value in (None, ""):
         return "-"
-    said = printable(value if isinstance(value, str) else orjson.dumps(value).decode())
-    return said if len(said) <= SHOWN else f"{said[: SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
+    text = printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"

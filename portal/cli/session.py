@@ -35,9 +35,9 @@ class Session:
         """What the arguments of a command name."""
         return self.catalogue.targets(arguments)
 
-    def get(self, target: Target) -> JSON:
-        """The object. NotFound."""
-        return self.connection.get(target.kind.path(self.namespace, target.name))
+    def get(self, target: Target, at: str = "") -> JSON:
+        """The object, as it was at a revision or time if one is given. NotFound."""
+        return self.connection.get(target.kind.path(self.namespace, target.name) + wire.query(at=at))
 
     def find(self, kind: str, name: str, namespace: str = "") -> JSON | None:
         """The object of that kind (any of its words), or None."""
@@ -47,10 +47,10 @@ class Session:
             return None
 
     def pages(self, kind: Kind, *, everywhere: bool, accept: str = "", **parameters: str) -> Iterable[JSON]:
-        """The pages of a list, each as the server sends it."""
+        """The pages of a list, each as the server sends it; of the past there is one, since each would be read anew."""
         going_on = ""
         while True:
-            asked = wire.query(limit=PAGE, **parameters, **{"continue": going_on})
+            asked = wire.query(limit=0 if parameters.get("at") else PAGE, **parameters, **{"continue": going_on})
             page = self.connection.get(self.collection(kind, everywhere=everywhere) + asked, accept)
             yield page
             going_on = (page.get("metadata") or {}).get("continue") or ""

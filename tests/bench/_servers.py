@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,7 +49,8 @@ async def _serve(directory: Path, port: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(store.run())
         tasks.create_task(log.tend())
-        await transact(store, [Create(thing.key, thing.to_json()) for thing in defaults()], "start")
+        if not store.committed:
+            await transact(store, [Create(thing.key, thing.to_json()) for thing in defaults()], "start")
         api = Api(store, lambda _request: ADMIN)
         runner = web.ServerRunner(ApiServer(api.handle))
         await runner.setup()
@@ -64,9 +65,10 @@ def _main(directory: Path, port: int) -> None:
 
 
 @contextmanager
-def nano() -> Iterator[int]:
-    """The port of a Nano API on a file log."""
+def nano(fill: Callable[[Path], object] = lambda _log: None) -> Iterator[int]:
+    """The port of a Nano API on a file log, which may be filled before."""
     directory, port = Path(tempfile.mkdtemp(prefix="bench-nano-")), free_port()
+    fill(directory / "store")
     process = multiprocessing.get_context("spawn").Process(target=_main, args=(directory / "store", port), daemon=True)
     process.start()
     try:

@@ -52,7 +52,8 @@ WRITTEN = tuple(f"{NANO}/namespaces/team-a/{plural}" for plural in ("instances",
 """Where an operator may write."""
 IDENTITY = ("users", "groups", "roles")
 SUBRESOURCES = (
-    "", "", "", "", "/status", "/owner", "/token", "/image", "/upload", "/report", "/scale", "/nothing", "/a/b",
+    "", "", "", "", "/status", "/timeline", "/owner", "/token", "/image", "/upload", "/report", "/scale",
+    "/nothing", "/a/b",
 )  # fmt: skip
 PLACED = "00000000-0000-4000-8000-000000000009"
 
