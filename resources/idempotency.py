@@ -77,15 +77,23 @@ def receipt(
     """What a record says of its request, so that its answer can be given again.
 
     `apart` names the results that the record's own writes do not show, by their place: `[3, plural, namespace, name,
-    revision, uid]`; revision 0 is an object that is gone.
+    revision, uid]`; revision 0 is an object that is gone. A write shows the first of the operations that led to it.
     """
-    shown = map(told, ops, results)
-    apart = [
-        [at, *op.key, entry.rev if entry else 0, _uid(entry, changes.get(op.key))]
-        for at, (op, entry) in enumerate(zip(ops, shown, strict=True))
-        if entry is None or entry.rev != rev
-    ]
+    untold = {key for key, change in changes.items() if change.after is not None}
+    apart: list[list[object]] = []
+    for at, (op, entry) in enumerate(zip(ops, map(told, ops, results), strict=True)):
+        if entry is not None and entry.rev == rev and op.key in untold:
+            untold.remove(op.key)
+        else:
+            apart.append([at, *op.key, _kept_at(entry, rev, changes.get(op.key)), _uid(entry, changes.get(op.key))])
     return {"name": once.key, "digest": once.digest} | ({"apart": apart} if apart else {})
+
+
+def _kept_at(entry: Entry | None, rev: int, change: Change | None) -> int:
+    """The revision at which a log has the object; 0: it is gone, be it by a later operation of the same record."""
+    if entry is None or (entry.rev == rev and change is not None and change.after is None):
+        return 0
+    return entry.rev
 
 
 def _uid(entry: Entry | None, change: Change | None) -> str:

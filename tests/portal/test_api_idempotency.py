@@ -122,6 +122,17 @@ async def test_every_write_may_have_a_key(method: str, path: str, doc: Any, head
         assert (again.code, again.doc, w.store.committed) == (200, first.doc, rev)
 
 
+async def test_a_collection_deleted_in_the_foreground_is_counted_alike_though_some_of_it_was_going() -> None:
+    async with ready() as w:
+        for name in ("a", "b", "c"):
+            await w.make(INSTANCES, instance(name))
+        slowly = "?propagationPolicy=Foreground"
+        assert (await w.call("DELETE", f"{INSTANCES}/c{slowly}")).code == 200
+        first, again = [await w.call("DELETE", INSTANCES + slowly, headers=key()) for _ in range(2)]
+        assert (first.code, again.code, first.doc["details"]["params"]) == (200, 200, {"count": 3})
+        assert again.raw == first.raw
+
+
 async def test_the_same_key_with_another_request_is_refused() -> None:
     async with ready() as w:
         await w.call("POST", INSTANCES, instance(cpus=2), headers=key())
