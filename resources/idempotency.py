@@ -103,7 +103,7 @@ def _uid(entry: Entry | None, change: Change | None) -> str:
 
 def results_of(record: JSON, look: Callable[[Key, int], bytes]) -> list[Result]:
     """The results of the operations behind a record with a receipt; `look` gives an object at another revision."""
-    apart = {at: (Key(*key), rev, uid) for at, *key, rev, uid in record["key"].get("apart", ())}
+    apart = _apart(record)
     put = iter([write for write in record["writes"] if write["verb"] == "put"])
     count = len(apart) + sum(write["verb"] == "put" for write in record["writes"])
     found: list[Result] = []
@@ -116,14 +116,21 @@ def results_of(record: JSON, look: Callable[[Key, int], bytes]) -> list[Result]:
     return found
 
 
+def kept_elsewhere(record: JSON) -> Iterator[tuple[Key, int]]:
+    """What `results_of` will look for: objects, and the revisions at which they stood."""
+    return ((key, rev) for key, rev, _ in _apart(record).values() if rev)
+
+
+def _apart(record: JSON) -> dict[int, tuple[Key, int, str]]:
+    return {at: (Key(*key), rev, uid) for at, *key, rev, uid in record["key"].get("apart", ())}
+
+
 def _shown(write: JSON) -> Result:
     key = Key(write["kind"], write["namespace"], write["name"])
     return Result(key, dump(write["object"]), write["object"]["metadata"]["uid"])
 
 
-def object_in(record: JSON, key: Key) -> bytes:
-    """What a record put under `key`. KeyError when it did not."""
-    for write in record["writes"]:
-        if write["verb"] == "put" and (write["kind"], write["namespace"], write["name"]) == key:
-            return dump(write["object"])
-    raise KeyError(str(key))
+def objects_in(record: JSON) -> dict[Key, JSON]:
+    """What a record put, by key."""
+    puts = (write for write in record["writes"] if write["verb"] == "put")
+    return {Key(write["kind"], write["namespace"], write["name"]): write["object"] for write in puts}
