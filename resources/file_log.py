@@ -162,8 +162,11 @@ class FileLog:
             await self._sealed.wait()
             self._sealed.clear()
             live = first_revision(self._segment.path)
-            if compaction.due(*self._weights(live), self._sizes.snapshot):
-                await self._sum_up(live)
+            try:
+                if compaction.due(*self._weights(live), self._sizes.snapshot):
+                    await self._sum_up(live)
+            except OSError as error:
+                _complain(str(error))
 
     def _weights(self, live: int) -> tuple[int, int]:
         """Bytes of log since the last snapshot, up to the segment that begins with `live`, and of that snapshot."""
@@ -185,8 +188,7 @@ class FileLog:
             await process.wait()
             raise
         if process.returncode:
-            detail = complained.decode(errors="replace").strip()
-            log.error("the log could not be summed up; it goes on growing", extra={"detail": detail})
+            _complain(complained.decode(errors="replace").strip())
             return
         log.info("log summed up", extra=json.loads(said))
 
@@ -272,3 +274,7 @@ class FileLog:
             os.pwrite(self._synced, store_directory.pack_synced(self._rev), 0)
         except OSError as error:
             self._failure = error
+
+
+def _complain(detail: str) -> None:
+    log.error("the log could not be summed up; it goes on growing", extra={"detail": detail})

@@ -296,6 +296,23 @@ async def test_running_log_sums_itself_up(tmp_path: Path) -> None:
         assert state(engine) == before
 
 
+async def test_log_goes_on_when_the_summing_up_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "replaced by an upgrade"))
+    log = FileLog.open(tmp_path / "data", TINY)
+    engine = Engine(log)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(engine.run()), group.create_task(log.tend())]
+        async with asyncio.timeout(30):
+            while "could not be summed up" not in caplog.text:
+                await change(engine, 20, seed=engine.committed)
+        await change(engine, 20, seed=engine.committed)
+        for task in tasks:
+            task.cancel()
+    log.close()
+
+
 def test_summing_up_dies_with_its_server_and_the_next_one_starts_at_once(store: Path, tmp_path: Path) -> None:
     program = f"""
 import asyncio, os, signal
