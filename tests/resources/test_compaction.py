@@ -400,3 +400,21 @@ async def test_history_gives_way_when_a_snapshot_lacks_room(store: Path, monkeyp
     with pytest.raises(NanoError, match="make room there"):
         sum_up(store, live(store) + 1, TINY.history, reserve=6_000)
     assert sorted((store / "snap").iterdir()) == at_hand
+
+
+async def test_history_gives_way_only_behind_snapshots_that_are_whole(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts = [first_revision(path) for path in segments(store / "wal")]
+    for first in (firsts[2], firsts[4], firsts[6]):
+        sum_up(store, first, TINY.history)
+    for path in (store / "snap").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    history = sorted((store / "history").iterdir())
+    monkeypatch.setattr(compaction, "room", lambda _directory: 5_000)
+    with pytest.raises(NanoError, match="make room there"):
+        sum_up(store, live(store), TINY.history, reserve=6_000)
+    rest = [path for path in sorted((store / "history").iterdir()) if path in history]
+    assert [path for path in rest if path.name.endswith(".snap.gz")], "the start needs the one that is whole"
+    async with opened(store) as engine:
+        assert engine.committed == 300
