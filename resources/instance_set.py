@@ -147,6 +147,15 @@ class Naming(NamedTuple):
         return int(number) if plain else 0
 
 
+def readings(name: str) -> Iterator[Naming]:
+    """Every rule that gives some member this name."""
+    longest = len(str(INDEX_MAX))
+    for start, end in ((at, at + digits) for at in range(len(name)) for digits in range(1, longest + 1)):
+        rule = Naming(name[:start], name[end:])
+        if end <= len(name) and rule.index_of(name):
+            yield rule
+
+
 def naming(rule: str, name: str) -> Naming:
     """What the rule of the set with that name means."""
     prefix, _, suffix = rule.replace(NAME, name).partition(INDEX)
