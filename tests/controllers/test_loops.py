@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from nanovirt.controllers.loops import Loops
+from nanovirt.controllers.loops import SHORTLY, Loops
 from nanovirt.resources.codec import load
 from nanovirt.resources.defaults import made
 from nanovirt.resources.engine import Engine
@@ -130,6 +130,7 @@ async def test_set_hears_of_a_name_of_its_members_that_somebody_gives_up() -> No
         async with asyncio.timeout(10):
             while b"NamesTaken" not in store.get(web.key).raw:
                 await asyncio.sleep(0.01)
+            await asyncio.sleep(2 * SHORTLY)  # its members are as they will be, and wake it no more
             await transact(store, [Delete(taken.key)], "test")
             while b"NamesTaken" in store.get(web.key).raw:
                 await asyncio.sleep(0.01)
