@@ -26,7 +26,7 @@ FAILED_MAX = 10
 
 
 class TemplateMeta(Model):
-    """Labels and annotations of every member; those under `nano/` are the server's and are left out."""
+    """Labels and annotations of every member; labels under `nano/` are the server's and are left out."""
 
     labels: Labels = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
