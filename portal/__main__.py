@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nanovirt.portal.agents import Agents
     from nanovirt.portal.api.transactions import Foresee
     from nanovirt.portal.cli.processes import Options
+    from nanovirt.portal.exporting import Export
     from nanovirt.portal.pki import Pki
     from nanovirt.resources.engine import Engine
     from nanovirt.resources.host import Host
@@ -160,8 +161,11 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         loops = Loops(store, reports)
         controlling = group.create_task(loops.run())
         stack.callback(controlling.cancel)
+        if export := _export(heart, options):
+            exporting = group.create_task(export.run())
+            stack.callback(exporting.cancel)
         foresee = partial(forecast, store, loops.world)
-        await stack.enter_async_context(_listening(heart, sockets, group, foresee))
+        await stack.enter_async_context(_listening(heart, sockets, group, foresee, options))
         log.info(
             "ready",
             extra={
@@ -174,16 +178,27 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         yield heart
 
 
+def _export(heart: Heart, options: Options) -> Export | None:
+    """What writes a file for each object, if somebody wants that."""
+    from nanovirt.portal.exporting import Export
+
+    own = heart.folder / "export"
+    directory = options.export or (own if own.is_dir() else None)
+    return Export(heart.store, directory.absolute()) if directory else None
+
+
 @asynccontextmanager
 async def _listening(
-    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee
+    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee, options: Options
 ) -> AsyncIterator[None]:
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
-    from nanovirt.portal.identity import ADMIN, Identities
+    from nanovirt.portal.desired.desk import pages
+    from nanovirt.portal.desired.keeping import Desired
+    from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
     from nanovirt.portal.server import landing, listening
     from nanovirt.resources.sealing import key_file
@@ -193,18 +208,28 @@ async def _listening(
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
     hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
-    pages = {("GET", "/"): landing}
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     api = Api(
         heart.store,
         identities.identify,
         hooks,
-        pages,
+        {("GET", "/"): landing},
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,
         foresee=foresee,
     )
+    desired = Desired(
+        heart.store,
+        api.writer,
+        (options.desired or heart.folder / "desired").absolute(),
+        partial(identities.user, options.desired_user) if options.desired_user else lambda: ADMIN,
+        now_utc,
+        user=options.desired_user or ADMIN.name,
+        prune=options.desired_prune,
+    )
+    api.add(pages(desired, identities.identify))
+    keeping = group.create_task(desired.run())
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:
@@ -215,6 +240,7 @@ async def _listening(
                 api.close()
     finally:
         filing.cancel()
+        keeping.cancel()
         renewing.cancel()
 
 

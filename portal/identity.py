@@ -107,6 +107,16 @@ class Identities:
         groups = (USERS, *rights.groups)
         return Subject(name, groups, rights=rights, uid=uid, credential=credential, until=until)
 
+    def user(self, name: str) -> Subject:
+        """The User of that name, whoever says so. Raises Unauthorized for one who is not there or is disabled."""
+        try:
+            subject = self._user(name, self._store.get(Key("users", "", name)).uid)
+        except NotFound:
+            subject = Subject(name, ())
+        if not self._stands(subject):
+            raise Unauthorized(f"the User {name} is not there, or is disabled")
+        return subject
+
     def _stands(self, subject: Subject) -> bool:
         """Whether the User is there, the same one, and not disabled."""
         try:

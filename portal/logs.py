@@ -31,4 +31,5 @@ def set_up(*, verbose: bool) -> None:
     lines.setFormatter(Lines())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[lines], force=True)
     logging.getLogger("nanovirt.controllers.runtime").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -215,7 +215,7 @@ class Engine:
         drafted = self._drafted(ops)
         (rev, entries), changes = drafted.outcome, drafted.changes
         if dry or not (changes or once):
-            newest = max((entry.rev for entry in entries if entry is not None and entry.rev < rev), default=0)
+            newest = max((self._pending[op.key][0] for op in drafted.ops if op.key in self._pending), default=0)
             return Ticket(Outcome(max(self.committed, newest), entries), lambda: self._until(newest))
         receipt = idempotency.receipt(once, drafted.ops, entries, changes, rev) if once else None
         self._queue_up(Commit(rev, tuple(changes.values())), by, request, drafted.now, receipt)
@@ -254,6 +254,10 @@ class Engine:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    async def settled(self) -> None:
+        """See Store."""
+        await self._until(self._staged)
 
     async def _until(self, rev: int) -> None:
         if rev <= self.committed:

@@ -58,6 +58,7 @@ class Event(
         "type",
     ),
     categories=(),
+    operation=True,
 ):
     """Events of cluster-scoped objects stand in namespace `default`."""
 

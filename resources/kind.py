@@ -117,6 +117,8 @@ class Facts:
     """Whether the kind is for the server alone: no route, no discovery, no schema."""
     scaling: Scaling | None
     """With it the kind has the sub-resource `scale`."""
+    operation: bool
+    """Whether an object of it happens once, and so cannot be what a directory goes on wishing for."""
 
     @property
     def singular(self) -> str:
@@ -195,11 +197,12 @@ def _facts(
     sealed: bool = False,
     internal: bool = False,
     scaling: Scaling | None = None,
+    operation: bool = False,
 ) -> Facts:
     shorts = tuple(short.split())
     return Facts(
         kind, plural, shorts, scope, group_version, row, columns, selectable, refers, immutable, finalizer, system,
-        categories, sealed, internal, scaling,
+        categories, sealed, internal, scaling, operation,
     )  # fmt: skip
 
 

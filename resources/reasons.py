@@ -130,6 +130,36 @@ class Reason(Enum):
     Inspecting = "The file is being checked and hashed."
     ImageRejected = "The file was refused: {detail}"
 
+    # of the directory of desired objects
+    DirectoryApplied = "Everything in {path} counts as applied."
+    DirectoryIncomplete = "Of {path}, {count} files wait or are refused."
+    DirectoryMissing = "{path} is not there; nothing is changed or deleted because of that."
+    DirectoryUnsafe = "{path}: {detail}; nothing in it counts."
+    DirectoryBusy = "Git is changing {path} (.git/index.lock); nothing counts before it is done."
+    SetRefused = "None of {count} changes was carried out: {detail}"
+    FileApplied = "Its {count} objects are as it says."
+    FileSettling = "It has just changed; it counts when two looks have found it the same."
+    FileUnsafe = "It is not read: {detail}."
+    FileBroken = "It cannot be used, and nothing of it changes: {detail}"
+    FileNamesClash = "Its name and {other} are the same to other file systems; give one of them another name."
+    ObjectDefinedTwice = "{name} stands in {files}; neither counts."
+    ObjectOfBrokenFile = "{name} may still stand in {file}, which cannot be read."
+    FileWaits = "It waits, since the set that it is part of is refused."
+    FileRefused = "It is refused, and so is the whole set: {detail}"
+    ApiSideWins = "The file and the API side have both changed {fields} of {name}; the API side's stands."
+    ApiSideAhead = "The API side has changed {fields} of {name} since the file was applied; that stands."
+    DeletedByApi = "{name} was deleted by the API side and is not made anew; take it out of the file, and put it in again later to have it."
+    OperationNotDesired = "{kind} objects happen once; send them by `nanoctl apply`, which does not repeat them."
+    SecretNotDesired = "A file that is kept is no place for a secret; send it by `nanoctl apply`."
+    NothingVanished = "No object has lost its file."
+    PruneOff = (
+        "{count} objects have no file any more. They stay, since prune is off; `nanoctl desired prune` deletes them."
+    )
+    PruneWaits = "{count} objects have no file any more. None is deleted while a file waits or cannot be read."
+    PruneHeld = "{count} of {total} objects have no file any more. At most {limit} go at once; `nanoctl desired prune --force` deletes them."
+    PruneContested = "{count} objects have no file any more and stay, since the API side has changed them; `nanoctl desired prune --force` deletes them."
+    PruneRefused = "{count} objects have no file any more, and cannot be deleted: {detail}"
+
     def say(self, /, **params: Any) -> str:
         """The English sentence with `params` filled in; a missing one shows as `?`."""
         return self.value.format_map(_Params(params))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nanovirt.resources import (
     address,
     address_pool,
+    applied,
     compute_pool,
     credential,
     event,
@@ -26,7 +27,7 @@ from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, instance_set, placement, secret, user, group, role, credential,
+    instance, instance_set, placement, secret, user, group, role, credential, applied,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 

@@ -28,9 +28,10 @@ def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
     if "managedFields" in old["metadata"] and "managedFields" not in new["metadata"]:
         kept["managedFields"] = old["metadata"]["managedFields"]
     given = {name: value for name, value in _plain(new["metadata"]).items() if name not in SERVER_OWNED}
-    merged = _ordered(facts, {**new, "metadata": kept | given})
+    halves = {name: half for name, half in new.items() if name != "status"}
     if "status" in old:
-        merged["status"] = old["status"]
+        halves["status"] = old["status"]
+    merged = _ordered(facts, {**halves, "metadata": kept | given})
     if merged.get("spec") != old.get("spec"):
         merged["metadata"]["generation"] = int(kept.get("generation", 1)) + 1
     return merged

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON
+from nanovirt.resources.errors import Rejected, Stale
 from nanovirt.resources.kind import Document, Key
 
 
@@ -141,7 +142,10 @@ class Draft(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """A staged transaction: `outcome` is what it will be, `durable` waits until it is (StoreFailed, LogFull)."""
+    """A staged transaction: `outcome` is what it will be, `durable` waits until it is (StoreFailed, LogFull).
+
+    Ask it before anything else is awaited: once a full log has undone a revision, its number goes to another one.
+    """
 
     outcome: Outcome
     durable: Callable[[], Awaitable[None]]
@@ -185,10 +189,17 @@ class Store(Protocol):
         """Check all `ops` against the pending state and queue them as one revision, or raise and change nothing.
 
         A draft whose turn it still is has been checked; one that others have overtaken is drafted anew.
-        Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed. A write that changes nothing makes no event;
-        if none changes anything there is no new revision. With `dry` nothing is queued; with `patient` the log may wait
-        a moment (2 ms), to make it durable together with what others write. With `once` the request is remembered in
-        the same record, also when it changes nothing; asking `remembered` first is up to the caller.
+        Raises NotFound, AlreadyExists, Conflict, TooLarge, StoreFailed; see `settled`. A write that changes nothing
+        makes no event; if none changes anything there is no new revision. With `dry` nothing is queued; with `patient`
+        the log may wait a moment (2 ms), to make it durable together with what others write. With `once` the request is
+        remembered in the same record, also when it changes nothing; asking `remembered` first is up to the caller.
+        """
+
+    async def settled(self) -> None:
+        """Wait until all that is staged now is durable (StoreFailed, LogFull).
+
+        What was refused on account of the pending state is told only then: else a client knows of a write that readers
+        do not see yet, and that a crash may undo.
         """
 
     def remembered(self, by: str, key: str) -> Known | None:
@@ -205,8 +216,12 @@ class Store(Protocol):
 
 
 async def transact(store: Store, ops: Sequence[Op], by: str, request: str = "") -> Outcome:
-    """Stage and wait until durable."""
-    ticket = store.stage(ops, by, request)
+    """Stage and wait until durable, or until what it is refused for is."""
+    try:
+        ticket = store.stage(ops, by, request)
+    except (Rejected, Stale):
+        await store.settled()
+        raise
     await ticket.durable()
     return ticket.outcome
 

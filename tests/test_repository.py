@@ -17,6 +17,7 @@ SHELLS = ("controllers/runtime.py", "controllers/loops.py")
 CATCHING = {
     "controllers/runtime.py": "the worker loop of the controllers",
     "agent/worker.py": "the worker loop of the agent",
+    "portal/desired/keeping.py": "the worker loop of the directory of desired objects",
     "agent/hypervisor.py": "carries whatever a call of its thread raised to the task that waits for it",
 }
 """Where everything may be caught, and why: nowhere else."""

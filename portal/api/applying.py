@@ -126,11 +126,16 @@ async def _document(content: bytes) -> JSON:
 
 
 def follow(request: web.BaseRequest, clock: Callable[[], datetime]) -> Settle:
-    """What a PUT or another patch does to managedFields: nothing, to the many objects that nobody has applied."""
+    """What a PUT or another patch does to managedFields."""
+    return settling(lambda: _author(request), clock)
+
+
+def settling(author: Callable[[], str], clock: Callable[[], datetime]) -> Settle:
+    """What a write by that author does to managedFields: nothing, to the many objects that nobody has applied."""
 
     def settle(cls: type[Document], doc: JSON, stored: JSON, old: JSON | None) -> None:
         if old is not None and "managedFields" in old["metadata"]:
-            _follow(Write(shape_of(cls), old, stored, _second(clock())), doc, _author(request), cls)
+            _follow(Write(shape_of(cls), old, stored, _second(clock())), doc, author(), cls)
 
     return settle
 

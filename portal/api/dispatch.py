@@ -17,7 +17,7 @@ from nanovirt.portal.api.fanout import Hub
 from nanovirt.portal.api.lasting import Lasting
 from nanovirt.portal.api.paths import Target, Unknown
 from nanovirt.portal.api.reading import Reader, selected
-from nanovirt.portal.api.repeating import Again, Deed, Repeats
+from nanovirt.portal.api.repeating import Again, Deed, InFlight, Repeats
 from nanovirt.portal.api.replies import document, reply, success, text
 from nanovirt.portal.api.requests import BODY, body, options, truth
 from nanovirt.portal.api.reviews import REVIEWS, review
@@ -74,7 +74,7 @@ class Api:
         standing: Callable[[Subject], bool] = lambda _subject: True,
         foresee: Foresee = nothing,
     ) -> None:
-        """`pages`: (method, exact path) -> handler for what is no API path; it looks after its own authentication.
+        """`pages`: (method, exact path) -> handler for what is no object; it looks after its own authentication.
 
         `standing`: whether a subject may go on as what it was recognized as; asked again for every open watch.
         """
@@ -89,6 +89,10 @@ class Api:
         self._writing = 0
         self._watches = Watches(store, self.hub, clock)
         self._documents = Documents(version, hooks=self._hooks)
+
+    def add(self, pages: Mapping[tuple[str, str], Page]) -> None:
+        """More pages, of what itself needs this API."""
+        self._pages.update(pages)
 
     def close(self) -> None:
         """End every watch, so that the server can stop."""
@@ -111,6 +115,9 @@ class Api:
         for header in IMPERSONATION:
             if header in request.headers:  # to be deaf to it would answer for somebody else
                 raise Forbidden(f"impersonation is not possible here; leave the header {header} (--as) out")
+        page = self._pages.get((request.method, path))
+        if page is not None:
+            return await page(request)
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self._identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
@@ -121,9 +128,6 @@ class Api:
                 return await self._counted(self._transactions.answer(request, subject, segments[4:]))
             target = paths.target(group_version, segments[2 if root == "api" else 3 :])
             return await self._object(request, subject, target)
-        page = self._pages.get((request.method, path))
-        if page is not None:
-            return await page(request)
         if root in ("healthz", "livez", "readyz"):
             return text("ok") if root != "readyz" or self._ready() else text("not ready", 503)
         if root != "version":
@@ -169,10 +173,15 @@ class Api:
         return self._identify(request)
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
-        """Carry out a write, known as one that is under way."""
+        """Carry out a write, known as one that is under way; told is a refusal only when its grounds are durable."""
         self._writing += 1
         try:
             return await writing
+        except InFlight:
+            raise
+        except NanoError:
+            await self._store.settled()
+            raise
         finally:
             self._writing -= 1
 

@@ -60,8 +60,7 @@ class Transactor:
         if batch.faults:
             raise refused(batch)
         ticket = self._store.stage(drafted, subject.name, dry=options.dry, once=options.once)
-        if not options.dry:
-            await ticket.durable()
+        await ticket.durable()
         entries = list(map(told, batch.ops, ticket.outcome.entries[-len(asked) :]))
         results = [_result(found, entry) for found, entry in zip(batch.prepared.values(), entries, strict=True)]
         changes = [

@@ -187,8 +187,7 @@ class Writer:
 
     async def _commit(self, ops: list[Op], subject: Subject, asked: Options | Deletion) -> tuple[Entry | None, ...]:
         ticket: Ticket = self._store.stage(ops, subject.name, dry=asked.dry, once=asked.once)
-        if not asked.dry:
-            await ticket.durable()
+        await ticket.durable()
         return ticket.outcome.entries
 
 

@@ -38,6 +38,7 @@ LAZY = {
     "token": "people",
     "chown": "people",
     "host": "hosts",
+    "desired": "desired",
     "store": "store",
     "version": "versions",
     "completion": "completion",

@@ -77,7 +77,7 @@ def read_all(sources: Iterable[str]) -> list[Manifest]:
     problems: list[str] = []
     for source in sources:
         for name, content in _contents(source, problems):
-            for manifest, problem in _documents(name, content):
+            for manifest, problem in documents(name, content):
                 problems += [problem] if problem else []
                 found += [manifest] if manifest else []
     problems += _twice(found)
@@ -109,7 +109,7 @@ def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
             problems.append(f"{file}: {error.strerror}")
 
 
-def _documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]]:
+def documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]]:
     """Each document, or what is wrong with it."""
     try:
         _check_depth(content)

@@ -15,6 +15,7 @@ from nanovirt.resources.quantities import Bytes
 
 Accelerator = Literal["auto", "kvm", "tcg"]
 PORT = click.IntRange(0, 65535)
+DIRECTORIES = ("desired", "desired-user", "desired-prune", "export")
 
 
 class Amount(click.ParamType[int]):
@@ -49,6 +50,13 @@ class Options:
     """For an agent by itself: the URL of the server."""
     credentials: Path | None = None
     """For an agent by itself: the file that `nanoctl host add` wrote."""
+    desired: Path | None = None
+    """The directory of desired objects; None: DIR/desired."""
+    desired_user: str = ""
+    """As whom it is applied; "": the administrator."""
+    desired_prune: bool = False
+    export: Path | None = None
+    """Where every object is written as a file; None: DIR/export, if that is there."""
     verbose: bool = False
 
 
@@ -95,6 +103,20 @@ OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         "--history", type=Amount(), default="1Gi", show_default=True, metavar="SIZE",
         help="How much disk the past may take, compressed.",
     ),
+    "desired": click.option(
+        "--desired", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+        help="Manifests in here are applied, and again when they change.  [default: desired/ in --data]",
+    ),
+    "desired-user": click.option(
+        "--desired-user", default="", metavar="NAME", help="The User who applies them.  [default: the administrator]",
+    ),
+    "desired-prune": click.option(
+        "--desired-prune", is_flag=True, help="Delete objects when their file is gone; at most a tenth, or 3, at once.",
+    ),
+    "export": click.option(
+        "--export", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+        help="Write every object into a file of its own here.  [default: export/ in --data, if it is there]",
+    ),
     "no-agent": click.option("--no-agent", is_flag=True, help="Do not make this machine a host."),
     "verbose": click.option("-v", "--verbose", is_flag=True, help="Log at level DEBUG."),
 }  # fmt: skip
@@ -118,7 +140,18 @@ def _up(processes: Processes) -> click.Command:
         """)
     )
     @_options(
-        "data", "api", "portal", "port", "bridge", "uri", "accelerator", "simulated", "history", "no-agent", "verbose"
+        "data",
+        "api",
+        "portal",
+        "port",
+        "bridge",
+        "uri",
+        "accelerator",
+        "simulated",
+        "history",
+        "no-agent",
+        *DIRECTORIES,
+        "verbose",
     )
     def up(*, no_agent: bool, **given: Any) -> None:
         """Run server and agent on this machine."""
@@ -134,7 +167,7 @@ def _server(processes: Processes) -> click.Command:
             server --data /srv/nano --api-port 5870
         """)
     )
-    @_options("data", "api", "portal", "simulated", "history", "verbose")
+    @_options("data", "api", "portal", "simulated", "history", *DIRECTORIES, "verbose")
     def server(**given: Any) -> None:
         """Run the server: store, API, controllers and portal."""
         _ended(processes.server(Options(agent=False, **given)))

@@ -21,7 +21,9 @@ from nanovirt.portal.api.dispatch import Api, HookTable
 from nanovirt.portal.api.people import people
 from nanovirt.portal.api.transactions import Foresee, nothing
 from nanovirt.portal.cli import cli
-from nanovirt.portal.identity import ADMIN, Identities
+from nanovirt.portal.desired.desk import pages
+from nanovirt.portal.desired.keeping import Desired
+from nanovirt.portal.identity import ADMIN, Identities, now_utc
 from nanovirt.portal.pki import Pki
 from nanovirt.resources import registry
 from nanovirt.resources.codec import JSON, load
@@ -131,8 +133,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothing) -> Iterator[Cluster]:
-    """A server with the namespaces `default` and `shared` and the system templates, which ends with the block."""
+def cluster(
+    data: Path, hooks: HookTable | None = None, foresee: Foresee = nothing, *, desired: bool = False
+) -> Iterator[Cluster]:
+    """A server with the namespaces `default` and `shared` and the system templates, which ends with the block.
+
+    `desired`: it applies the directory of that name.
+    """
     started: Future[Cluster] = Future()
     stopping = asyncio.Event()
 
@@ -154,6 +161,11 @@ def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothi
                 standing=identities.standing,
                 foresee=foresee,
             )
+            keeper = Desired(
+                store, api.writer, data / "desired", lambda: ADMIN, now_utc, user=ADMIN.name, settle=0.05, rescan=0.5
+            )
+            api.add(pages(keeper, identities.identify))
+            keeping = tasks.create_task(keeper.run()) if desired else None
             trap = Trap()
 
             async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -178,6 +190,8 @@ def cluster(data: Path, hooks: HookTable | None = None, foresee: Foresee = nothi
                 await asyncio.sleep(0.05)
                 await runner.cleanup()
             committer.cancel()
+            if keeping is not None:
+                keeping.cancel()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()

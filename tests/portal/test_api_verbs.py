@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from nanovirt.portal.api.protobuf import piece
+from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Create
 from tests.portal.api_world import INSTANCES, JSON_PATCH, MERGE, NANO, instance, pool, world
 
 TEMPLATES = f"{NANO}/systemtemplates"
@@ -103,6 +105,14 @@ async def test_stale_revision_is_a_conflict() -> None:
         assert (stale.code, stale.doc["reason"]) == (409, "Conflict")
         change = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
         assert (await w.call("PATCH", f"{INSTANCES}/web-1", change, headers=MERGE)).code == 409
+
+
+async def test_refusal_waits_until_what_it_gives_away_can_be_read() -> None:
+    async with world() as w:
+        w.store.stage([Create(Key("systemtemplates", "", "base"), {"metadata": {"name": "base"}})], "bob", patient=True)
+        doc = {"apiVersion": "nano/v1", "kind": "SystemTemplate", "metadata": {"name": "base"}, "spec": {}}
+        assert (await w.call("POST", TEMPLATES, doc)).code == 409
+        assert w.store.get(Key("systemtemplates", "", "base")).rev == w.store.committed
 
 
 async def test_delete_waits_for_finalizers_and_answers_with_the_object() -> None:

@@ -121,6 +121,13 @@ async def test_each_half_leaves_the_other_alone(open_log: OpenLog) -> None:
         assert stored["metadata"]["generation"] == 2, "a new spec is a new generation, a new status is not"
 
 
+async def test_main_half_brings_no_status_where_there_is_none(open_log: OpenLog) -> None:
+    async with running(open_log()) as store:
+        await transact(store, [Create(A, doc(A))], "alice")
+        await transact(store, [Update(A, {**doc(A, cpus=2), "status": {"phase": "Failed"}})], "alice")
+        assert "status" not in load(store.get(A).raw)
+
+
 async def test_finalizer_keeps_an_object_until_it_is_taken_away(open_log: OpenLog) -> None:
     async with running(open_log()) as store:
         await transact(store, [Create(A, doc(A))], "alice")
@@ -257,6 +264,34 @@ async def test_full_log_refuses_undoes_and_goes_on_when_there_is_room() -> None:
         assert (store.peek(A), sum(counted)) == (None, 0), "what was assumed is given back"
         log.error = None
         assert (await transact(store, [Create(A, doc(A))], "alice")).rev == 1
+
+
+async def test_refusal_is_told_when_what_it_was_judged_by_is_durable(open_log: OpenLog) -> None:
+    async with running(open_log()) as store:
+        store.stage([Create(A, doc(A))], "alice")
+        with pytest.raises(AlreadyExists):
+            await transact(store, [Create(A, doc(A))], "bob")
+        assert store.get(A).rev == 1
+
+
+async def test_refusal_by_a_write_that_came_to_nothing_is_not_told() -> None:
+    log = Broken()
+    async with running(log) as store:
+        log.error = LogFull("no room")
+        store.stage([Create(A, doc(A))], "alice")
+        with pytest.raises(LogFull):
+            await transact(store, [Create(A, doc(A))], "bob")
+
+
+@pytest.mark.parametrize("dry", [True, False])
+async def test_absence_is_told_when_the_deletion_behind_it_is_durable(open_log: OpenLog, dry: bool) -> None:
+    pool = Key("computepools", "", "p")
+    async with running(open_log()) as store:
+        await transact(store, [Create(pool, doc(pool))], "alice")
+        store.stage([Delete(pool)], "alice")
+        await store.stage([Expect(pool, None)], "bob", dry=dry).durable()
+        with pytest.raises(NotFound):
+            store.get(pool)
 
 
 async def test_full_log_still_takes_deletions_from_what_was_kept_back_for_them() -> None:
