@@ -11,6 +11,7 @@ from pathlib import Path
 from nanovirt.agent.server import Changed, Gone, Listed, News
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import Conflict, LogFull, NotFound
+from nanovirt.resources.hold import HOLD, held
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.report import HostReport, ReportReply
@@ -36,11 +37,14 @@ class LocalServers:
         self._clock = clock
         self._reply = reply
         self._feeds: dict[str, Feed] = {}
+        self._released = asyncio.Event()
+        if not held(store):
+            self._released.set()
         self._end = store.subscribe(self._take)
 
     def of(self, host: str) -> LocalServer:
         """The server as that host sees it."""
-        return LocalServer(host, self._store, self._feeds, lambda report: self._heard(host, report))
+        return LocalServer(host, self._store, self._feeds, self._released, lambda report: self._heard(host, report))
 
     def _heard(self, host: str, report: HostReport) -> ReportReply:
         self._reports.hear(host, report, self._clock())
@@ -52,6 +56,8 @@ class LocalServers:
 
     def _take(self, commit: Commit) -> None:
         for change in commit.changes:
+            if change.key == HOLD:
+                self._released.set() if change.after is None else self._released.clear()
             if change.key.plural == "placements":
                 entry = change.after or change.before
                 feed = self._feeds.get(entry.row.host) if entry else None
@@ -99,15 +105,22 @@ class LocalServer:
     """A Server that is the store itself."""
 
     def __init__(
-        self, host: str, store: Store, feeds: dict[str, Feed], hear: Callable[[HostReport], ReportReply]
+        self,
+        host: str,
+        store: Store,
+        feeds: dict[str, Feed],
+        released: asyncio.Event,
+        hear: Callable[[HostReport], ReportReply],
     ) -> None:
         self._host = host
         self._store = store
         self._feeds = feeds
+        self._released = released
         self._hear = hear
 
     async def placements(self) -> AsyncGenerator[News, None]:
         """See Server."""
+        await self._released.wait()
         feed = self._feeds[self._host] = Feed(self._store.committed)
         try:
             yield Listed(tuple(trusted(Placement, raw) for raw in self._held()))

@@ -18,7 +18,16 @@ from nanovirt.agent.worker import Surroundings, Worker
 from nanovirt.resources.errors import HypervisorError, NanoError
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
-from nanovirt.resources.report import LEASE_SECONDS, REPORT_SECONDS, HostFacts, HostReport, Unclaimed
+from nanovirt.resources.report import (
+    LEASE_SECONDS,
+    REPORT_SECONDS,
+    HeldNic,
+    Holding,
+    HostFacts,
+    HostReport,
+    ReportReply,
+    Unclaimed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +79,11 @@ class Agent:
         """Of machines that are gone: the epoch below which nothing is obeyed."""
         self._machine_of: dict[Key, str] = {}
         self._unclaimed: tuple[Unclaimed, ...] = ()
+        self._hold = ""
+        """The restore of which the server told last."""
+        self._asked = False
+        """What is here is reported in full until that server has said which Placements there are."""
+        self._asked_once = False
         self._facts = HostFacts()
         self._complaint = ""
         self._paths: tuple[str, ...] = ()
@@ -184,7 +198,9 @@ class Agent:
             self._around.leases.refresh()
             self._notice_leases()
             sequence += 1
-            await self._send(HostReport(sequence=sequence, facts=self._told(), unclaimed=self._unclaimed))
+            holdings = await self._holdings() if self._asked or self._asked_once else None
+            report = HostReport(sequence=sequence, facts=self._told(), unclaimed=self._unclaimed, holdings=holdings)
+            await self._send(report)
             await asyncio.sleep(self._pace.report)
 
     def complain(self, complaint: str) -> None:
@@ -213,10 +229,37 @@ class Agent:
             log.info("server answers again", extra={"host": self._around.host})
         self._heard = True
         self.lease_until = sent + (reply.lease_seconds or LEASE_SECONDS)
+        self._asked_once = reply.holdings
+        self._notice_hold(reply)
         if self._paths != reply.storage_paths:
             self._paths = reply.storage_paths
             await self._look()
             self._wake_all()
+
+    def _notice_hold(self, reply: ReportReply) -> None:
+        """A restored server knows less than this host: what it said before it was lost goes on being obeyed."""
+        if reply.hold and reply.hold != self._hold:
+            log.warning("server was restored; tells nothing before it has heard all", extra={"host": self._around.host})
+            self._hold, self._asked, self._around.listed = reply.hold, True, False
+
+    async def _holdings(self) -> tuple[Holding, ...] | None:
+        """Every machine of which something is here; None when the hypervisor does not say."""
+        try:
+            domains = await self._around.machine.domains()
+        except HypervisorError as error:
+            log.warning("domains cannot be listed; will retry", extra={"detail": str(error)})
+            return None
+        notes = self._past | {uuid: worker.memory for uuid, worker in self._workers.items()}
+        return tuple(
+            Holding(
+                uuid=uuid,
+                name=domains[uuid].name if uuid in domains else "",
+                state=domains[uuid].state if uuid in domains else "",
+                nics=_nics(notes.get(uuid)),
+                epoch=notes[uuid].epoch if uuid in notes else 0,
+            )
+            for uuid in sorted({*domains, *(uuid for uuid, note in notes.items() if note.epoch)})
+        )
 
     def _not_heard(self, error: NanoError) -> None:
         if self._heard:
@@ -245,10 +288,21 @@ class Agent:
         domains = await self._around.machine.domains()
         claimed = {uuid for uuid, worker in self._workers.items() if worker.orders}
         self._unclaimed = tuple(
-            Unclaimed(uuid=uuid, name=domain.name, state=domain.state)
+            Unclaimed(uuid=uuid, name=domain.name, state=domain.state, nics=self._nics_of(uuid))
             for uuid, domain in sorted(domains.items())
             if uuid not in claimed
         )
+        self._asked = False
+
+    def _nics_of(self, uuid: str) -> tuple[HeldNic, ...]:
+        worker = self._workers.get(uuid)
+        return _nics(worker.memory if worker else self._past.get(uuid))
+
+
+def _nics(memory: Memory | None) -> tuple[HeldNic, ...]:
+    """The cards of a machine as its newest order has them."""
+    placement = memory.placement if memory else None
+    return tuple(HeldNic(mac=nic.mac, ip=str(nic.ip or "")) for nic in placement.spec.nics) if placement else ()
 
 
 def _folders(memories: Iterable[Memory]) -> tuple[str, ...]:

@@ -29,11 +29,11 @@ Word = tuple[State, str, dict[str, Any]]
 
 
 def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | None:
-    """The status as it should stand; None when there is nothing to tell (not obeyed, not begun)."""
+    """The status as it should stand; None when there is nothing to tell (not begun)."""
     spec, memory = wish.placement.spec, decision.memory
     ending = wish.placement.deleting or spec.role == "Revoked"
     if outdated(wish, memory):
-        return _superseded(wish) if ending else None
+        return _superseded(wish) if ending else _ahead(seen, memory)
     if ending:
         return _ending(wish, seen)
     if spec.role == "Incoming":
@@ -54,6 +54,16 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         volumes=_volumes(spec, seen),
         guest=seen.told.guest,
     )
+
+
+def _ahead(seen: Observed, memory: Memory) -> PlacementStatus | None:
+    """Not obeyed: the epoch that was, which the server has forgotten, so that it can go on from there.
+
+    Nothing of a machine that has left this host since: it may run elsewhere.
+    """
+    if memory.placement is None or memory.placement.spec.role != "Active":
+        return None
+    return seen.told.model_copy(update={"epoch": memory.epoch})
 
 
 def unseen(told: PlacementStatus, host: str, detail: str) -> PlacementStatus:

@@ -198,6 +198,8 @@ def _asked_ip(ip: IPv4Address, pool: AddressPool, world: World) -> IPv4Address:
     holder = world.leases.holder(name, ip)
     if holder is not None:
         raise Missing(Reason.AddressInUse, ip=str(ip), instance=holder)
+    if host := world.leases.stranger(ip):
+        raise Missing(Reason.AddressInUse, ip=str(ip), instance=f"an unclaimed domain of {host}")
     return ip
 
 
@@ -326,6 +328,13 @@ def _placement(
             nics=nics,
         ),
     )
+
+
+def reissued(placement: Placement, instance: Instance, world: World) -> Placement:
+    """The same once more, above the epoch that its host has obeyed; disks, cards and addresses stay as they are."""
+    epoch = placement.status.epoch + 1
+    spec = followed(placement.spec, instance, world).model_copy(update={"epoch": epoch})
+    return Placement(metadata=_owned(instance, placement_name(instance.metadata.name, epoch)), spec=spec)
 
 
 def followed(placement: PlacementSpec, instance: Instance, world: World) -> PlacementSpec:

@@ -78,14 +78,29 @@ class Leases:
         self._by_uid: dict[str, set[Key]] = defaultdict(set)
         self._cards: dict[tuple[str, str], str] = {}
         self._cursor: dict[str, int] = {}
+        self._strange: dict[str, frozenset[IPv4Address]] = {}
+        """By host: what domains have there that no Placement asks for."""
 
     def apply(self, change: Change) -> None:
-        """Count a change of an Address."""
+        """Count a change of an Address, or of what a Host says of addresses that are in use without one."""
+        if change.key.plural == "hosts":
+            self._note_strangers(change)
         if change.key.plural != "addresses":
             return
         for entry, sign in ((change.before, -1), (change.after, 1)):
             if entry is not None:
                 self._count(change.key, entry, sign)
+
+    def _note_strangers(self, change: Change) -> None:
+        if change.after is None or b'"unclaimedAddresses":[]' in change.after.raw:
+            self._strange.pop(change.key.name, None)
+        elif b'"unclaimedAddresses"' in change.after.raw:
+            said = load(change.after.raw)["status"]["unclaimedAddresses"]
+            self._strange[change.key.name] = frozenset(IPv4Address(one) for one in said)
+
+    def stranger(self, ip: IPv4Address) -> str:
+        """The host on which a domain without a Placement has that address, or ""."""
+        return next((host for host, held in self._strange.items() if ip in held), "")
 
     def _count(self, key: Key, entry: Entry, sign: int) -> None:
         row, ip = entry.row, int(IPv4Address(entry.row.ip))
@@ -133,7 +148,7 @@ class Leases:
 
     def free(self, pool: AddressPool, besides: frozenset[IPv4Address] = frozenset()) -> IPv4Address | None:
         """A free address, the one longest after the last given; None when the pool is full."""
-        held, excluded = self._held.get(pool.metadata.name, {}), pool.excluded() | besides
+        held, excluded = self._held.get(pool.metadata.name, {}), pool.excluded().union(besides, *self._strange.values())
         cursor = self._cursor.get(pool.metadata.name, 0)
         for number in _from(pool, cursor):
             if number not in held and IPv4Address(number) not in excluded:

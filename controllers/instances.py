@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from nanovirt.controllers.actions import Action, Transact, set_status
-from nanovirt.controllers.composing import Composition, Missing, compose, followed, volume_name
+from nanovirt.controllers.composing import Composition, Missing, compose, followed, reissued, volume_name
 from nanovirt.controllers.news import WARNINGS, tell, turned
 from nanovirt.controllers.observing import observed, waiting
 from nanovirt.controllers.world import World
@@ -18,6 +18,7 @@ from nanovirt.resources.placement import FINALIZER as RELEASED
 from nanovirt.resources.placement import Operation, Placement, PlacementSpec
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Delete, Op, Update
+from nanovirt.resources.volume import Volume
 
 NAME = "instances"
 READS = (
@@ -30,6 +31,7 @@ READS = (
     "systemtemplates",
     "images",
     "events",
+    "volumes",
 )
 WRITES = ("instances/status", "instances/finalizers", "placements", "volumes", "addresses", "events")
 UNDER_WAY = ("Starting", "Stopping")
@@ -40,20 +42,26 @@ def plan(instance: Instance | None, world: World, now: datetime) -> Iterator[Act
     """What to do about one instance; nothing when all is settled."""
     if instance is None:
         return
-    placement = placement_of(instance, world)
+    found = placements_of(instance, world)
+    placement, older = found[0] if found else None, found[1:]
+    gone = [one for one in older if one.deleting and one.status.released]
+    if gone:
+        yield Transact(tuple(_released(one) for one in gone))
     if instance.deleting:
-        yield from _deletion(instance, placement, world, now)
+        yield from _deletion(instance, placement, world, now, alone=len(gone) == len(older))
     elif placement is None:
         yield from _placing(instance, world, now)
+    elif placement.status.epoch > placement.spec.epoch and not placement.deleting:
+        yield from _going_on(instance, placement, world, now)
     else:
         yield from _following(instance, placement, world, now)
 
 
-def placement_of(instance: Instance, world: World) -> Placement | None:
-    """The Placement with the highest epoch, or None."""
+def placements_of(instance: Instance, world: World) -> list[Placement]:
+    """Its Placements, the highest epoch first: that one counts, the others are on their way out."""
     keys = world.owners.placements.get(instance.metadata.uid, ())
     found = [world.read(Placement, key.name, key.namespace) for key in keys]
-    return max((one for one in found if one is not None), key=lambda one: one.spec.epoch, default=None)
+    return sorted((one for one in found if one is not None), key=lambda one: -one.spec.epoch)
 
 
 def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action]:
@@ -73,6 +81,19 @@ def _created(made: Composition) -> Iterator[Op]:
         yield Create(part.key, part.to_json())
 
 
+def _going_on(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
+    """The host has obeyed a higher epoch than the store, which was restored, knows of: it obeys only what is above."""
+    made = reissued(placement, instance, world)
+    ops: list[Op] = [Create(made.key, made.to_json()), Delete(placement.key)]
+    for one in made.spec.volumes:
+        volume = world.read(Volume, volume_name(instance.metadata.name, one.name), instance.metadata.namespace)
+        if volume is not None:
+            used = volume.status.model_copy(update={"in_use_by": made.metadata.name})
+            ops.append(set_status(volume, used))
+    ops += _status_ops(instance, observed(instance, made, reachable=_reachable(made, world)), world, now)
+    yield Transact(tuple(ops))
+
+
 def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
     ops: list[Op] = []
     spec = followed(placement.spec, instance, world)
@@ -85,7 +106,9 @@ def _following(instance: Instance, placement: Placement, world: World, now: date
         yield Transact(tuple(ops))
 
 
-def _deletion(instance: Instance, placement: Placement | None, world: World, now: datetime) -> Iterator[Action]:
+def _deletion(
+    instance: Instance, placement: Placement | None, world: World, now: datetime, *, alone: bool
+) -> Iterator[Action]:
     if placement is None:
         yield Transact((*_freed(instance, world), _without_finalizer(instance)))
     elif not placement.deleting:
@@ -93,7 +116,7 @@ def _deletion(instance: Instance, placement: Placement | None, world: World, now
         status = observed(instance, ordered, reachable=_reachable(placement, world))
         removal = (Update(ordered.key, ordered.to_json()), Delete(ordered.key))
         yield Transact((*removal, *_status_ops(instance, status, world, now)))
-    elif placement.status.released and _removed(placement):
+    elif placement.status.released and _removed(placement) and alone:
         yield Transact(tuple(_gone(instance, placement, world)))
     else:
         yield from _status(instance, observed(instance, placement, reachable=_reachable(placement, world)), world, now)
@@ -116,9 +139,7 @@ def _removed(placement: Placement) -> bool:
 
 def _gone(instance: Instance, placement: Placement, world: World) -> Iterator[Op]:
     """The host has said that nothing is left: everything goes in one revision."""
-    kept = tuple(name for name in placement.metadata.finalizers if name != RELEASED)
-    metadata = placement.metadata.model_copy(update={"finalizers": kept})
-    yield Update(placement.key, placement.model_copy(update={"metadata": metadata}).to_json())
+    yield _released(placement)
     space = instance.metadata.namespace
     for volume in placement.spec.volumes:
         key = Key("volumes", space, volume_name(instance.metadata.name, volume.name))
@@ -126,6 +147,12 @@ def _gone(instance: Instance, placement: Placement, world: World) -> Iterator[Op
             yield Delete(key)
     yield from _freed(instance, world)
     yield _without_finalizer(instance)
+
+
+def _released(placement: Placement) -> Op:
+    kept = tuple(name for name in placement.metadata.finalizers if name != RELEASED)
+    metadata = placement.metadata.model_copy(update={"finalizers": kept})
+    return Update(placement.key, placement.model_copy(update={"metadata": metadata}).to_json())
 
 
 def _freed(instance: Instance, world: World) -> Iterator[Op]:

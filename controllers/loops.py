@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import cast
 
-from nanovirt.controllers import garbage, hosts, images, instances, pools, sets
+from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets
 from nanovirt.controllers.actions import Action
 from nanovirt.controllers.runtime import Controller, Runtime, Wake
 from nanovirt.controllers.world import World
@@ -16,6 +17,7 @@ from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import load
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.event import EVENT_SECONDS
+from nanovirt.resources.hold import HOLD, Hold, held
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
 from nanovirt.resources.instance import Instance
@@ -25,6 +27,8 @@ from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
+
+log = logging.getLogger(__name__)
 
 WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
 SOON = 2.0
@@ -38,7 +42,7 @@ class Loops:
     """All controllers over one store and its reports."""
 
     def __init__(self, store: Store, reports: Reports) -> None:
-        self.world = World(store, reports)
+        self.world, self._store = World(store, reports), store
         self._waiting: set[Key] = set()
         self._alarm: asyncio.TimerHandle | None = None
         """When it rings all that wait are looked at: once for however much room has become free meanwhile."""
@@ -51,6 +55,8 @@ class Loops:
 
     async def run(self) -> None:
         """Run them all; ends only by an error or by being cancelled."""
+        if held(self._store):
+            log.warning("restored store: nothing is started, revoked or freed until every host has said what it holds")
         try:
             async with asyncio.TaskGroup() as group:
                 for runtime in self._runtimes.values():
@@ -76,13 +82,16 @@ class Loops:
                 self._runtimes["pools"].add(pool.key, SOON)
 
     def _controllers(self) -> Iterator[Controller]:
-        world, every = self.world, frozenset(KINDS)
+        world, every, store = self.world, frozenset(KINDS), self._store
 
         def of_instance(thing: Document | None, now: datetime) -> Iterator[Action]:
             return instances.plan(cast(Instance | None, thing), world, now)
 
         def of_host(thing: Document | None, now: datetime) -> Iterator[Action]:
             return hosts.plan(cast(Host | None, thing), world, now, asyncio.get_running_loop().time())
+
+        def of_hold(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return holds.plan(cast(Hold | None, thing), world, now)
 
         def of_pool(thing: Document | None, now: datetime) -> Iterator[Action]:
             return pools.plan(cast(ComputePool | StoragePool | AddressPool | None, thing), world, now)
@@ -106,12 +115,21 @@ class Loops:
             of_host,
             frozenset(["hosts"]),
             frozenset(hosts.WRITES),
-            {"placements": _host_of, "volumes": _host_of},
+            {"placements": _host_of, "volumes": _host_of, "holds": self._all_hosts},
+            observes=True,
+        )
+        yield Controller(
+            "holds",
+            of_hold,
+            frozenset(["holds"]),
+            frozenset(holds.WRITES),
+            {"hosts": lambda _change: [(HOLD, 0.0)] if held(store) else []},
+            observes=True,
         )
         pooled = frozenset(["computepools", "storagepools", "addresspools"])
         totals = dict.fromkeys(("hosts", "placements", "volumes", "addresses"), self._pools_of)
-        yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals)
-        yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {})
+        yield Controller("pools", of_pool, pooled, frozenset(pools.WRITES), totals, observes=True)
+        yield Controller("images", of_image, frozenset(["images"]), frozenset(images.WRITES), {}, observes=True)
         yield Controller(
             "sets", of_set, frozenset(["instancesets"]), frozenset(sets.WRITES), {"instances": self._wakes_sets}
         )
@@ -152,6 +170,13 @@ class Loops:
         self._alarm = None
         for key in self._waiting:
             self._runtimes["instances"].add(key)
+
+    def _all_hosts(self, change: Change) -> Iterator[Wake]:
+        """What a restored store waits for begins, or is over."""
+        if change.after is None:
+            log.warning("the restored store is let go; work begins")
+        for host in self.world.every(Host):
+            yield host.key, 0.0
 
     def _wakes_sets(self, change: Change) -> Iterator[Wake]:
         """A member wakes its set, any instance that comes or goes those whose rule has its name.

@@ -48,6 +48,8 @@ WARNINGS = frozenset(
         Reason.NeverReported,
         Reason.LeaseExpired,
         Reason.HypervisorDown,
+        Reason.NotAccounted,
+        Reason.HoldsElsewhere,
         Reason.StoragePathUnusable,
         Reason.NoReadyHosts,
         Reason.StorageNearlyFull,

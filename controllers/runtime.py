@@ -13,6 +13,7 @@ from nanovirt.controllers.actions import Action, LookAgain, Transact, confess
 from nanovirt.controllers.queue import Queue
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import AlreadyExists, Conflict, LogFull, NotFound, StoreFailed
+from nanovirt.resources.hold import HOLD, held
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.store import Change, Commit, Create, Delete, Expect, Half, Op, Store, Ticket, Update
 
@@ -35,6 +36,8 @@ class Controller:
     """By plural of what changed: the keys to look at, each after so many seconds."""
     also: frozenset[str] = frozenset()
     """Plurals of objects that it looks at once, when it starts."""
+    observes: bool = False
+    """It only tells what is, so it goes on while a restored store is held."""
 
     @property
     def begins(self) -> frozenset[str]:
@@ -98,6 +101,9 @@ class Runtime:
     def _admitted(self, commit: Commit) -> None:
         for change in commit.changes:
             plural = change.key.plural
+            if change.key == HOLD and change.after is None:
+                now = _now()
+                self._begin_at(now, now)
             if plural in self._kinds:
                 self._woken(change.key)
             waker = self._wakes.get(plural)
@@ -142,7 +148,7 @@ class Runtime:
     def _begin(self) -> None:
         """Give what is due to workers, as many as there may be, and come back when more is."""
         self._beginning = None
-        if self._workers is None:
+        if self._workers is None or (held(self._store) and not self._controller.observes):
             return
         now = _now()
         for key in self._queue.ready(now, WORKERS - self._queue.busy):

@@ -200,6 +200,7 @@ async def _listening(
     from nanovirt.portal.desired.keeping import Desired
     from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
+    from nanovirt.portal.safekeeping import Safekeeping
     from nanovirt.portal.server import landing, listening
     from nanovirt.resources.sealing import key_file
 
@@ -208,12 +209,13 @@ async def _listening(
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
     hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
+    safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     api = Api(
         heart.store,
         identities.identify,
         hooks,
-        {("GET", "/"): landing},
+        {("GET", "/"): landing, **safekeeping.pages},
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,

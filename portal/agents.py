@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from nanovirt.portal.api.requests import body
 from nanovirt.portal.identity import Subject
+from nanovirt.resources import hold
 from nanovirt.resources.codec import dump, parse, path_text, trusted
 from nanovirt.resources.errors import Cause, Invalid
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import Key
-from nanovirt.resources.report import HeldPlacement, HostReport, ReportReply
+from nanovirt.resources.report import HeldPlacement, HostReport, ReportReply, lost_after
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Commit, Entry, Store
+
+POLL_SECONDS = 0.2
 
 
 class Agents:
@@ -30,6 +34,8 @@ class Agents:
         self._held: defaultdict[str, dict[Key, HeldPlacement]] = defaultdict(dict)
         self._pools: dict[Key, StoragePool] = {}
         self._replies: dict[str, bytes] = {}
+        self._asking = 0
+        """How many wait for hosts to say what they hold."""
         for plural in ("placements", "storagepools"):
             for key, entry in store.list(plural):
                 self._note(key, None, entry)
@@ -48,6 +54,8 @@ class Agents:
                 self._pools.pop(key, None)
                 if after is not None:
                     self._pools[key] = trusted(StoragePool, after.raw)
+            case "holds":
+                self._replies.clear()
             case "hosts":
                 self._replies.pop(key.name, None)
                 if after is None or (before is not None and before.uid != after.uid):
@@ -74,15 +82,37 @@ class Agents:
         self._reports.hear(key.name, report, self._clock())
         return web.Response(body=self.reply(key.name), content_type="application/json")
 
+    async def holdings(self, hosts: Sequence[str], seconds: float) -> dict[str, HostReport]:
+        """The latest report of each host that answers, with what it holds if it says that within so many seconds."""
+        asked = self._clock()
+        self._asking += 1
+        try:
+            while True:
+                known = {host: heard for host in hosts if (heard := self._reports.heard(host)) is not None}
+                fresh = {host: heard for host, heard in known.items() if asked - heard.at < lost_after()}
+                missing = [one for one in fresh.values() if one.report.holdings is None or one.at < asked]
+                if not missing or self._clock() - asked > seconds:
+                    return {host: heard.report for host, heard in fresh.items()}
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            self._asking -= 1
+
     def reply(self, host: str) -> bytes:
         """The JSON of the ReportReply for a host. Raises NotFound."""
         known = self._replies.get(host)
-        if known is None:
+        if known is None or self._asking:
             entry = self._store.get(Key("hosts", "", host))
             paths = storage_paths(trusted(Host, entry.raw), self._pools)
             held = sorted(self._held[host].items()) if host in self._held else []
-            answer = ReportReply(placements=tuple(line for _, line in held), storage_paths=paths)
-            known = self._replies[host] = dump(answer.to_json())
+            answer = ReportReply(
+                placements=tuple(line for _, line in held),
+                storage_paths=paths,
+                hold=hold.held(self._store),
+                holdings=bool(self._asking),
+            )
+            known = dump(answer.to_json())
+            if not self._asking:
+                self._replies[host] = known
         return known
 
 

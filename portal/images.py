@@ -18,6 +18,7 @@ from nanovirt.portal.part import Part
 from nanovirt.portal.uploads import Uploads
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import Invalid, NotFound, TooLarge
+from nanovirt.resources.hold import held
 from nanovirt.resources.image import Image
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
@@ -95,7 +96,7 @@ class Library:
                 self._changed.clear()
                 for key, entry in self._store.list("images"):
                     await self._look(key, entry)
-                if self._sweep_due:
+                if self._sweep_due and not held(self._store):
                     await self._sweep()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):

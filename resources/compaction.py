@@ -29,6 +29,7 @@ from nanovirt.resources.segments import (
     beyond,
     every_segment,
     first_revision,
+    follows,
     header,
     parse,
     segments,
@@ -52,6 +53,7 @@ from nanovirt.resources.trickle import write_trickling
 KEPT_AT_HAND = 2
 """Snapshots that a start may begin from; the second one is for the case that the first is damaged."""
 _PIECE = 1 << 20
+_NEVER = "1970-01-01T00:00:00Z"
 _GZIP = 31
 """What zlib calls its largest window in the frame of gzip."""
 _PR_SET_PDEATHSIG = 1
@@ -101,11 +103,11 @@ def sum_up(directory: Path, live: int, bound: int, reserve: int = 0) -> Summed:
     path = snapshot_path(directory, live - 1)
     if not (path.exists() and open_snapshot(path, cluster)):
         _make_room(directory, cluster, live, reserve)
-        _write(directory, cluster, path, live)
+        write_sum(directory, cluster, live, live - 1)
     size = path.stat().st_size
     for segment in segments(directory / "wal"):
         if first_revision(segment) < live:
-            _compress(segment, directory / "history")
+            compress(segment, directory / "history")
     whole = []
     for found in _at_hand(directory):
         if open_snapshot(found, cluster):
@@ -113,7 +115,7 @@ def sum_up(directory: Path, live: int, bound: int, reserve: int = 0) -> Summed:
         else:
             set_aside(directory, found)
     for older in whole[KEPT_AT_HAND:]:
-        _compress(older, directory / "history")
+        compress(older, directory / "history")
     return Summed(live - 1, size, _bound_history(directory, bound, revision_of(whole[:KEPT_AT_HAND][-1])))
 
 
@@ -136,11 +138,13 @@ def _make_room(directory: Path, cluster: str, live: int, reserve: int) -> None:
         )
 
 
-def _write(directory: Path, cluster: str, path: Path, live: int) -> None:
+def write_sum(directory: Path, cluster: str, live: int, rev: int, *, alone: bool = False) -> None:
+    """Write the snapshot of all before revision `live`, called revision `rev`. NanoError, OSError."""
+    path = snapshot_path(directory, rev)
     base = newest(directory, cluster, live - 1)
     paths = [one for one in beyond(every_segment(directory), base.rev if base else 0) if first_revision(one) < live]
     last: dict[bytes, tuple[int, int]] = {}
-    end, at = Frame(base.crc if base else 0, 0, base.rev if base else 0, 0), base.at if base else ""
+    end, at = Frame(base.crc if base else 0, 0, base.rev if base else 0, 0), base.at if base else _NEVER
     for segment in paths:
         for frame, record in _records(segment, cluster, end):
             end, at = frame, record.get("at", "")
@@ -148,7 +152,8 @@ def _write(directory: Path, cluster: str, path: Path, live: int) -> None:
                 last[_name(write)] = (frame.rev, place)
     if end.rev != live - 1:
         raise NanoError(f"the log before revision {live} ends at {end.rev}; nothing was summed up")
-    write_snapshot(path, Snapshot(path, end.rev, at, end.crc, cluster), _lines(base, paths, cluster, last))
+    header_ = Snapshot(path, rev, at, end.crc, cluster)
+    write_snapshot(path, header_, _lines(base, paths, cluster, last), alone=alone)
 
 
 def newest(directory: Path, cluster: str, upto: int) -> Snapshot | None:
@@ -193,7 +198,7 @@ def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JS
     """The records of a segment that follows the line `after`. NanoError when any of it is not as it was written."""
     content = written(path)
     first = parse(content, 0)
-    if first is None or (first.rev, first.prev) != (after.rev, after.crc):
+    if first is None or not follows(first, after.rev, after.crc):
         raise NanoError(f"{path} does not follow revision {after.rev}; nothing was summed up")
     if content[: first.end] != header(cluster, first.rev, first.prev)[0]:
         raise NanoError(f"{path} has a bad header; nothing was summed up")
@@ -205,13 +210,13 @@ def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JS
         raise NanoError(f"{path} is damaged at byte {frame.end}; nothing was summed up")
 
 
-def _compress(path: Path, history: Path) -> None:
+def compress(path: Path, history: Path, *, alone: bool = False) -> None:
     """Move a file into the history; it is there, whole and durable, before it is gone here."""
     kept = history / f"{path.name}.gz"
     unborn = kept.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_trickling(fd, _packed(_pieces(path)))
+        write_trickling(fd, _packed(_pieces(path)), alone=alone)
     finally:
         os.close(fd)
     with gzip.open(unborn) as file:

@@ -78,12 +78,21 @@ class Engine:
         if begin := self._beginning():
             self._take_over(begin)
         for record in self._log.read(self.committed):
+            if record.rev != self.committed + 1:
+                self._begin_anew(record.rev - 1)
             body = load(record.body)
             self._last_at = body["at"]
             if "key" in body:
                 once = Once(body["key"]["name"], body["key"]["digest"])
                 self._ledger.add(body["by"], once, record.rev, body["at"])
             self._apply(Commit(record.rev, tuple(self._replayed(record.rev, body["writes"]))))
+        if self.committed != self._log.head():
+            self._begin_anew(self._log.head())
+
+    def _begin_anew(self, rev: int) -> None:
+        """A restore has raised the revision: what a watch saw since may be of another past, so it has to list again."""
+        self.committed, self._ring = rev, ring.Ring()
+        self._ring.oldest = rev
 
     def _beginning(self) -> Sum | None:
         """The newest sum that leaves enough records behind it for the ring, else the one before."""

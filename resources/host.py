@@ -10,11 +10,13 @@ from pydantic import Field
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
-from nanovirt.resources.fields import AbsolutePath, Name, ShortName, Text, Title, shaped
+from nanovirt.resources.fields import AbsolutePath, Ip, Name, ShortName, Text, Title, shaped
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
 
+ACCOUNTED = "Accounted"
+"""The condition that says whether a host has told a restored store what it holds."""
 DeviceName = Annotated[
     str,
     shaped(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$", "a network device such as br0: at most 15 letters, digits and ._-"),
@@ -78,6 +80,8 @@ class HostStatus(Status):
     boot_id: str = ""
     unclaimed: tuple[str, ...] = ()
     """Names of domains that no Placement asks for, the first hundred: they are left alone."""
+    unclaimed_addresses: tuple[Ip, ...] = ()
+    """Addresses that such domains were given, as far as the agent remembers: nobody else gets them."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -116,6 +116,12 @@ class Reason(Enum):
     HypervisorDown = "The host reports, but cannot run machines now: {detail}"
     StorageReady = "Every storage path can be written."
     StoragePathUnusable = "{path}: {detail}"
+    Accounted = "The host has said what it holds since the store was restored."
+    NotAccounted = (
+        "The store was restored from a backup and the host has not said yet what it holds; until then nothing is started, "
+        "revoked or freed anywhere."
+    )
+    HoldsElsewhere = "The host has machines that the restored store has on other hosts: {instances}"
     # of pools
     PoolReady = "The pool is usable."
     NoReadyHosts = "None of the pool's {hosts} hosts is ready."

@@ -18,6 +18,7 @@ from nanovirt.resources.segments import (
     Segment,
     every_segment,
     first_revision,
+    follows,
     header,
     parse,
     segment_path,
@@ -122,7 +123,7 @@ def _follow(found: Survey, path: Path, cluster: str) -> Survey:
     last = parse(content, 0)
     if last is None or (content[: last.end], last.crc) != header(cluster, first_revision(path) - 1, last.prev):
         return replace(found, damage=Damage(path, 0, "its header is bad, or another store's"))
-    if (last.rev, last.prev) != (found.rev, found.crc):
+    if not follows(last, found.rev, found.crc):
         return replace(found, damage=Damage(path, 0, f"it does not follow revision {found.rev}"))
     for frame in walk(content, last):
         last = frame

@@ -10,6 +10,7 @@ from nanovirt.resources import (
     credential,
     event,
     group,
+    hold,
     host,
     image,
     instance,
@@ -27,7 +28,7 @@ from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, instance_set, placement, secret, user, group, role, credential, applied,
+    instance, instance_set, placement, secret, user, group, role, credential, applied, hold,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 

@@ -30,12 +30,29 @@ class StorageFact(Status):
     error: str = ""
 
 
+class HeldNic(Status):
+    """A card as its machine was last told to have it; `ip` "" when it has its address from the physical network."""
+
+    mac: str
+    ip: str = ""
+
+
 class Unclaimed(Status):
-    """A domain without a Placement: reported and left alone."""
+    """A domain without a Placement: reported and left alone. `nics`: as far as the agent remembers them."""
 
     uuid: str
     name: str
     state: str = ""
+    nics: tuple[HeldNic, ...] = ()
+
+
+class Holding(Unclaimed):
+    """A machine of which a host has something, claimed or not; `state` "" when it has no domain.
+
+    `epoch` is the highest that its agent has obeyed, from the host's own disk; 0 for a machine that is not ours.
+    """
+
+    epoch: int = 0
 
 
 class HostFacts(Status):
@@ -53,11 +70,12 @@ class HostFacts(Status):
 
 
 class HostReport(Status):
-    """Lease renewal and facts in one. `highestEpochs` by instance uid come from the host's own disk."""
+    """Lease renewal and facts in one. `holdings` only when the server has asked for them, then complete."""
 
     sequence: int = 0
     facts: HostFacts = HostFacts()
     unclaimed: Annotated[tuple[Unclaimed, ...], Field(max_length=10_000)] = ()
+    holdings: Annotated[tuple[Holding, ...], Field(max_length=10_000)] | None = None
 
 
 class HeldPlacement(Status):
@@ -70,11 +88,17 @@ class HeldPlacement(Status):
 
 
 class ReportReply(Status):
-    """The lease runs from the *send* time of the report; `storagePaths` are those that the host should have."""
+    """The lease runs from the *send* time of the report; `storagePaths` are those that the host should have.
+
+    `hold` says that the store was restored and wants to hear what the host holds; it names that restore. With
+    `holdings` the next report is to say that once.
+    """
 
     lease_seconds: float = LEASE_SECONDS
     placements: tuple[HeldPlacement, ...] = ()
     storage_paths: tuple[str, ...] = ()
+    hold: str = ""
+    holdings: bool = False
 
 
 class ImageProgress(Status):

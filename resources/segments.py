@@ -27,6 +27,8 @@ HEADER_VERSION = 1
 _NAME = re.compile(r"\d{16}\.wal(\.gz)?")
 _LINE_START = re.compile(rb"(?=[0-9a-f]{8} [0-9a-f]{8} \d{1,20} \d{1,20} \d{1,8} \{)")
 _LONGEST_START = 8 + 1 + 8 + 1 + 20 + 1 + 20 + 1 + 8 + 1
+RAISED = 1_000_000
+"""By how much a restore raises the revision, so that none names two states."""
 LONGEST_HEADER = 256
 """Bytes that the first line of a segment may take."""
 _ZEROS = bytes(1 << 16)
@@ -72,6 +74,11 @@ def walk(content: bytes, after: Frame) -> Iterator[Frame]:
         after = frame
 
 
+def follows(first: Frame, rev: int, crc: int) -> bool:
+    """Whether the segment with that first line goes on from the line `crc` of revision `rev`, or was raised from it."""
+    return first.prev == crc and (first.rev == rev or first.rev >= rev + RAISED)
+
+
 def bodies(content: bytes) -> Iterator[bytes]:
     """The JSON of each record in a segment that has been found whole."""
     at = content.index(b"\n") + 1
@@ -92,8 +99,11 @@ def whole_line_beyond(content: bytes, at: int, rev: int) -> Frame | None:
 def written(path: Path) -> bytes:
     """What a segment holds, without the zeros at its end; of a compressed one OSError or zlib.error on damage."""
     content = path.read_bytes()
-    if path.suffix == ".gz":
-        return gzip.decompress(content)
+    return gzip.decompress(content) if path.suffix == ".gz" else without_zeros(content)
+
+
+def without_zeros(content: bytes) -> bytes:
+    """What a segment that may be preallocated holds."""
     end = len(content)
     while end >= len(_ZEROS) and content[end - len(_ZEROS) : end] == _ZEROS:
         end -= len(_ZEROS)
@@ -113,9 +123,9 @@ def segments(folder: Path) -> list[Path]:
 
 def every_segment(directory: Path) -> list[Path]:
     """The segments of a store with those in its history, oldest first; of one that is in both places, the plain one."""
-    found: dict[int, Path] = {}
-    for folder in (directory / "history", directory / "wal"):
-        found.update((first_revision(path), path) for path in (segments(folder) if folder.is_dir() else ()))
+    # In this order, so that what moves into the history meanwhile is seen at least once.
+    folders = [segments(folder) if folder.is_dir() else [] for folder in (directory / "wal", directory / "history")]
+    found = {first_revision(path): path for paths in reversed(folders) for path in paths}
     return [found[first] for first in sorted(found)]
 
 

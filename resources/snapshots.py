@@ -51,11 +51,9 @@ class Snapshot(NamedTuple):
 
 def snapshots(directory: Path) -> list[Path]:
     """The snapshots of a store, newest first: those at hand, and then those that only the history holds."""
-    found: dict[str, Path] = {}
-    for folder in (directory / "history", directory / "snap"):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _NAME.fullmatch(path.name):
-                found[path.name[:16]] = path
+    # In this order, so that what moves into the history meanwhile is seen at least once.
+    folders = [[*folder.iterdir()] if folder.is_dir() else [] for folder in (directory / "snap", directory / "history")]
+    found = {path.name[:16]: path for paths in reversed(folders) for path in paths if _NAME.fullmatch(path.name)}
     return [found[name] for name in sorted(found, reverse=True)]
 
 
@@ -71,11 +69,17 @@ def revision_of(path: Path) -> int:
 
 def open_snapshot(path: Path, cluster: str) -> Snapshot | None:
     """A snapshot whose every byte is as it was written; None when it is not, or is another cluster's (OSError)."""
+    with _opened(path) as file:
+        return checked(file, path, cluster)
+
+
+def checked(file: gzip.GzipFile | BinaryIO, path: Path, cluster: str) -> Snapshot | None:
+    """The same for what a file holds that is, or will be, a snapshot of that path."""
     try:
-        if not _whole(path):
+        if not _whole(file):
             return None
-        with _opened(path) as file:
-            said = orjson.loads(next(file))
+        file.seek(0)
+        said = orjson.loads(next(file))
         found = Snapshot(path, said["rev"], said["at"], said["crc"], said["cluster"])
     except (ValueError, KeyError, EOFError, StopIteration, zlib.error, gzip.BadGzipFile):
         return None
@@ -86,14 +90,13 @@ def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _whole(path: Path) -> bool:
+def _whole(file: gzip.GzipFile | BinaryIO) -> bool:
     """Whether the checksum at the end is that of what is before it."""
     digest, held = hashlib.sha256(), b""
-    with _opened(path) as file:
-        while piece := file.read(_PIECE):
-            held += piece
-            digest.update(held[:-_TRAILER_BYTES])
-            held = held[-_TRAILER_BYTES:]
+    while piece := file.read(_PIECE):
+        held += piece
+        digest.update(held[:-_TRAILER_BYTES])
+        held = held[-_TRAILER_BYTES:]
     return bool(_TRAILER.fullmatch(held)) and held[7:-1] == digest.hexdigest().encode()
 
 
@@ -103,15 +106,17 @@ def name_of(line: bytes) -> bytes | None:
     return line[: found.start()] if found else None
 
 
-def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes]) -> None:
-    """Write a snapshot, durable and under its name (OSError)."""
+def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes], *, alone: bool = False) -> None:
+    """Write a snapshot, durable and under its name (OSError); `alone` as in `write_trickling`."""
     unborn = path.with_suffix(".tmp")
     fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_trickling(fd, _text(header, lines))
+        write_trickling(fd, _text(header, lines), alone=alone)
     finally:
         os.close(fd)
-    if not _whole(unborn):
+    with unborn.open("rb") as file:
+        whole = _whole(file)
+    if not whole:
         raise OSError(f"{unborn} does not read back as it was written")
     unborn.rename(path)
     sync_directory(path.parent)

@@ -20,6 +20,8 @@ from nanovirt.resources.segments import every_segment, sync_directory, write_all
 FORMAT_VERSION = 2
 """Since 2 there may be snapshots, and segments that only history/ holds."""
 READABLE_VERSIONS = (1, 2)
+RESTORING = "RESTORING"
+"""The name of a file that is there as long as a restore is not finished."""
 DEATH_SECONDS = 5.0
 """How long a process that its dead server has left behind may hold LOCK."""
 _SYNCED = struct.Struct("<QQ")  # revision, checksum of these eight bytes
@@ -67,6 +69,15 @@ def _locked(fd: int) -> bool:
     return True
 
 
+def served(directory: Path) -> bool:
+    """Whether the process that has last held LOCK is there."""
+    try:
+        holder = (directory / "LOCK").read_text().strip()
+    except FileNotFoundError:
+        return False
+    return bool(holder) and Path(f"/proc/{holder}").exists()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file so that after a crash it is either the old or the new one (OSError)."""
     unborn = path.with_name(path.name + ".tmp")
@@ -86,6 +97,8 @@ def load_format(directory: Path) -> Format:
     A store of an older version is one of this version from then on, and older versions of Nano refuse it.
     """
     path = directory / "FORMAT"
+    if (directory / RESTORING).exists():
+        raise NanoError(f"a restore into {directory} was not finished; run the same `nanoctl restore` again")
     if path.exists():
         found = read_format(path)
         if found.version != FORMAT_VERSION:
@@ -103,8 +116,13 @@ def load_format(directory: Path) -> Format:
 
 def read_format(path: Path) -> Format:
     """NanoError: unreadable, or made by a version of Nano that this one does not know."""
+    return parse_format(path.read_bytes(), str(path))
+
+
+def parse_format(content: bytes, path: str) -> Format:
+    """The same for what a FORMAT holds; `path` names it."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(content)
         version = int(fields["version"])
         if version in READABLE_VERSIONS:
             return Format(version, str(fields["cluster"]), int(fields["incarnation"]))

@@ -12,15 +12,18 @@ _PIECE = 64 << 10
 """Bytes of one sync: whoever syncs at the same moment waits for so many at most."""
 
 
-def write_trickling(fd: int, content: Iterable[bytes]) -> None:
-    """Write all of `content`, durable at the end (OSError): in small pieces, the disk idle for as long after each."""
+def write_trickling(fd: int, content: Iterable[bytes], *, alone: bool = False) -> None:
+    """Write all of `content`, durable at the end (OSError): in small pieces, the disk idle for as long after each.
+
+    `alone`: no log is beside it, so it need not be slow.
+    """
     held: list[bytes] = []
     size = 0
     for piece in content:
         held.append(piece)
         size += len(piece)
         if size >= _PIECE:
-            _write(fd, b"".join(held))
+            write_all(fd, b"".join(held)) if alone else _write(fd, b"".join(held))
             held, size = [], 0
     write_all(fd, b"".join(held))
     os.fsync(fd)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CONTROLLERS = ("instances", "hosts", "pools", "images", "garbage")
+CONTROLLERS = ("instances", "hosts", "pools", "images", "holds", "garbage")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 

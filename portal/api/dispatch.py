@@ -28,6 +28,7 @@ from nanovirt.portal.api.watching import Watches
 from nanovirt.portal.api.writing import Deletion, Writer, Written
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
+from nanovirt.resources import hold
 from nanovirt.resources.codec import BODY_MAX
 from nanovirt.resources.errors import Forbidden, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
@@ -104,7 +105,7 @@ class Api:
             return await self._answer(request)
         except NanoError as error:
             refused = refusal(error)
-            if refused.status >= 500:
+            if refused.status >= 500 and not isinstance(error, hold.Held):
                 log.exception("request failed", extra={"path": request.path}, exc_info=error)
             return refused
 
@@ -216,6 +217,8 @@ class Api:
         self._let_in(request, self._identify(request), target)
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        if subject.host and target.key.plural == "placements" and hold.held(self._store):
+            raise hold.Held
         watch = truth(request.query.get("watch")) if request.query_string else False
         if watch and not target.subresource and request.method == "GET":
             return await self._watches.watch(subject, target, request)

@@ -200,6 +200,20 @@ class Connection:
             finally:
                 connection.close()
 
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The bytes of a long reply as they come; StoreUnreachable when it breaks off."""
+        with self._faults():
+            connection = self._connect(SILENCE_SECONDS)
+            try:
+                connection.request("GET", path, headers=access.headers(self.credentials))
+                reply = connection.getresponse()
+                if not 200 <= reply.status < 300:
+                    raise wire.refusal(reply.status, reply.read(), f"GET {path.partition('?')[0]}")
+                while piece := reply.read(1 << 20):
+                    yield piece
+            finally:
+                connection.close()
+
     def watch(
         self,
         path: str,

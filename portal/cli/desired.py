@@ -16,7 +16,12 @@ JSON = dict[str, Any]
 PATH = "/apis/nano/v1/desired"
 
 
-@click.group()
+@click.group(
+    epilog=examples("""
+        desired status
+        desired prune
+    """)
+)
 def desired() -> None:
     """Look at the server's directory of desired objects."""
 
@@ -30,9 +35,9 @@ def desired() -> None:
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The whole document.")
 @connected
 def status(session: Session, *, output: str | None) -> None:
-    """Say what of the directory counts, what does not and why, and which objects have lost their file.
+    """Say what of the directory counts.
 
-    Ends with exit code 1 when not everything counts.
+    And what does not and why, and which objects have lost their file. Ends with exit code 1 when not everything counts.
     """
     told = session.connection.get(PATH)
     if output:

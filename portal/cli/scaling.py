@@ -25,7 +25,10 @@ SUBRESOURCE = "scale"
 @click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="For --wait.  [default: 5m]")
 @connected
 def scale(session: Session, *, what: tuple[str, ...], replicas: int, waiting: bool, timeout: float) -> None:
-    """Say how many members sets have; the machines of those that are too many are deleted."""
+    """Set how many members sets have.
+
+    The machines of those that are too many are deleted.
+    """
     targets = session.targets(what)
     if any(not target.name for target in targets):
         raise Misused("say which: nanoctl scale KIND/NAME --replicas NUMBER")

@@ -82,7 +82,7 @@ def _host(session: Session, name: str) -> Iterator[str]:
     except Forbidden:  # it may well be there
         return
     for one in (host.get("status") or {}).get("conditions") or ():
-        if one["status"] != "True" and one["type"] in ("Ready", "StorageReady"):
+        if one["status"] != "True" and one["type"] in ("Ready", "StorageReady", "Accounted"):
             yield f"  Host {name}: {one.get('message')}"
 
 

@@ -39,6 +39,8 @@ ADVICE = {
     "ImageRejected": "put a sound file in its place",
     "NeverReported": "start its agent: nanoctl agent --server URL --credentials FILE",
     "LeaseExpired": "see whether the host runs and its agent reaches the server",
+    "NotAccounted": "see to the host and its agent; who else is waited for: nanoctl restore --status",
+    "HoldsElsewhere": "see which: nanoctl verify; then end one of the two by hand",
     "HypervisorDown": "see to libvirt on that host: systemctl status libvirtd",
     "RestartNeeded": "restart it when that suits: nanoctl restart {name}",
     "NoReadyHosts": "add a host, or see why those there are do not report: nanoctl get hosts",

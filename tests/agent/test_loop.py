@@ -13,7 +13,10 @@ import pytest
 
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.simulation import Traits
+from nanovirt.resources.hold import HOLD, Hold, HoldSpec
+from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.report import LEASE_SECONDS, HostFacts
+from nanovirt.resources.store import Create, Delete, transact
 from tests.agent.placements import FILE, MAC, REMOVE, UUID, at, placement, restart, uuid, volume
 from tests.simulation.cluster import Cluster, cluster
 from tests.simulation.virtual_time import now, run_virtually
@@ -422,6 +425,57 @@ async def test_kill_of_the_agent_at_any_moment_of_a_batch_starts_nothing_twice(m
     for key in keys:
         await made.until_state(key, "Running")
     assert set(made.hosts["node-1"].machine.starts.values()) == {1}
+
+
+@in_cluster
+async def test_restored_server_hears_all_and_says_nothing_until_it_is_let_go(made: Cluster) -> None:
+    await made.desk()
+    await running(made)
+    forgotten = await made.put(placement(2))
+    await made.until_state(forgotten.key, "Running")
+    line, machine = made.lines["node-1"], made.hosts["node-1"].machine
+    line.cut()
+    await made.delete(forgotten.key)
+    await made.finalize(forgotten.key)
+    await made.put(placement(power_state="Stopped"))
+    hold = Hold(metadata=ObjectMeta(name=HOLD.name), spec=HoldSpec(revision=1, restored=at(0)))
+    await transact(made.store, [Create(HOLD, hold.to_json())], "test")
+    line.mend()
+    await asyncio.sleep(60)
+    told = made.reports.heard("node-1")
+    assert told is not None
+    said = {one.name: one for one in told.report.holdings or ()}
+    assert {name: (one.state, one.epoch) for name, one in said.items()} == {
+        "default.web-1": ("Running", 1), "default.web-2": ("Running", 1),
+    }  # fmt: skip
+    assert (said["default.web-2"].nics[0].ip, said["default.web-1"].nics[0].mac) == ("10.20.0.2", MAC)
+    await made.kill()
+    made.agent()
+    await asyncio.sleep(60)
+    told = made.reports.heard("node-1")
+    assert told is not None
+    assert {one.name for one in told.report.holdings or ()} == set(said)
+    assert [domain.state for domain in (await machine.domains()).values()] == ["Running", "Running"]
+    await transact(made.store, [Delete(HOLD)], "test")
+    await made.until_state(KEY, "Stopped")
+    await asyncio.sleep(60)
+    told = made.reports.heard("node-1")
+    assert told is not None
+    assert told.report.holdings is None
+    assert [(one.name, one.nics[0].ip) for one in told.report.unclaimed] == [("default.web-2", "10.20.0.2")]
+    assert sorted(machine.starts.values()) == [1, 1]
+
+
+@in_cluster
+async def test_host_says_once_what_it_holds_when_it_is_asked(made: Cluster) -> None:
+    desk = await made.desk()
+    await running(made)
+    heard = (await desk.holdings(["node-1"], 6.0))["node-1"]
+    assert [one.name for one in heard.holdings or ()] == ["default.web-1"]
+    await asyncio.sleep(5)
+    told = made.reports.heard("node-1")
+    assert told is not None
+    assert told.report.holdings is None
 
 
 def test_image_that_does_not_come_is_told_and_fetched_later() -> None:

@@ -480,6 +480,18 @@ def test_old_placement_of_a_machine_that_came_back_is_released_without_touching_
     assert told(old, ON, knowing(new)).released
 
 
+def test_epoch_that_the_server_has_forgotten_is_told() -> None:
+    old, new = placement(), placement(epoch=4)
+    status = told(old, ON, knowing(new))
+    assert status == PlacementStatus(epoch=4)
+    assert told(old, replace(ON, told=status), knowing(new)) == status
+
+
+def test_epoch_of_a_machine_that_has_left_the_host_is_not_told() -> None:
+    wish, memory = Wish.of(placement()), knowing(placement(epoch=4, role="Revoked"))
+    assert telling.tell(wish, ON, decide(wish, ON, memory, NOW)) is None
+
+
 # --- nobody says ---
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nanovirt.controllers import garbage, hosts, images, instances, pools, sets
+from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets
 from nanovirt.controllers.actions import Action, LookAgain, Transact
 from nanovirt.controllers.world import World
 from nanovirt.resources.codec import load, trusted
@@ -18,7 +18,7 @@ from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.quantities import Bytes
-from nanovirt.resources.report import HostFacts, HostReport, ImageProgress
+from nanovirt.resources.report import Holding, HostFacts, HostReport, ImageProgress
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Commit, Create, Delete, Half, Op, Update
 
@@ -70,8 +70,11 @@ class Universe:
         self.create(made("Host", name, bridges=[{"network": "default", "device": "br0"}], **spec))
         self.hear(name, capacity)
 
-    def hear(self, name: str, capacity: Amounts = SMALL, **facts: Any) -> None:
-        report = HostReport(facts=HostFacts(accelerator="simulated", capacity=capacity, **facts))
+    def hear(
+        self, name: str, capacity: Amounts = SMALL, holdings: tuple[Holding, ...] | None = None, **facts: Any
+    ) -> None:
+        seen = HostFacts(accelerator="simulated", capacity=capacity, **facts)
+        report = HostReport(facts=seen, holdings=holdings)
         self.reports.hear(name, report, self.monotonic)
 
     def patch(self, key: Key, **spec: Any) -> None:
@@ -117,6 +120,8 @@ class Universe:
                 yield from hosts.plan(thing, self.world, self.now, self.monotonic)
             case "computepools" | "storagepools" | "addresspools":
                 yield from pools.plan(thing, self.world, self.now)
+            case "holds":
+                yield from holds.plan(thing, self.world, self.now)
             case "images":
                 yield from images.plan(thing, self.world, self.now)
             case _:

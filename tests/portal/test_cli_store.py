@@ -1,10 +1,11 @@
-"""`nanoctl store repair`: the command that a refusal to start names really mends the store."""
+"""`nanoctl store`, `backup` and `restore` on a data folder: what a refusal to start names really mends the store."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +13,8 @@ from nanovirt.portal.cli import cli
 from nanovirt.resources.errors import StoreCorrupt
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.log import Record
+from nanovirt.resources.segments import segments
+from tests.resources.test_compaction import change, opened
 
 
 def filled(folder: Path, count: int) -> Path:
@@ -61,3 +64,61 @@ def test_folder_without_a_store_is_named(tmp_path: Path) -> None:
     code, said = repaired("--data", str(tmp_path), "--accept-loss-after", "2")
     assert code == 1
     assert f"{tmp_path}/data is not there" in said
+
+
+def said(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, [*arguments])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    """A server's data folder with a store and keys."""
+    async with opened(tmp_path / "nano" / "data") as engine:
+        await change(engine, 30)
+    (tmp_path / "nano" / "secrets.key").write_bytes(b"k" * 32)
+    return tmp_path / "nano"
+
+
+def test_store_is_verified_and_dumped_where_it_lies(data: Path) -> None:
+    code, output = said("store", "verify", "--data", str(data))
+    assert (code, output.startswith("whole: revisions 1 to 30 in 30 records")) == (0, True)
+    code, output = said("store", "dump", "--data", str(data))
+    assert code == 0
+    assert {orjson.loads(line)["kind"] for line in output.splitlines()} == {"Namespace"}
+    code, output = said("store", "dump", "--data", str(data), "--records", "--at", "3")
+    assert [orjson.loads(line)["rev"] for line in output.splitlines()] == [1, 2, 3]
+    code, output = said("store", "dump", "--data", str(data), "--at", "31")
+    assert (code, "has not been" in output) == (1, True)
+    segment = segments(data / "data" / "wal")[0]
+    segment.write_bytes(segment.read_bytes().replace(b"alice", b"mallo", 1))
+    code, output = said("store", "verify", "--data", str(data))
+    assert (code, "nanoctl store repair --accept-loss-after 0" in output) == (1, True)
+
+
+def test_store_is_backed_up_and_restored_from_its_folder(data: Path, tmp_path: Path) -> None:
+    backup, keys, new = (str(tmp_path / name) for name in ("b.tar", "k.tar", "new"))
+    code, output = said("backup", backup, "--data", str(data), "--keys", keys)
+    assert (code, "revision 30 of cluster" in output, "secrets.key" in output) == (0, True, True)
+    assert said("backup", backup, "--data", str(data)) == (
+        1, f"Error: {backup} is there already; give the backup another name\n",
+    )  # fmt: skip
+    code, output = said("restore", backup, "--keys", keys, "--data", new)
+    assert (code, "as revision 1000030 of the same cluster" in output) == (0, True)
+    assert (Path(new) / "secrets.key").read_bytes() == b"k" * 32
+    code, output = said("store", "verify", "--data", new)
+    assert (code, output.startswith("whole: revisions 1 to 1000031")) == (0, True)
+    code, output = said("restore", backup, "--data", new)
+    assert (code, "is not empty" in output) == (1, True)
+
+
+def test_backup_and_restore_that_are_not_written_as_they_have_to_be_say_how(tmp_path: Path) -> None:
+    assert said("backup")[0] == 2
+    assert said("restore")[0] == said("restore", "--status", "--confirm")[0] == 2
+    (tmp_path / "b.tar").touch()
+    assert said("restore", str(tmp_path / "b.tar"))[0] == 2
+    code, output = said("restore", str(tmp_path / "missing.tar"), "--data", str(tmp_path / "new"))
+    assert (code, "cannot be read" in output) == (1, True)
+    assert not (tmp_path / "new").exists()
+    code, output = said("backup", "--keys", str(tmp_path / "k.tar"), "--data", str(tmp_path))
+    assert (code, "has no keys" in output) == (1, True)

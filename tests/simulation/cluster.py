@@ -12,7 +12,9 @@ from nanovirt.agent.loop import USUAL, Agent, Clocks
 from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.server import News
 from nanovirt.agent.simulation import QUICK, Traits
+from nanovirt.portal.agents import Agents
 from nanovirt.resources.codec import trusted
+from nanovirt.resources.defaults import made as default
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
@@ -104,6 +106,15 @@ class Cluster:
         self._group = group
         self._traits = traits
         self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def desk(self) -> Agents:
+        """What answers the reports of node-1 from now on, as in a server, which knows that host."""
+        thing = default("Host", "node-1")
+        await transact(self.store, [Create(thing.key, thing.to_json())], "test")
+        desk = Agents(self.store, self.reports, now)
+
+        self._servers._reply = lambda host: ReportReply.model_validate_json(desk.reply(host))
+        return desk
 
     def host(self, name: str = "node-1") -> SimulatedHost:
         if name not in self.hosts:

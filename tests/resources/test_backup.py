@@ -1,0 +1,515 @@
+"""Backup and restore: what is restored is one revision as a reader saw it, under a revision that nobody ever saw."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import io
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from nanovirt.resources import backup
+from nanovirt.resources.archive import END, MANIFEST, packed
+from nanovirt.resources.backup import Contents, inspect, save, take
+from nanovirt.resources.compaction import sum_up
+from nanovirt.resources.engine import Engine
+from nanovirt.resources.errors import Expired, NanoError, Rejected, StoreCorrupt
+from nanovirt.resources.file_log import FileLog
+from nanovirt.resources.hold import HOLD, held
+from nanovirt.resources.kind import Key
+from nanovirt.resources.recovery import repair
+from nanovirt.resources.restoring import restore
+from nanovirt.resources.segments import RAISED, every_segment, first_revision, segments
+from nanovirt.resources.snapshots import snapshots
+from nanovirt.resources.store import Create, Delete
+from nanovirt.resources.store_directory import RESTORING, read_format, read_synced
+from tests.resources.test_compaction import TINY, change, doc, key, known, live, opened, state
+
+NOW = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> Path:
+    """300 revisions, summed up twice."""
+    async with opened(tmp_path / "data") as engine:
+        await change(engine, 300)
+    for first in (first_revision(segments(tmp_path / "data" / "wal")[4]), live(tmp_path / "data")):
+        sum_up(tmp_path / "data", first, TINY.history)
+    async with opened(tmp_path / "data") as engine:
+        await change(engine, 60, seed=2)
+    return tmp_path / "data"
+
+
+def taken(store: Path, *, with_history: bool = False) -> Path:
+    file = store.parent / f"backup-{len(list(store.parent.iterdir()))}.tar"
+    save(take(store, with_history=with_history), file)
+    return file
+
+
+def contents_of(file: Path) -> Contents:
+    with file.open("rb") as opened_:
+        return inspect(opened_)[0]
+
+
+async def test_restored_store_holds_what_was_there_at_the_revision_of_the_backup(store: Path) -> None:
+    async with opened(store) as engine:
+        before, remembered, committed = state(engine), known(engine), engine.committed
+        file = taken(store)
+        await change(engine, 30, seed=3)
+    assert contents_of(file).revision == committed
+    restore(file, store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        assert state(engine) == before
+        assert known(engine) == remembered
+        assert engine.committed == committed + RAISED + 1
+        assert held(engine)
+        await change(engine, 30, seed=4)
+
+
+async def test_reuse_of_a_revision_after_a_restore_is_impossible(store: Path) -> None:
+    async with opened(store) as engine:
+        file = taken(store)
+        old = {(entry.rev, key) for key, entry in engine.list("namespaces")}
+        for seed in range(3):
+            await change(engine, 20, seed=seed)
+            old |= {(entry.rev, key) for key, entry in engine.list("namespaces")}
+        seen = engine.committed
+    restore(file, store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        begun = contents_of(file).revision
+        await change(engine, 20, seed=9)
+        new = {(entry.rev, key) for key, entry in engine.list("namespaces") if entry.rev > begun}
+        assert new
+        assert not {rev for rev, _ in new} & {rev for rev, _ in old}
+        for rev in (begun, begun + 1, seen, begun + RAISED - 1):
+            with pytest.raises(Expired):
+                engine.history(rev)
+        assert engine.history(begun + RAISED)[0].changes[0].key == HOLD
+    identity, before = read_format(store.parent / "new" / "FORMAT"), read_format(store / "FORMAT")
+    assert (identity.cluster, identity.incarnation) == (before.cluster, before.incarnation + 1)
+
+
+async def test_watch_from_before_the_restore_is_gone_also_when_it_was_a_moment_ago(store: Path) -> None:
+    """The clock says that everything was within the time that a watch may resume from."""
+    file = taken(store, with_history=True)
+    restore(file, store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        assert engine._ring.oldest == contents_of(file).revision + RAISED
+
+
+async def test_history_reads_on_across_the_restore(store: Path) -> None:
+    log = FileLog.open(store, TINY)
+    before = list(log.read())
+    log.close()
+    file = taken(store, with_history=True)
+    restore(file, store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        await change(engine, 5)
+    log = FileLog.open(store.parent / "new", TINY)
+    after = list(log.read())
+    head = before[-1].rev
+    assert after[: len(before)] == before
+    assert [record.rev for record in after[len(before) :]] == list(range(head + RAISED + 1, head + RAISED + 7))
+    assert next(log.read(head + 5)).rev == head + RAISED + 1
+    log.close()
+
+
+async def test_backup_without_history_holds_the_newest_snapshot_and_the_log_behind_it(store: Path) -> None:
+    contents = contents_of(taken(store))
+    first = first_revision(segments(store / "wal")[0])
+    assert contents.base == f"snap/{first - 1:016d}.json.snap"
+    assert sorted(contents.files) == sorted(
+        ["FORMAT", contents.base, *(f"wal/{path.name}" for path in segments(store / "wal"))]
+    )
+    history = contents_of(taken(store, with_history=True))
+    assert {Path(name).name for name in history.files} >= {path.name for path in (store / "history").iterdir()}
+
+
+async def test_restored_store_is_backed_up_and_restored_again(store: Path) -> None:
+    async with opened(store) as engine:
+        before, committed = state(engine), engine.committed
+    restore(taken(store), store.parent / "one", NOW)
+    restore(taken(store.parent / "one", with_history=True), store.parent / "two", NOW)
+    async with opened(store.parent / "two") as engine:
+        assert state(engine) == before
+        assert engine.committed == committed + 2 * (RAISED + 1)
+        await change(engine, 300)
+    sum_up(store.parent / "two", live(store.parent / "two"), TINY.history)
+    assert read_format(store.parent / "two" / "FORMAT").incarnation == 3
+
+
+async def test_damaged_beginning_of_a_restored_store_is_replaced_by_its_history(store: Path) -> None:
+    restore(taken(store), store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        before, committed = state(engine), engine.committed
+    snapshots(store.parent / "new")[0].write_bytes(b"{}")
+    async with opened(store.parent / "new") as engine:
+        assert (state(engine), engine.committed, bool(held(engine))) == (before, committed, True)
+        with pytest.raises(Expired):
+            engine.history(committed - 2)
+        await change(engine, 300)
+    sum_up(store.parent / "new", live(store.parent / "new"), TINY.history)
+    async with opened(store.parent / "new", lambda: NOW + timedelta(days=1)) as engine:
+        assert held(engine)
+
+
+async def test_restored_store_without_any_record_of_its_own_is_still_at_its_revision(store: Path) -> None:
+    """Its beginning is damaged, its only record, too, and a person has accepted that."""
+    restore(taken(store), store.parent / "new", NOW)
+    snapshots(store.parent / "new")[0].write_bytes(b"{}")
+    first = segments(store.parent / "new" / "wal")[0]
+    content = bytearray(first.read_bytes().rstrip(b"\0"))
+    content[-9] ^= 1
+    first.write_bytes(content)
+    with pytest.raises(StoreCorrupt) as refused_:
+        FileLog.open(store.parent / "new", TINY)
+    assert refused_.value.last_good == 360 + RAISED
+    repair(store.parent / "new", 360 + RAISED)
+    async with opened(store.parent / "new") as engine:
+        assert engine.committed == 360 + RAISED
+        with pytest.raises(Expired):
+            engine.history(360)
+        await change(engine, 3, seed=12)
+        assert engine.committed > 360 + RAISED
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+async def test_store_that_was_never_summed_up_is_restored(tmp_path: Path, count: int) -> None:
+    async with opened(tmp_path / "data") as engine:
+        await change(engine, count)
+        before = state(engine)
+        file = await asyncio.to_thread(taken, tmp_path / "data")
+    restore(file, tmp_path / "new", NOW)
+    async with opened(tmp_path / "new") as engine:
+        assert (state(engine), engine.committed) == (before, count + RAISED + 1)
+        await change(engine, 5, seed=8)
+        committed = engine.committed
+    async with opened(tmp_path / "new") as engine:
+        assert engine.committed == committed > count + RAISED + 1
+
+
+async def test_backup_ends_before_what_is_not_known_to_be_durable(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "NOTED_SECONDS", 0.1)
+    async with opened(store) as engine:
+        synced = read_synced(store) or 0
+        await engine.stage([Create(key(99), doc(99))], "alice").durable()
+        await engine.stage([Delete(key(99))], "alice").durable()
+        assert (read_synced(store), engine.committed) == (synced, synced + 2)
+        (store / "LOCK").write_text(f"{os.getpid()}\n")
+        assert contents_of(taken(store)).revision == max(synced, live(store) - 1) < engine.committed
+        (store / "LOCK").write_text("999999999\n")
+        assert contents_of(taken(store)).revision == engine.committed
+
+
+async def test_torn_tail_is_left_out(store: Path) -> None:
+    async with opened(store) as engine:
+        committed = engine.committed
+    with segments(store / "wal")[-1].open("ab") as file:
+        file.write(b"0badc0de 00000000 361 360 40 {")
+    assert contents_of(taken(store)).revision == committed
+
+
+def test_backup_is_the_owners_alone_and_never_replaces_another_file(tmp_path: Path) -> None:
+    FileLog.open(tmp_path / "data", TINY).close()
+    mask = os.umask(0)
+    try:
+        file = taken(tmp_path / "data")
+    finally:
+        os.umask(mask)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Rejected, match="already"):
+        save(take(tmp_path / "data"), file)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+    with pytest.raises(Rejected, match="holds no store"):
+        list(take(tmp_path / "nothing"))
+
+
+def test_common_tar_reads_a_backup(tmp_path: Path) -> None:
+    FileLog.open(tmp_path / "data", TINY).close()
+    with tarfile.open(taken(tmp_path / "data")) as tar:
+        assert [one.name for one in tar] == ["FORMAT", MANIFEST]
+
+
+# --- under load ---
+
+
+LOAD = """
+import asyncio, sys
+from pathlib import Path
+from nanovirt.resources.engine import Engine
+from nanovirt.resources.file_log import FileLog
+from nanovirt.resources.registry import kinds
+from tests.resources.test_compaction import TINY, change
+kinds()
+async def main():
+    log = FileLog.open(Path(sys.argv[1]), TINY)
+    engine = Engine(log)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(engine.run())
+        group.create_task(log.tend())
+        while True:
+            await change(engine, 50, seed=engine.committed)
+            with open(sys.argv[2], "w") as file:
+                file.write(str(engine.committed))
+asyncio.run(main())
+"""
+
+
+def loaded(directory: Path) -> subprocess.Popen[bytes]:
+    """A process that writes without a pause and sums up what it has written."""
+    said = directory.parent / "committed"
+    process = subprocess.Popen([sys.executable, "-c", LOAD, str(directory), str(said)])
+    while not said.exists() or not said.read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+def replayed(directory: Path, upto: int) -> dict[Key, bytes]:
+    """The state of a store at a revision, from its first record on."""
+    found: dict[Key, bytes] = {}
+    log = FileLog.open(directory, TINY)
+    engine = Engine(log)
+    assert engine.committed >= upto
+    for record in log.read():
+        for write in orjson.loads(record.body)["writes"] if record.rev <= upto else ():
+            at = Key(write["kind"], write["namespace"], write["name"])
+            found.pop(at, None)
+            if write["verb"] == "put":
+                found[at] = orjson.dumps(write["object"])
+    log.close()
+    return found
+
+
+async def test_backups_under_load_while_the_log_is_summed_up_are_each_of_one_revision(tmp_path: Path) -> None:
+    """The log keeps everything, so the state that a reader saw at the revision of each backup can be replayed."""
+    directory, files = tmp_path / "data", list[Path]()
+    process = loaded(directory)
+    try:
+        ends = time.monotonic() + 12
+        while time.monotonic() < ends:
+            with_history = len(files) % 5 == 0
+            files.append(taken(directory, with_history=with_history))
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    bases = {contents_of(file).base for file in files}
+    assert len(files) >= 8
+    assert len(bases) >= 3, "the log was not summed up meanwhile"
+    revisions = [contents_of(file).revision for file in files]
+    assert revisions == sorted(revisions)
+    for number in random.Random(1).sample(range(len(files)), 6):
+        new = tmp_path / f"new-{number}"
+        restore(files[number], new, NOW)
+        async with opened(new) as engine:
+            assert engine.committed == revisions[number] + RAISED + 1
+            assert state(engine) == replayed(directory, revisions[number])
+
+
+# --- interrupted ---
+
+
+def test_restore_killed_anywhere_is_run_again(tmp_path: Path) -> None:
+    async def fill() -> dict[Key, bytes]:
+        async with opened(tmp_path / "data") as engine:
+            await change(engine, 300)
+            return state(engine)
+
+    before = asyncio.run(fill())
+    file, new, chance = taken(tmp_path / "data", with_history=True), tmp_path / "new", random.Random(7)
+    program = (
+        "import sys; from datetime import datetime, UTC; from pathlib import Path; "
+        "from nanovirt.resources.registry import kinds; from nanovirt.resources.restoring import restore; kinds(); "
+        "print('begins', flush=True); restore(Path(sys.argv[1]), Path(sys.argv[2]), datetime.now(UTC)); print('done')"
+    )
+    killed = 0
+    for _ in range(16):
+        process = subprocess.Popen([sys.executable, "-c", program, str(file), str(new)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.random() * 0.25)
+        process.kill()
+        done = b"done" in process.stdout.read()
+        process.stdout.close()
+        process.wait()
+        finished = new.is_dir() and not (new / RESTORING).exists() and (new / "FORMAT").exists()
+        assert finished or not done
+        if not finished:
+            killed += new.is_dir() and any(new.iterdir())
+            if new.is_dir() and (new / RESTORING).exists():
+                with pytest.raises(NanoError, match="run the same"):
+                    FileLog.open(new, TINY)
+            continue
+        log = FileLog.open(new, TINY)
+        assert {key: raw for key, raw in state(Engine(log)).items() if key != HOLD} == before
+        log.close()
+        shutil.rmtree(new)
+    assert killed >= 3
+
+
+def test_store_is_never_restored_over_another_one(store: Path) -> None:
+    file = taken(store)
+    before = sorted((path, path.stat().st_size) for path in store.rglob("*"))
+    with pytest.raises(Rejected, match="not empty"):
+        restore(file, store, NOW)
+    assert sorted((path, path.stat().st_size) for path in store.rglob("*")) == before
+
+
+# --- damaged and hostile files ---
+
+
+def refused(file: Path, match: str | None = None) -> None:
+    """It is refused, and nothing has come of it."""
+    new = file.parent / "refused"
+    with pytest.raises(Rejected, match=match):
+        restore(file, new, NOW)
+    assert not new.exists()
+
+
+def test_cut_off_backup_is_refused_wherever_it_ends(store: Path) -> None:
+    whole = taken(store).read_bytes()
+    file, chance = store.parent / "cut.tar", random.Random(3)
+    last = [len(whole) - less for less in (1, 512, 1024)]
+    for length in [0, 1, 511, 512, *last, *chance.sample(range(len(whole)), 60)]:
+        file.write_bytes(whole[:length])
+        refused(file)
+    file.write_bytes(whole + b"x")
+    refused(file)
+
+
+def test_backup_with_any_flipped_bit_is_refused(store: Path) -> None:
+    whole = bytearray(taken(store).read_bytes())
+    file, chance = store.parent / "bad.tar", random.Random(4)
+    new = store.parent / "refused"
+    places = [*range(600), *chance.sample(range(len(whole)), 150), *range(len(whole) - 1100, len(whole))]
+    for at in places:
+        whole[at] ^= 1 << at % 8
+        file.write_bytes(whole)
+        with pytest.raises(Rejected):
+            restore(file, new, NOW)
+        assert not new.exists(), at
+        whole[at] ^= 1 << at % 8
+
+
+def tar(file: Path, *members: tuple[tarfile.TarInfo, bytes], format_: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(file, "w", format=format_) as made:
+        for info, content in members:
+            info.size = info.size or len(content)
+            made.addfile(info, io.BytesIO(content))
+    return file
+
+
+def named(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        named("FORMAT", tarfile.SYMTYPE, "/etc/passwd"),
+        named("FORMAT", tarfile.LNKTYPE, "/etc/passwd"),
+        named("FORMAT", tarfile.CHRTYPE),
+        named("FORMAT", tarfile.FIFOTYPE),
+        named("wal", tarfile.DIRTYPE),
+        named("FORMAT", tarfile.GNUTYPE_SPARSE),
+        named("wal/" + "0" * 200),
+    ],
+    ids=lambda info: f"{info.name[:30]!r}-{info.type!r}",
+)
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_archive_with_more_than_plain_files_is_refused(tmp_path: Path, info: tarfile.TarInfo, form: int) -> None:
+    if len(info.name) <= 100 or form != tarfile.USTAR_FORMAT:
+        refused(tar(tmp_path / "bad.tar", (info, b""), format_=form))
+
+
+def archived(file: Path, *names: str) -> Path:
+    """An archive as ours are packed, of empty files."""
+    file.write_bytes(b"".join([*(piece for name in names for piece in packed(name, 0, [])), END]))
+    return file
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../FORMAT", "/etc/passwd", "wal/../../x", "wal/0000000000000001.wal/..", "secrets.key", "pki/ca.key",
+     "wal/0000000000000001.wal\n", "QUARANTINE", "RESTORING", "LOCK", "wal/1.wal", "\xe9"],
+)  # fmt: skip
+def test_archive_with_a_name_that_does_not_belong_is_refused(tmp_path: Path, name: str) -> None:
+    refused(archived(tmp_path / "bad.tar", name), "does not belong|is no backup, or damaged")
+
+
+def test_archive_with_something_twice_is_refused(tmp_path: Path) -> None:
+    refused(archived(tmp_path / "bad.tar", "FORMAT", "FORMAT"), "does not belong")
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1, -512, -1])
+def test_archive_that_lies_about_sizes_is_refused(tmp_path: Path, size: int) -> None:
+    info = named("FORMAT")
+    info.size = size
+    (tmp_path / "bad.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    refused(tmp_path / "bad.tar", "not all there")
+
+
+def forged(file: Path, base: str, **parts: tuple[str, bytes]) -> Path:
+    """An archive whose manifest agrees with its parts."""
+    files = {"FORMAT": orjson.dumps({"version": 2, "cluster": "c", "incarnation": 1})}
+    files |= dict(parts.values())
+    noted = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()}
+    said = orjson.dumps(asdict(Contents("c", 1, 0, 0, "", base, "", noted)))
+
+    def all_of_it() -> Iterator[bytes]:
+        for name, content in {**files, MANIFEST: said}.items():
+            yield from packed(name, len(content), [content])
+        yield END
+
+    file.write_bytes(b"".join(all_of_it()))
+    return file
+
+
+def test_part_that_unpacks_to_far_more_than_a_store_is_refused(tmp_path: Path) -> None:
+    bomb = gzip.compress(bytes(200 << 20), 9)
+    for name in (f"history/{1:016d}.wal.gz", f"history/{1:016d}.json.snap.gz"):
+        refused(forged(tmp_path / "bad.tar", "", part=(name, bomb)), "unpacks to more|damaged")
+    assert forged(tmp_path / "empty.tar", "")
+    assert contents_of(tmp_path / "empty.tar").revision == 0
+
+
+def test_backup_of_another_version_or_without_its_parts_is_refused(store: Path) -> None:
+    refused(forged(store.parent / "a.tar", "snap/x"), "does not hold")
+    other = forged(store.parent / "b.tar", "").read_bytes().replace(b'"backup":1', b'"backup":2')
+    (store.parent / "b.tar").write_bytes(other)
+    refused(store.parent / "b.tar", "of version 2")
+
+
+async def test_parts_of_two_backups_do_not_make_one(store: Path) -> None:
+    """A segment of another store, or an older one, does not follow, even if a manifest says so."""
+    async with opened(store.parent / "other") as engine:
+        await change(engine, 3)
+    segment = every_segment(store.parent / "other")[0]
+    part = (f"wal/{segment.name}", segment.read_bytes().rstrip(b"\0"))
+    refused(forged(store.parent / "a.tar", "", part=part), "another cluster")
+
+
+async def test_deleted_objects_stay_deleted(store: Path) -> None:
+    async with opened(store) as engine:
+        if not engine.peek(key(1)):
+            await engine.stage([Create(key(1), doc(1))], "alice").durable()
+        await engine.stage([Delete(key(1))], "alice").durable()
+    restore(taken(store), store.parent / "new", NOW)
+    async with opened(store.parent / "new") as engine:
+        assert engine.peek(key(1)) is None
