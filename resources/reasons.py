@@ -47,6 +47,10 @@ class Reason(Enum):
     FieldManagerConflict = 'conflict with "{manager}"{since}'
     WrittenTwice = "{name} is in the transaction twice; {other} names it already."
     RequestDiffers = "The key {key} stands for another request; choose a new key for a new request."
+    RequestForgotten = (
+        "The request with the key {key} was carried out at revision {revision}, and the log does not reach back to what "
+        "it answered; read the objects as they are now."
+    )
     RequestInFlight = "The request with the key {key} is being carried out; ask again."
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
     # of instances
