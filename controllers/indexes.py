@@ -6,16 +6,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load
-from nanovirt.resources.instance_set import SET_LABEL, TEMPLATE_LABEL, Naming, naming
+from nanovirt.resources.instance_set import SET_LABEL, TEMPLATE_LABEL, Naming, naming, readings
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.store import Change, Entry
 
+N = TypeVar("N")
 FAREWELLS = (f'"{FOREGROUND}"'.encode(), f'"{ORPHAN}"'.encode())
 
 
@@ -211,7 +212,7 @@ class Members:
 
     def __init__(self) -> None:
         self._of: dict[str, dict[Key, Member]] = defaultdict(dict)
-        self._rules: dict[str, dict[Key, Naming]] = defaultdict(dict)
+        self._rules: dict[tuple[str, Naming], set[Key]] = defaultdict(set)
 
     def of(self, uid: str) -> dict[Key, Member]:
         """The members of the set with that uid: its label alone makes none, and neither does a reference to it."""
@@ -219,18 +220,16 @@ class Members:
 
     def interested(self, key: Key) -> Iterator[Key]:
         """The sets whose rule gives an instance its name."""
-        for one, rule in self._rules.get(key.namespace, {}).items():
-            if rule.index_of(key.name):
-                yield one
+        for rule in readings(key.name):
+            yield from self._rules.get((key.namespace, rule), ())
 
     def apply(self, change: Change) -> None:
         """Follow Instances that name a set as their owner, and sets by their rules."""
         key, before, after = change
         if key.plural == "instancesets":
-            if after is None:
-                self._rules[key.namespace].pop(key, None)
-            elif before is None:
-                self._rules[key.namespace][key] = naming(after.row.name_rule, key.name)
+            for entry, sign in ((before, -1), (after, 1)):
+                if entry is not None:
+                    _mark(self._rules, (key.namespace, naming(entry.row.name_rule, key.name)), key, sign)
         elif key.plural == "instances":
             for uid in _sets(before):
                 self._of[uid].pop(key, None)
@@ -259,10 +258,10 @@ def _member(entry: Entry) -> Member:
     )
 
 
-def _mark(index: dict[str, set[Key]], uid: str, key: Key, sign: int) -> None:
+def _mark(index: dict[N, set[Key]], under: N, key: Key, sign: int) -> None:
     if sign > 0:
-        index[uid].add(key)
+        index[under].add(key)
         return
-    index[uid].discard(key)
-    if not index[uid]:
-        del index[uid]
+    index[under].discard(key)
+    if not index[under]:
+        del index[under]

@@ -103,7 +103,7 @@ def sum_up(directory: Path, live: int, bound: int, reserve: int = 0) -> Summed:
     cluster = read_format(directory / "FORMAT").cluster
     path = snapshot_path(directory, live - 1)
     if not (path.exists() and open_snapshot(path, cluster)):
-        _make_room(directory, live, reserve)
+        _make_room(directory, cluster, live, reserve)
         write_sum(directory, cluster, live, live - 1)
     size = path.stat().st_size
     for segment in segments(directory / "wal"):
@@ -124,14 +124,15 @@ def _at_hand(directory: Path) -> list[Path]:
     return [path for path in snapshots(directory) if path.parent.name == "snap"]
 
 
-def _make_room(directory: Path, live: int, reserve: int) -> None:
+def _make_room(directory: Path, cluster: str, live: int, reserve: int) -> None:
     """See that what comes into being before anything goes has room; the oldest of the history goes first."""
     at_hand = _at_hand(directory)
     sealed = [path for path in segments(directory / "wal") if first_revision(path) < live]
     needed = reserve + sum(path.stat().st_size for path in [*at_hand[:1], *sealed])
-    if (short := needed - room(directory)) > 0 and at_hand:
+    if (short := needed - room(directory)) > 0:
         kept = sum(file.size for file in _history(directory))
-        _bound_history(directory, max(kept - short, 0), revision_of(at_hand[:KEPT_AT_HAND][-1]))
+        if whole := [path for path in at_hand if open_snapshot(path, cluster)][:KEPT_AT_HAND]:
+            _bound_history(directory, max(kept - short, 0), revision_of(whole[-1]))
     if (found := room(directory)) < needed:
         raise NanoError(
             f"the disk of {directory} has {found} bytes left, to sum up the log takes up to {needed}; make room there"

@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from operator import itemgetter
@@ -43,6 +43,8 @@ from nanovirt.resources.store import (
 log = logging.getLogger(__name__)
 
 BATCH_RECORDS, BATCH_BYTES = 256, 1024 * 1024
+NEAR = 10_000
+"""To read on by so many revisions costs less than to begin anew, which reads a whole segment of the log."""
 PATIENCE_SECONDS = 0.002
 """How long what is staged with patience waits for company, so that they share one sync of the log."""
 
@@ -164,14 +166,28 @@ class Engine:
 
     async def recall(self, rev: int) -> Sequence[Result]:
         """See Store. It is read from the log, which is seldom asked for and may take a moment."""
-        return await asyncio.to_thread(lambda: idempotency.results_of(self._record(rev), self._at))
+        return await asyncio.to_thread(self._recalled, rev)
 
-    def _at(self, key: Key, rev: int) -> bytes:
-        entry = self._objects[key.plural].get(key[1:])
-        return entry.raw if entry and entry.rev == rev else idempotency.object_in(self._record(rev), key)
+    def _recalled(self, rev: int) -> Sequence[Result]:
+        record = load(next(self._log.read(rev - 1)).body)
+        found = dict(self._looked_up(idempotency.kept_elsewhere(record)))
+        return idempotency.results_of(record, lambda key, rev: found[key, rev])
 
-    def _record(self, rev: int) -> JSON:
-        return load(next(self._log.read(rev - 1)).body)
+    def _looked_up(self, wanted: Iterable[tuple[Key, int]]) -> Iterator[tuple[tuple[Key, int], bytes]]:
+        """Objects as they stood at older revisions, each record read once and as many as can be in one go."""
+        records: Iterator[Record] = iter(())
+        at, there = -NEAR, dict[Key, JSON]()
+        for key, rev in sorted(wanted, key=itemgetter(1)):
+            entry = self._objects[key.plural].get(key[1:])
+            if entry and entry.rev == rev:
+                yield (key, rev), entry.raw
+                continue
+            if rev - at > NEAR:
+                records = self._log.read(rev - 1)
+            if rev > at:
+                body = next(record.body for record in records if record.rev == rev)
+                at, there = rev, idempotency.objects_in(load(body))
+            yield (key, rev), dump(there[key])
 
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
         """See Store."""

@@ -167,8 +167,11 @@ class FileLog:
             await self._sealed.wait()
             self._sealed.clear()
             live = first_revision(self._segment.path)
-            if compaction.due(*self._weights(live), self._sizes.snapshot):
-                await self._sum_up(live)
+            try:
+                if compaction.due(*self._weights(live), self._sizes.snapshot):
+                    await self._sum_up(live)
+            except OSError as error:
+                _complain(str(error))
 
     def _weights(self, live: int) -> tuple[int, int]:
         """Bytes of log since the last snapshot, up to the segment that begins with `live`, and of that snapshot."""

@@ -77,15 +77,23 @@ def receipt(
     """What a record says of its request, so that its answer can be given again.
 
     `apart` names the results that the record's own writes do not show, by their place: `[3, plural, namespace, name,
-    revision, uid]`; revision 0 is an object that is gone.
+    revision, uid]`; revision 0 is an object that is gone. A write shows the first of the operations that led to it.
     """
-    shown = map(told, ops, results)
-    apart = [
-        [at, *op.key, entry.rev if entry else 0, _uid(entry, changes.get(op.key))]
-        for at, (op, entry) in enumerate(zip(ops, shown, strict=True))
-        if entry is None or entry.rev != rev
-    ]
+    untold = {key for key, change in changes.items() if change.after is not None}
+    apart: list[list[object]] = []
+    for at, (op, entry) in enumerate(zip(ops, map(told, ops, results), strict=True)):
+        if entry is not None and entry.rev == rev and op.key in untold:
+            untold.remove(op.key)
+        else:
+            apart.append([at, *op.key, _kept_at(entry, rev, changes.get(op.key)), _uid(entry, changes.get(op.key))])
     return {"name": once.key, "digest": once.digest} | ({"apart": apart} if apart else {})
+
+
+def _kept_at(entry: Entry | None, rev: int, change: Change | None) -> int:
+    """The revision at which a log has the object; 0: it is gone, be it by a later operation of the same record."""
+    if entry is None or (entry.rev == rev and change is not None and change.after is None):
+        return 0
+    return entry.rev
 
 
 def _uid(entry: Entry | None, change: Change | None) -> str:
@@ -95,7 +103,7 @@ def _uid(entry: Entry | None, change: Change | None) -> str:
 
 def results_of(record: JSON, look: Callable[[Key, int], bytes]) -> list[Result]:
     """The results of the operations behind a record with a receipt; `look` gives an object at another revision."""
-    apart = {at: (Key(*key), rev, uid) for at, *key, rev, uid in record["key"].get("apart", ())}
+    apart = _apart(record)
     put = iter([write for write in record["writes"] if write["verb"] == "put"])
     count = len(apart) + sum(write["verb"] == "put" for write in record["writes"])
     found: list[Result] = []
@@ -108,14 +116,21 @@ def results_of(record: JSON, look: Callable[[Key, int], bytes]) -> list[Result]:
     return found
 
 
+def kept_elsewhere(record: JSON) -> Iterator[tuple[Key, int]]:
+    """What `results_of` will look for: objects, and the revisions at which they stood."""
+    return ((key, rev) for key, rev, _ in _apart(record).values() if rev)
+
+
+def _apart(record: JSON) -> dict[int, tuple[Key, int, str]]:
+    return {at: (Key(*key), rev, uid) for at, *key, rev, uid in record["key"].get("apart", ())}
+
+
 def _shown(write: JSON) -> Result:
     key = Key(write["kind"], write["namespace"], write["name"])
     return Result(key, dump(write["object"]), write["object"]["metadata"]["uid"])
 
 
-def object_in(record: JSON, key: Key) -> bytes:
-    """What a record put under `key`. KeyError when it did not."""
-    for write in record["writes"]:
-        if write["verb"] == "put" and (write["kind"], write["namespace"], write["name"]) == key:
-            return dump(write["object"])
-    raise KeyError(str(key))
+def objects_in(record: JSON) -> dict[Key, JSON]:
+    """What a record put, by key."""
+    puts = (write for write in record["writes"] if write["verb"] == "put")
+    return {Key(write["kind"], write["namespace"], write["name"]): write["object"] for write in puts}

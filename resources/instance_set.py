@@ -26,7 +26,7 @@ FAILED_MAX = 10
 
 
 class TemplateMeta(Model):
-    """Labels and annotations of every member; those under `nano/` are the server's and are left out."""
+    """Labels and annotations of every member; labels under `nano/` are the server's and are left out."""
 
     labels: Labels = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
@@ -145,6 +145,15 @@ class Naming(NamedTuple):
         number = name[len(self.prefix) : len(name) - len(self.suffix)]
         plain = number.isascii() and number.isdigit() and number[0] != "0" and len(number) <= len(str(INDEX_MAX))
         return int(number) if plain else 0
+
+
+def readings(name: str) -> Iterator[Naming]:
+    """Every rule that gives some member this name."""
+    longest = len(str(INDEX_MAX))
+    for start, end in ((at, at + digits) for at in range(len(name)) for digits in range(1, longest + 1)):
+        rule = Naming(name[:start], name[end:])
+        if end <= len(name) and rule.index_of(name):
+            yield rule
 
 
 def naming(rule: str, name: str) -> Naming:

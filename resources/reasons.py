@@ -47,6 +47,10 @@ class Reason(Enum):
     FieldManagerConflict = 'conflict with "{manager}"{since}'
     WrittenTwice = "{name} is in the transaction twice; {other} names it already."
     RequestDiffers = "The key {key} stands for another request; choose a new key for a new request."
+    RequestForgotten = (
+        "The request with the key {key} was carried out at revision {revision}, and the log does not reach back to what "
+        "it answered; read the objects as they are now."
+    )
     RequestInFlight = "The request with the key {key} is being carried out; ask again."
     UnknownFieldSelector = "Field {path} cannot be selected; selectable: {known}."
     # of instances
@@ -90,14 +94,14 @@ class Reason(Enum):
     NotInTemplate = "Several machines cannot share one {what}; leave it out of the template."
     MembersReady = "All {replicas} members are ready."
     MembersMissing = "{present} of {replicas} members are there."
-    MembersLeaving = "{count} members are going away."
+    MembersLeaving = "Members that are going away: {count}."
     MembersNotReady = "{ready} of {replicas} members are ready."
     MemberProtected = "deletionProtection of its member {name} is on; set it to false there first."
-    MembersProtected = "{count} members too many are kept by their deletionProtection."
+    MembersProtected = "Members too many that are kept by their deletionProtection: {count}."
     NamesFree = "No other instance has a name of the rule."
     NamesTaken = "Instances that are no members have names of the rule, so these are left out: {names}."
     TemplateCurrent = "Every member was made from the template as it is."
-    TemplateOlder = "{count} members were made from an older template; they stay as they are."
+    TemplateOlder = "Members that were made from an older template and stay as they are: {count}."
     # of one host, while scheduling
     HostDisabled = "disabled"
     HostNotReady = "not ready"

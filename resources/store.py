@@ -211,7 +211,7 @@ class Store(Protocol):
         """What `by` has staged once under that key; durable when its `rev` is. None: never seen, or too long ago."""
 
     async def recall(self, rev: int) -> Sequence[Result]:
-        """The result of each operation of the durable revision `rev`, which was staged with `once`."""
+        """The result of each operation of the durable revision `rev`, which was staged with `once`. Raises Expired."""
 
     def subscribe(self, sink: Sink, *, admitted: bool = False) -> Callable[[], None]:
         """Call `sink` with every later commit, in order; returns what ends it. With `admitted`, already when staged."""

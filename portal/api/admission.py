@@ -8,14 +8,13 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import Any
 
-from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, users
+from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, protected, users
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
-from nanovirt.resources.codec import JSON, load, trusted
+from nanovirt.resources.codec import JSON, trusted
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
-from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
@@ -286,7 +285,7 @@ def admit_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
         raise Held(key, Reason.OwnsObjects, name=key.name, count=world.index.owned[key.name])
     if key.plural == "instancesets":
         _admit_set_delete(world, key, entry, sees)
-    if _protected(entry):
+    if protected(entry):
         raise Held(key, Reason.DeletionProtected)
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0
     if world.index.uses[key] or given:
@@ -303,15 +302,11 @@ def _admit_namespace_delete(world: World, key: Key) -> None:
 
 def _admit_set_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
     """The members go with their set, so one that must not be deleted keeps it."""
-    for one, held in world.store.peek_all("instances"):
-        if entry.uid in held.owners and held.labels.get(SET_LABEL) == key.name and _protected(held):
-            known = sees is None or sees(one, held)
-            raise Held(key, Reason.MemberProtected, name=one.name if known else "of somebody else")
-
-
-def _protected(entry: Entry) -> bool:
-    there = b'"deletionProtection":true' in entry.raw
-    return there and bool(load(entry.raw).get("spec", {}).get("deletionProtection"))
+    for written in world.index.guarded.get(entry.uid, ()):
+        one = Key("instances", *written.split("/"))
+        held = world.store.peek(one)
+        known = sees is None or (held is not None and sees(one, held))
+        raise Held(key, Reason.MemberProtected, name=one.name if known else "of somebody else")
 
 
 def _named(world: World, key: Key, given: int, sees: Sight) -> str:

@@ -321,7 +321,7 @@ def _told(target: Target, written: Written) -> Reply:
 def _told_again(request: web.BaseRequest, target: Target, again: Again) -> Reply:
     """What a write answered when it was carried out, without its warnings."""
     if request.method == "DELETE" and not target.key.name:
-        return _counted_out(target, len(again.results))
+        return _counted_out(target, len({one.key for one in again.results}))
     key, raw, uid = again.results[-1]
     if raw is not None:
         made = request.method == "POST" and not target.subresource

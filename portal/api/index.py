@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from nanovirt.resources.codec import JSON, load
 from nanovirt.resources.fields import resolve
+from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.metadata import OWNER_LABEL
 from nanovirt.resources.store import Change, Commit, Entry, Store
@@ -111,10 +112,13 @@ class Index:
         """POOL.IP -> the instances that ask for it by name; whoever has it stands in the Address of that name."""
         self.owned: Counter[str] = Counter()
         """How many objects a user owns, by the label `nano/owner`."""
+        self.guarded: dict[str, tuple[str, ...]] = {}
+        """Uid of an InstanceSet -> its members (NAMESPACE/NAME) that must not be deleted."""
         for plural in KINDS:
             for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
                 self._note_owner(entry, 1)
+                self._note_guarded(key, entry, 1)
         store.subscribe(self.follow, admitted=True)
 
     def after(self, commit: Commit, leaving: Iterable[tuple[Key, Entry]]) -> Index:
@@ -134,6 +138,8 @@ class Index:
             if change.before is None or change.after is None or change.before.labels is not change.after.labels:
                 self._note_owner(change.before, -1)
                 self._note_owner(change.after, 1)
+            self._note_guarded(change.key, change.before, -1)
+            self._note_guarded(change.key, change.after, 1)
             if not _irrelevant(change):
                 self._turn(change)
 
@@ -141,6 +147,11 @@ class Index:
         owner = entry.labels.get(OWNER_LABEL) if entry is not None else None
         if owner:
             _count(self.owned, owner, sign)
+
+    def _note_guarded(self, key: Key, entry: Entry | None, sign: int) -> None:
+        if entry is not None and key.plural == "instances" and SET_LABEL in entry.labels and protected(entry):
+            for uid in entry.owners:
+                _claim(self.guarded, uid, f"{key.namespace}/{key.name}", sign)
 
     def _turn(self, change: Change) -> None:
         if change.before is not None:
@@ -177,6 +188,12 @@ class Index:
             _count(self.uses, target, sign)
         for kind, claim in claims:
             _claim(self.macs if kind == "mac" else self.ips, claim, f"{key.namespace}/{key.name}", sign)
+
+
+def protected(entry: Entry) -> bool:
+    """Whether deletionProtection is on."""
+    there = b'"deletionProtection":true' in entry.raw
+    return there and bool(load(entry.raw).get("spec", {}).get("deletionProtection"))
 
 
 @lru_cache(maxsize=128)

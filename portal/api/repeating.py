@@ -13,7 +13,7 @@ from nanovirt.portal.api.requests import BODY, ONCE, body, options
 from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX
-from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, Malformed, NotFound
+from nanovirt.resources.errors import Cause, Conflict, Expired, Forbidden, Invalid, Malformed, NotFound
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Known, Once, Result, Store
@@ -55,6 +55,16 @@ class InFlight(Conflict):
         self.causes = (Cause("", Reason.RequestInFlight.name, said, {"key": key}),)
 
 
+class Forgotten(Conflict):
+    """It was carried out, and what it led to has left the history since (HTTP 409)."""
+
+    def __init__(self, key: str, rev: int) -> None:
+        params = {"key": key, "revision": rev}
+        said = Reason.RequestForgotten.say(**params)
+        super().__init__("transactions", key, said)
+        self.causes = (Cause("", Reason.RequestForgotten.name, said, params),)
+
+
 class Repeats:
     """Which requests have been carried out stands in the store; which ones are on their way there, here."""
 
@@ -67,7 +77,7 @@ class Repeats:
         """Carry out a request, or answer again when that has been done before.
 
         Without the header, and for a dry run, it is just carried out. Invalid: the key stands for another request.
-        InFlight. Forbidden, NotFound: the subject may neither see what it once wrote any more, nor write it.
+        InFlight, Forgotten. Forbidden, NotFound: the subject may neither see what it once wrote any more, nor write it.
         """
         if HEADER not in request.headers or options(request).dry:
             return await deed.act()
@@ -103,7 +113,10 @@ class Repeats:
     async def _recalled(self, subject: Subject, key: str, known: Known, deed: Deed) -> Again:
         if known.rev > self._store.committed:
             raise InFlight(key)
-        again = Again(known.rev, await self._store.recall(known.rev))
+        try:
+            again = Again(known.rev, await self._store.recall(known.rev))
+        except Expired as error:
+            raise Forgotten(key, known.rev) from error
         for one, right in zip(again.results, deed.rights(len(again.results)), strict=True):
             self._check(subject, one, right)
         return again

@@ -14,7 +14,7 @@ from nanovirt.portal.cli.events import About, History, last_seen
 from nanovirt.portal.cli.moments import at_option
 from nanovirt.portal.cli.output import as_yaml, lines
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Malformed, NotFound
+from nanovirt.resources.errors import Forbidden, Malformed, NotFound
 from nanovirt.resources.wire import LAST_APPLIED
 
 JSON = dict[str, Any]
@@ -131,8 +131,8 @@ def _indented(headings: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def events_of(session: Session, doc: JSON, at: str = "") -> list[JSON]:
-    """What has happened to an object, oldest first; none for who may not see its namespace."""
+    """What has happened to an object, oldest first; none for who may see none."""
     try:
         return History(session, About.of(doc["kind"], doc["metadata"]), [], everywhere=False, at=at).read()[0]
-    except NotFound:
+    except (NotFound, Forbidden):
         return []

@@ -8,6 +8,7 @@ from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, met_by, until
+from nanovirt.resources.errors import NotFound
 
 SUBRESOURCE = "scale"
 
@@ -32,7 +33,12 @@ def scale(session: Session, *, what: tuple[str, ...], replicas: int, waiting: bo
     if any(not target.name for target in targets):
         raise Misused("say which: nanoctl scale KIND/NAME --replicas NUMBER")
     for target in targets:
-        session.patch(target, {"spec": {"replicas": replicas}}, part=SUBRESOURCE)
+        try:
+            session.patch(target, {"spec": {"replicas": replicas}}, part=SUBRESOURCE)
+        except NotFound as error:
+            if error.params.get("name"):
+                raise
+            raise Misused(f"{target.kind.plural} have no members that could be scaled; instancesets have") from error
         click.echo(f"{target} scaled to {replicas}")
     if waiting:
         wish = "condition=Ready"

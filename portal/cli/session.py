@@ -12,7 +12,7 @@ import click
 from nanovirt.portal.cli.catalogue import Catalogue, Kind, Target
 from nanovirt.portal.cli.connection import Connection, connect
 from nanovirt.resources import wire
-from nanovirt.resources.errors import NotFound
+from nanovirt.resources.errors import Forbidden, NotFound
 
 JSON = dict[str, Any]
 Command = Callable[..., Any]
@@ -40,11 +40,18 @@ class Session:
         return self.connection.get(target.kind.path(self.namespace, target.name) + wire.query(at=at))
 
     def find(self, kind: str, name: str, namespace: str = "") -> JSON | None:
-        """The object of that kind (any of its words), or None."""
+        """The object of that kind (any of its words); None when it is not there, or not for this user to see."""
         try:
             return self.connection.get(self.catalogue.named(kind).path(namespace or self.namespace, name))
-        except NotFound:
+        except (NotFound, Forbidden):
             return None
+
+    def every(self, kind: str, **parameters: str) -> list[JSON]:
+        """All objects of that kind in all namespaces, as far as this user may see any."""
+        try:
+            return self.list(self.catalogue.named(kind), everywhere=True, **parameters)[0]
+        except Forbidden:
+            return []
 
     def pages(self, kind: Kind, *, everywhere: bool, accept: str = "", **parameters: str) -> Iterable[JSON]:
         """The pages of a list, each as the server sends it; of the past there is one, since each would be read anew."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.session import Session
+from nanovirt.resources.errors import Forbidden, NotFound
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance import FINALIZER as COMPOSED
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
@@ -72,9 +74,12 @@ def _placed(session: Session, instance: JSON, spec: JSON) -> str:
 
 
 def _host(session: Session, name: str) -> Iterator[str]:
-    host = session.find("hosts", name) if name else None
-    if host is None:
+    try:
+        host = session.get(Target(session.catalogue.named("hosts"), name))
+    except NotFound:
         yield f"  Host {name} does not exist any more."
+        return
+    except Forbidden:  # it may well be there
         return
     for one in (host.get("status") or {}).get("conditions") or ():
         if one["status"] != "True" and one["type"] in ("Ready", "StorageReady", "Accounted"):
@@ -125,9 +130,7 @@ def _room(pool: JSON) -> str:
 
 def _of_compute_pool(session: Session, pool: JSON) -> Iterator[str]:
     yield _room(pool)
-    hosts, _ = session.list(
-        session.catalogue.named("hosts"), fieldSelector=f"spec.computePool={pool['metadata']['name']}"
-    )
+    hosts = session.every("hosts", fieldSelector=f"spec.computePool={pool['metadata']['name']}")
     for host in hosts[:FEW]:
         yield from _host(session, host["metadata"]["name"])
     if len(hosts) > FEW:

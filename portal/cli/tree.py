@@ -123,9 +123,8 @@ class Forest:
 
     def _every(self, plural: str) -> list[JSON]:
         if plural not in self._kinds:
-            kind = self._session.catalogue.named(plural)
-            found = self._session.list(kind, everywhere=True)[0]
-            self._kinds[plural] = [one | {"kind": kind.kind} for one in found]
+            kind = self._session.catalogue.named(plural).kind
+            self._kinds[plural] = [one | {"kind": kind} for one in self._session.every(plural)]
         return self._kinds[plural]
 
 

@@ -1,4 +1,4 @@
-"""What wakes the garbage collector: owners that wait for their dependents, and what a restart finds half done."""
+"""What wakes controllers: owners that wait for dependents, what a restart finds half done, names that come free."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from nanovirt.controllers.loops import Loops
+from nanovirt.controllers.loops import SHORTLY, Loops
 from nanovirt.resources.codec import load
+from nanovirt.resources.defaults import made
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import MemoryLog
@@ -117,3 +118,19 @@ async def test_event_can_be_deleted_in_the_foreground_too() -> None:
         async with asyncio.timeout(10):
             while store.list("events"):
                 await asyncio.sleep(0.005)
+
+
+async def test_set_hears_of_a_name_of_its_members_that_somebody_gives_up() -> None:
+    store = Engine(MemoryLog())
+    taken = made("Instance", "web-1", "default")
+    async with committing(store, controlled=True):
+        await transact(store, [Create(taken.key, taken.to_json())], "test")
+        web = made("InstanceSet", "web", "default", template={"spec": {"disks": []}})
+        await transact(store, [Create(web.key, web.to_json())], "test")
+        async with asyncio.timeout(10):
+            while b"NamesTaken" not in store.get(web.key).raw:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(2 * SHORTLY)  # its members are as they will be, and wake it no more
+            await transact(store, [Delete(taken.key)], "test")
+            while b"NamesTaken" in store.get(web.key).raw:
+                await asyncio.sleep(0.01)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from nanovirt.portal.api import transacting
+from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.errors import NotFound
-from nanovirt.resources.file_log import FileLog
+from nanovirt.resources.file_log import FileLog, Sizes
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
+from nanovirt.resources.segments import first_revision, segments
 from nanovirt.resources.store import Delete, Update, transact
 from tests.portal.api_world import INSTANCES, MERGE, NANO, Reply, World, instance, pool, world
 from tests.portal.set_world import SETS, create, machine, named, ready, send
@@ -120,6 +122,17 @@ async def test_every_write_may_have_a_key(method: str, path: str, doc: Any, head
         rev = w.store.committed
         again = await w.call(method, path, doc, headers=key(**headers))
         assert (again.code, again.doc, w.store.committed) == (200, first.doc, rev)
+
+
+async def test_a_collection_deleted_in_the_foreground_is_counted_alike_though_some_of_it_was_going() -> None:
+    async with ready() as w:
+        for name in ("a", "b", "c"):
+            await w.make(INSTANCES, instance(name))
+        slowly = "?propagationPolicy=Foreground"
+        assert (await w.call("DELETE", f"{INSTANCES}/c{slowly}")).code == 200
+        first, again = [await w.call("DELETE", INSTANCES + slowly, headers=key()) for _ in range(2)]
+        assert (first.code, again.code, first.doc["details"]["params"]) == (200, 200, {"count": 3})
+        assert again.raw == first.raw
 
 
 async def test_the_same_key_with_another_request_is_refused() -> None:
@@ -233,3 +246,17 @@ async def test_what_became_of_a_key_is_told() -> None:
         unknown = await w.call("GET", f"{SETS}/never")
         assert (unknown.code, unknown.doc["reason"]) == (404, "NotFound")
         assert (await w.call("DELETE", f"{SETS}/a%2Fb")).code == 405
+
+
+async def test_answer_that_has_left_the_history_is_said_to_have(tmp_path: Path) -> None:
+    log = FileLog.open(tmp_path, Sizes(segment=1 << 13, ballast=1 << 12, room=0, history=0))
+    async with ready(log) as w:
+        first = await w.call("POST", INSTANCES, instance(), headers=key())
+        while len(segments(tmp_path / "wal")) < 3:
+            await w.call("PATCH", f"{INSTANCES}/web-1", {"spec": {"cpus": w.store.committed}}, headers=MERGE)
+        sum_up(tmp_path, first_revision(segments(tmp_path / "wal")[-1]), 0)
+        again = await w.call("POST", INSTANCES, instance(), headers=key())
+        said = again.doc["details"]["causes"][0]
+        assert (again.code, said["reason"]) == (409, "RequestForgotten")
+        assert f"revision {first.doc['metadata']['resourceVersion']}," in said["message"]
+    log.close()

@@ -8,10 +8,12 @@ import pytest
 
 from nanovirt.resources.codec import decode
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.scale import SUBRESOURCE
 from tests.portal.api_world import INSTANCES, JSON_PATCH, MERGE, NANO, Reply, World, instance, world
 from tests.portal.people_world import document, group, people_world, role
+from tests.portal.set_world import named, send
 
 SETS = f"{NANO}/namespaces/default/instancesets"
 WEB, SCALE = f"{SETS}/web", f"{SETS}/web/scale"
@@ -293,6 +295,23 @@ async def test_set_with_a_protected_member_stays() -> None:
         free = await w.call("PATCH", f"{INSTANCES}/web-1", {"spec": {"deletionProtection": False}}, headers=MERGE)
         assert free.code == 200, free.raw
         assert (await w.call("DELETE", WEB)).code == 200
+
+
+@pytest.mark.parametrize(("before", "code"), [(True, 200), (False, 409)])
+async def test_protection_that_a_set_of_writes_ends_or_begins_counts_for_its_deletions(before: bool, code: int) -> None:
+    async with world() as w:
+        made = await w.make(SETS, a_set())
+        owner = {"apiVersion": "nano/v1", "kind": "InstanceSet", "name": "web", "uid": made["metadata"]["uid"]}
+        member = instance("web-1", deletionProtection=before)
+        member["metadata"] |= {"ownerReferences": [owner], "labels": {SET_LABEL: "web"}, "namespace": "default"}
+        await w.store_raw(Key("instances", "default", "web-1"), decode(Instance, member).to_json())
+        turned = {"spec": {"deletionProtection": not before}}
+        writes = (
+            named("patch", "Instance", "web-1", "default", patch=turned),
+            named("delete", "InstanceSet", "web", "default"),
+        )
+        sent = await send(w, *writes)
+        assert sent.code == code, sent.raw
 
 
 async def test_nobody_gives_an_instance_the_labels_of_a_member() -> None:

@@ -82,7 +82,7 @@ def test_scale_waits_until_the_members_are_as_wished(running: Cluster) -> None:
     [
         (("instancesets", "--replicas", "1"), 2, "say which"),
         (("iset/none", "--replicas", "1"), 1, "not found"),
-        (("instance/web-1", "--replicas", "1"), 1, "could not find the requested resource"),
+        (("instance/web-1", "--replicas", "1"), 2, "instancesets have"),
         (("iset/web", "--replicas", "1001"), 1, "spec.replicas"),
         (("iset/web", "--replicas", "-1"), 2, "--replicas"),
         (("iset/web",), 2, "--replicas"),

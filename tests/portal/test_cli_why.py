@@ -130,3 +130,24 @@ def test_every_finalizer_has_somebody_who_lets_go_of_it(finalizer: str, said: st
 def test_host_says_what_it_has_and_whether_it_takes_more() -> None:
     host = {"metadata": {"name": "n"}, "spec": {"enabled": False}, "status": {"instances": 2}}
     assert [line.split()[1] for line in of_host(host)] == ["is", "has"]
+
+
+def test_who_may_not_see_what_is_around_is_told_the_rest(running: Cluster) -> None:
+    placed(running)
+    rules = [{"kinds": ["instances", "placements", "computepools"], "verbs": ["get", "list"]}]
+    running.creates("users", "bob")
+    running.creates("roles", "narrow", spec={"rules": rules})
+    seen = {
+        "members": ["bob"],
+        "roles": ["narrow"],
+        "namespaces": ["default"],
+        "visibility": {"instances": "Group", "placements": "Group"},
+    }
+    running.creates("groups", "few", spec=seen)
+    (running.data / "bob").write_text(running.says("kubeconfig", "--user", "bob"))
+    his = ("--kubeconfig", str(running.data / "bob"))
+    said = running.says("why", "instance/web-1", *his)
+    assert ("instance/web-1 is Running" in said, "does not exist" in said) == (True, False)
+    assert "computepool/default" in running.says("why", "computepool/default", *his)
+    assert "instance/web-1" in running.says("tree", "instance/web-1", *his)
+    assert "computepool/default" in running.says("tree", *his)

@@ -296,6 +296,23 @@ async def test_running_log_sums_itself_up(tmp_path: Path) -> None:
         assert state(engine) == before
 
 
+async def test_log_goes_on_when_the_summing_up_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "replaced by an upgrade"))
+    log = FileLog.open(tmp_path / "data", TINY)
+    engine = Engine(log)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(engine.run()), group.create_task(log.tend())]
+        async with asyncio.timeout(30):
+            while "could not be summed up" not in caplog.text:
+                await change(engine, 20, seed=engine.committed)
+        await change(engine, 20, seed=engine.committed)
+        for task in tasks:
+            task.cancel()
+    log.close()
+
+
 def test_summing_up_dies_with_its_server_and_the_next_one_starts_at_once(store: Path, tmp_path: Path) -> None:
     program = f"""
 import asyncio, os, signal
@@ -383,3 +400,21 @@ async def test_history_gives_way_when_a_snapshot_lacks_room(store: Path, monkeyp
     with pytest.raises(NanoError, match="make room there"):
         sum_up(store, live(store) + 1, TINY.history, reserve=6_000)
     assert sorted((store / "snap").iterdir()) == at_hand
+
+
+async def test_history_gives_way_only_behind_snapshots_that_are_whole(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts = [first_revision(path) for path in segments(store / "wal")]
+    for first in (firsts[2], firsts[4], firsts[6]):
+        sum_up(store, first, TINY.history)
+    for path in (store / "snap").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    history = sorted((store / "history").iterdir())
+    monkeypatch.setattr(compaction, "room", lambda _directory: 5_000)
+    with pytest.raises(NanoError, match="make room there"):
+        sum_up(store, live(store), TINY.history, reserve=6_000)
+    rest = [path for path in sorted((store / "history").iterdir()) if path in history]
+    assert [path for path in rest if path.name.endswith(".snap.gz")], "the start needs the one that is whole"
+    async with opened(store) as engine:
+        assert engine.committed == 300

@@ -29,9 +29,8 @@ from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
 from nanovirt.resources.past import AT_ONCE, WAITING, Past
 from nanovirt.resources.recorded import Filed, Recorded, Source
-from nanovirt.resources.recovery import begin_behind
 from nanovirt.resources.registry import kinds
-from nanovirt.resources.segments import first_revision, segments
+from nanovirt.resources.segments import LONGEST_HEADER, Segment, first_revision, segments
 from nanovirt.resources.store import Commit, Create, Delete, Op, Update
 from nanovirt.resources.store_directory import read_format, write_synced
 
@@ -254,7 +253,7 @@ async def test_revisions_may_leap(tmp_path: Path) -> None:
     snapshots.write_snapshot(
         raised.path, raised, list(answer(Filed(tmp_path, last), Question("objects", str(last))))[1:]
     )
-    begin_behind(tmp_path, raised)
+    Segment.create(tmp_path / "wal", raised.cluster, leap, raised.crc, LONGEST_HEADER)[0].close()
     write_synced(tmp_path, leap)
     log = FileLog.open(tmp_path, TINY)
     try:

@@ -146,6 +146,36 @@ async def test_results_are_told_again_as_they_were_whatever_came_after(open_log:
     log.close()
 
 
+async def test_operations_on_one_object_are_told_again_each(open_log: OpenLog) -> None:
+    log = open_log()
+    async with running(log) as store:
+        await stage(store, Create(A, doc(A)), Create(B, doc(B)), once=Once("k-0", ""))
+        old = store.get(B)
+        held = Update(A, doc(A, finalizers=["x/y"]))
+        rev = await stage(store, held, Delete(A), Create(POOL, doc(POOL)), Delete(POOL), Expect(B, 1))
+        told = await store.recall(rev)
+        gone = store.get(A)
+        assert [(one.key, one.raw) for one in told] == [
+            (A, gone.raw), (A, gone.raw), (POOL, None), (POOL, None), (B, old.raw),
+        ]  # fmt: skip
+    log.close()
+
+
+async def test_objects_are_told_again_from_the_revisions_at_which_they_stood(open_log: OpenLog) -> None:
+    log = open_log()
+    keys = [Key("instances", "default", f"i{at}") for at in range(40)]
+    async with running(log) as store:
+        for key in keys[:20]:
+            await stage(store, Create(key, doc(key)), once=Once(key.name, ""))
+        await stage(store, *[Create(key, doc(key)) for key in keys[20:]], once=Once("k-0", ""))
+        old = {key: store.get(key) for key in keys}
+        rev = await stage(store, *[Expect(key, old[key].rev) for key in keys[::-1]])
+        await stage(store, *[Update(key, doc(key, cpus=9)) for key in keys[::3]], once=Once("k-2", ""))
+        told = await store.recall(rev)
+        assert [(one.key, one.raw) for one in told] == [(key, old[key].raw) for key in keys[::-1]]
+    log.close()
+
+
 async def test_request_that_changes_nothing_is_remembered_without_an_event(open_log: OpenLog) -> None:
     log = open_log()
     async with running(log) as store:

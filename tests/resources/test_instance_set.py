@@ -10,7 +10,7 @@ import pytest
 from nanovirt.resources.codec import decode
 from nanovirt.resources.defaults import made
 from nanovirt.resources.instance import Instance
-from nanovirt.resources.instance_set import INDEX_MAX, InstanceSet, InstanceTemplate, naming
+from nanovirt.resources.instance_set import INDEX_MAX, InstanceSet, InstanceTemplate, naming, readings
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_index_of_a_name_is_that_of_which_the_rule_makes_it(rule: str, name: str
     names = naming(rule, "web")
     assert names.index_of(name) == index
     assert not index or names.name(index) == name
+    assert (names in readings(name)) == bool(index)
 
 
 def test_set_refers_to_all_that_an_instance_refers_to() -> None:
