@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from nanovirt.resources import fields
+from nanovirt.resources.codec import dump
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Text, Title
@@ -23,6 +24,8 @@ SET_LABEL, TEMPLATE_LABEL = "nano/instance-set", "nano/template"
 NAME, INDEX = "{name}", "{index}"
 REPLICAS_MAX, INDEX_MAX = 1000, 9999
 FAILED_MAX = 10
+MEMBERS_BYTES = 16 << 20
+"""What all members may have together as their template says them: a small manifest must not fill the store."""
 
 
 class TemplateMeta(Model):
@@ -126,6 +129,9 @@ class InstanceSet(
                     params = {"what": field}
                     say = Reason.NotInTemplate.say(**params)
                     yield Cause(f"{at}.nics[{index}].{field}", Reason.NotInTemplate.name, say, params)
+        if (size := len(dump(self.spec.template.to_json())) * self.spec.replicas) > MEMBERS_BYTES:
+            bounds = {"size": size, "limit": MEMBERS_BYTES}
+            yield Cause("spec.replicas", Reason.MembersTooLarge.name, Reason.MembersTooLarge.say(**bounds), bounds)
 
 
 class Naming(NamedTuple):

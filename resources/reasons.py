@@ -91,6 +91,7 @@ class Reason(Enum):
     InternalError = "Nano met a bug: {detail}"
     Deleting = "The machine is being deleted."
     # of instance sets
+    MembersTooLarge = "The members would have {size} bytes together, and the limit is {limit}; make the template smaller, or take fewer."
     NotInTemplate = "Several machines cannot share one {what}; leave it out of the template."
     MembersReady = "All {replicas} members are ready."
     MembersMissing = "{present} of {replicas} members are there."

@@ -59,3 +59,14 @@ def test_mark_tells_templates_apart_by_what_they_say() -> None:
     labelled = InstanceTemplate.model_validate({"metadata": {"labels": {"a": "1", "b": "2"}}})
     turned = InstanceTemplate.model_validate({"metadata": {"labels": {"b": "2", "a": "1"}}})
     assert labelled.mark == turned.mark != template().mark
+
+
+@pytest.mark.parametrize(("replicas", "refused"), [(800, False), (1000, True)])
+def test_small_manifest_does_not_make_a_huge_store(replicas: int, refused: bool) -> None:
+    template = {"metadata": {"annotations": {"note": "x" * 20_000}}}
+    found = InstanceSet.model_validate(
+        {"metadata": {"name": "web"}, "spec": {"replicas": replicas, "template": template}}
+    )
+    said = [f"{cause.field}: {cause.message}" for cause in found.problems()]
+    assert bool(said) == refused
+    assert all("spec.replicas: The members would have" in one and "limit is 16777216" in one for one in said)
