@@ -163,11 +163,21 @@ class Client:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[Event, None]:
-        """Every change after a revision, for ever; without a revision, all objects as ADDED first.
+        """Every change after a revision, for ever; without a revision, all objects as ADDED first, as a list has them.
 
         A broken connection is made anew with growing, jittered pauses, and nothing is missed or told twice. Expired
         when the server no longer knows the revision: list again (`follow` does). Rejected when it refuses for good.
         """
+        failures = 0
+        while not resource_version:
+            try:
+                items, resource_version = await self.list(plural, namespace, label_selector, field_selector)
+            except Unavailable:
+                failures += 1
+                await asyncio.sleep(wire.backoff(failures))
+                continue
+            for item in items:
+                yield Event("ADDED", item)
         cursor, failures = wire.Cursor(resource_version), 0
         selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         while True:

@@ -325,6 +325,33 @@ async def test_a_watch_that_is_cut_within_a_transaction_misses_nothing_of_it(run
     assert len(set(told)) == count
 
 
+async def test_a_watch_that_is_cut_while_it_tells_what_is_there_misses_nothing(
+    running: Cluster, client: Client
+) -> None:
+    """The first one told is the newest: to go on from its revision would be to miss all others."""
+    count = 300
+
+    def large(index: int) -> JSON:
+        metadata = {"name": f"old-{index:03}", "labels": {"old": "yes"}, "annotations": {"much": "x" * 1000}}
+        return {"verb": "create", "object": {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}}
+
+    doc = {"apiVersion": "nano/v1", "kind": "Transaction", "writes": [large(index) for index in range(count)]}
+    await client.post("/apis/nano/v1/transactions", doc)
+    await client.patch(Key("namespaces", "", "old-000"), {"metadata": {"labels": {"new": "yes"}}})
+    told: list[str] = []
+    async with (
+        Wire(running.url).laid() as relay,
+        through(running, relay) as far,
+        asyncio.timeout(40),
+        aclosing(far.watch("namespaces", label_selector="old=yes")) as changes,
+    ):
+        while len(told) < count:
+            told.append((await anext(changes)).object["metadata"]["name"])
+            if len(told) == 1:
+                relay.cut()
+    assert len(set(told)) == count
+
+
 async def test_following_tells_all_first_and_then_the_changes(client: Client) -> None:
     await client.create(node("there", follow="yes"))
     async with asyncio.timeout(10), aclosing(client.follow("hosts", label_selector="follow=yes")) as told:
