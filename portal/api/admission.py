@@ -150,12 +150,13 @@ def reference_missing(mention: Mention) -> Cause:
 def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
     """New references of a user to what is not there in the namespace, or not there for that user.
 
-    To refer is to use: an image or a secret of somebody else would be read through one's own machine.
+    To refer is to use: an image or a secret of somebody else would be read through one's own machine. What makes more
+    of the same uses it anew.
     """
     if wanted.sees is None:
         return
     facts = wanted.made.facts
-    had = {one.target for one in mentions(facts, wanted.key, wanted.old or {})}
+    had = set() if _grows(wanted) else {one.target for one in mentions(facts, wanted.key, wanted.old or {})}
     for mention in mentions(facts, wanted.key, wanted.doc):
         target = mention.target
         if target.namespace in ("", SHARED) or target in had:
@@ -164,6 +165,12 @@ def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
         if entry is None or not wanted.sees(target, entry):
             kind = KINDS[target.plural].facts.kind
             yield _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
+
+
+def _grows(wanted: Wanted) -> bool:
+    """Whether more are wished of what the object is a number of."""
+    scaling = wanted.made.facts.scaling
+    return scaling is not None and int(_at(wanted.doc, scaling.wished)) > int(_at(wanted.old, scaling.wished) or 0)
 
 
 # --- address pools --------------------------------------------------------------------------------------

@@ -281,6 +281,29 @@ async def test_user_cannot_use_in_a_template_what_he_may_not_see() -> None:
         assert _causes(refused) == {"spec.template.spec.disks[0].source.image": "ReferenceMissing"}
 
 
+async def test_set_does_not_grow_from_what_its_user_may_not_see_any_more() -> None:
+    async with people_world() as p:
+        rules = (["instancesets", "images"], ["get", "create", "update", "patch"]), (["instancesets/scale"], ["update"])
+        await p.does(role("maker", *rules))
+        for name in ("alice", "bob"):
+            await p.user(name)
+        await p.does(group("a", ["alice"], ["maker"], ["team-a"]))
+        spec = {"type": "Disk", "architecture": "x86_64", "source": {"upload": {}}}
+        await p.does(document("images", "mini", "team-a", "alice", **spec))
+        sets = f"{NANO}/namespaces/team-a/instancesets"
+        template = {"spec": {"disks": [{"name": "system", "source": {"image": "mini"}}]}}
+        assert (await p.call("alice", "POST", sets, a_set(template=template, replicas=3))).code == 201
+        given = await p.call("admin", "POST", f"{NANO}/namespaces/team-a/images/mini/owner", {"user": "bob"})
+        assert given.code == 200
+        for replicas, code in ((2, 200), (3, 422)):
+            for path, doc in (("", {"spec": {"replicas": replicas}}), ("/scale", scale(replicas))):
+                verb = "PUT" if path else "PATCH"
+                answer = await p.call("alice", verb, f"{sets}/web{path}", doc)
+                assert answer.code == code, (replicas, path, answer.raw)
+        assert (await p.call("alice", "PATCH", f"{sets}/web", {"spec": {"displayName": "x"}})).code == 200
+        assert (await p.call("admin", "PUT", f"{sets}/web/scale", scale(4))).code == 200
+
+
 async def test_set_with_a_protected_member_stays() -> None:
     async with world() as w:
         made = await w.make(SETS, a_set())
