@@ -411,6 +411,11 @@ LATER: list[tuple[str, str, Any]] = [
     ("systemtemplates", "spec.tpm", True),
     ("hosts", "spec.maintenance", True),
 ]
+LATER += [
+    ("instancesets", path.replace("spec.", "spec.template.spec.", 1), value)
+    for plural, path, value in LATER
+    if plural == "instances"
+]
 SMALLEST: dict[str, JSON] = {
     "instances": {"disks": [{"name": "system", "size": "1Gi", "source": {}}], "nics": [{"name": "a", "network": "x"}]},
     "images": {"source": {"upload": {}}},
@@ -421,6 +426,7 @@ SMALLEST: dict[str, JSON] = {
     "hosts": {},
     "groups": {},
 }
+SMALLEST["instancesets"] = {"template": {"spec": SMALLEST["instances"]}}
 
 
 def with_field(plural: str, path: str, value: Any) -> JSON:
