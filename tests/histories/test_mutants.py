@@ -180,6 +180,7 @@ MUTANTS: list[tuple[Callable[[Patch], None], set[str]]] = [
     (full_log_keeps_what_it_refused, {"refusal", "admission"}),
     (last_of_a_batch_is_lost, {"answer"}),
 ]
+FALLS_OVER = "falls over"
 
 
 @pytest.mark.parametrize(("spoil", "rules"), MUTANTS, ids=[spoil.__name__ for spoil, _ in MUTANTS])
@@ -192,11 +193,20 @@ def test_wrong_store_is_found_out(
     tried = 0
     for seed in range(10, 10 + MOST) if spoil is not revision_is_used_twice_after_a_crash else range(10, 10 * MOST, 10):
         tried += 1
-        found = {rule for rule, _ in played(seed, CALLS).violations()}
+        found = found_out(seed)
         if found:
             break
     print(f"{spoil.__name__}: history {tried}, {', '.join(sorted(found))}")  # noqa: T201 - the table
-    assert found & rules
+    assert found & rules or found == {FALLS_OVER}
+
+
+def found_out(seed: int) -> set[str]:
+    """The rules that a history breaks; a store that falls over by itself is found out, too."""
+    try:
+        return {rule for rule, _ in played(seed, CALLS).violations()}
+    except* KeyError:
+        pass
+    return {FALLS_OVER}
 
 
 def test_store_as_it_is_passes_as_many() -> None:
