@@ -3,6 +3,10 @@
 `python -m tests.faults.lying_disk SEED`, as root in a mount namespace of its own (`command`). The image that is mounted
 lies on a tmpfs that is nearly full, so writes succeed and a later sync fails, once; then there is room again and the
 kernel has forgotten. The last line says what the log did, and what was found after a new mount.
+
+That the disk then lacks the last records, whose syncs it had confirmed in the moments before, happens and is printed:
+it is the disk's lie, which no log can see. What is asked of the log is to believe nothing afterwards, and to open again
+without inventing anything.
 """
 
 from __future__ import annotations
@@ -67,7 +71,8 @@ def main(seed: int) -> int:
     late = "acked" in words[words.index("failed") :] if "failed" in words else False
     found = f"{dict(Counter(words))}, acknowledged after a failure: {late}, {wrong or 'whole'}"
     print(f"seed {seed}: {found}")  # noqa: T201 - a program's output
-    return 1 if late or wrong or "failed" not in words else 0
+    invented = wrong and not wrong.startswith("lost")
+    return 1 if late or invented or "failed" not in words else 0
 
 
 def filled(outer: Path, inner: Path, seed: int) -> list[str]:
