@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from nanovirt.resources.snapshots import (
 )
 from nanovirt.resources.store import Once
 from nanovirt.resources.store_directory import read_format, room
-from nanovirt.resources.trickle import write_trickling
+from nanovirt.resources.trickle import rest, write_trickling
 
 KEPT_AT_HAND = 2
 """Snapshots that a start may begin from; the second one is for the case that the first is damaged."""
@@ -215,10 +216,13 @@ def compress(path: Path, history: Path, *, alone: bool = False) -> None:
     with gzip.open(unborn) as file:
         while file.read(_PIECE):  # its own checksum, made from what was packed, says whether it reads back
             pass
+    began, size = time.monotonic(), path.stat().st_size
     unborn.rename(kept)
     sync_directory(history)
     path.unlink()
     sync_directory(path.parent)
+    if not alone:
+        rest(began, size)
 
 
 def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -257,7 +261,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return 1
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # whoever else wants the processor has it at once
     try:
         done = sum_up(directory, live, bound, reserve)
     except (NanoError, OSError, EOFError, zlib.error) as error:
