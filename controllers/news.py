@@ -128,16 +128,9 @@ def _digest(said: str) -> bytes:
 
 
 def _first(about: Document, by: str, reason: Reason, key: Key) -> Event:
-    metadata = about.metadata
     return Event(
         metadata=ObjectMeta(name=key.name, namespace=key.namespace, labels=owner_of(about)),
-        involved_object=InvolvedObject(
-            api_version=about.facts.group_version,
-            kind=about.facts.kind,
-            namespace=metadata.namespace,
-            name=metadata.name,
-            uid=metadata.uid,
-        ),
+        involved_object=InvolvedObject.of(about),
         reason=reason.name,
         type="Warning" if reason.name in WARNINGS else "Normal",
         source=EventSource(component=by),

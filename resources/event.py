@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field
 
@@ -24,6 +24,18 @@ class InvolvedObject(Model):
     namespace: str = ""
     name: str = ""
     uid: str = ""
+
+    @classmethod
+    def of(cls, about: Document) -> Self:
+        """What names that object."""
+        facts, metadata = about.facts, about.metadata
+        return cls(
+            api_version=facts.group_version,
+            kind=facts.kind,
+            namespace=metadata.namespace,
+            name=metadata.name,
+            uid=metadata.uid,
+        )
 
 
 class EventSource(Model):

@@ -23,16 +23,10 @@ def tell(store: Store, about: Document, params: JSON, now: datetime) -> Op:
     if there is not None:
         before = trusted(Event, there.raw)
         return Update(key, before.model_copy(update={"count": before.count + 1, "last_timestamp": at}).to_json())
-    metadata, owner = about.metadata, about.metadata.labels.get(OWNER_LABEL)
+    owner = about.metadata.labels.get(OWNER_LABEL)
     event = Event(
         metadata=ObjectMeta(name=key.name, namespace=key.namespace, labels={OWNER_LABEL: owner} if owner else {}),
-        involved_object=InvolvedObject(
-            api_version=about.facts.group_version,
-            kind=about.facts.kind,
-            namespace=metadata.namespace,
-            name=metadata.name,
-            uid=metadata.uid,
-        ),
+        involved_object=InvolvedObject.of(about),
         reason=REASON.name,
         message=REASON.say(**params),
         params=params,
