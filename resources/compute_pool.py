@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from nanovirt.resources.fields import Name, Text, Title
 from nanovirt.resources.host import Amounts
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Later, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
+from nanovirt.resources.qos import Qos
 
 
 class Overcommit(Model):
@@ -34,7 +35,7 @@ class ComputePoolSpec(Spec):
     cpu_model: Annotated[str, LATER] = "Baseline"
     failover: Annotated[Literal["Never", "Manual", "Automatic"], Later("Automatic")] = "Manual"
     drift: Annotated[Literal["Report", "Revert"], Later("Revert")] = "Report"
-    qos: Annotated[dict[str, Any] | None, LATER] = None
+    qos: Annotated[Qos | None, LATER] = None
 
 
 class ComputePoolStatus(Status):

@@ -10,9 +10,22 @@ from pydantic import Field
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
-from nanovirt.resources.fields import Ip, Mac, Name, NameOrNothing, Reference, ShortName, Text, Time, Title, shaped
+from nanovirt.resources.fields import (
+    AbsolutePath,
+    Ip,
+    Mac,
+    Name,
+    NameOrNothing,
+    Reference,
+    ShortName,
+    Text,
+    Time,
+    Title,
+)
+from nanovirt.resources.guest import Guest, GuestReport
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
+from nanovirt.resources.qos import DiskQos, Qos
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.system_template import NicModel
@@ -30,13 +43,6 @@ PLACED = {
 
 PowerState = Literal["Running", "Stopped", "Suspended"]
 RestartPolicy = Literal["OnFailure", "Always", "Never"]
-Hostname = Annotated[
-    str,
-    shaped(
-        r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
-        "a host name such as web-1: letters, digits and '-', at most 63",
-    ),
-]
 Phase = Literal[
     "Pending", "Provisioning", "Starting", "Running", "Stopping", "Stopped", "Suspended", "Migrating", "Failed",
     "Unknown", "Deleting",
@@ -59,6 +65,13 @@ class DiskSource(Model):
     volume: Annotated[str | None, LATER] = None
 
 
+class DiskFormat(Model):
+    """The file system that the guest makes on an empty disk at its start, and where it mounts it."""
+
+    file_system: Literal["Ext4", "Xfs"] = "Ext4"
+    mount_path: AbsolutePath
+
+
 class Disk(Model):
     """A disk; without `size` it is as large as its image."""
 
@@ -66,9 +79,9 @@ class Disk(Model):
     size: Bytes | None = None
     source: DiskSource | None = None
     reclaim: Annotated[Literal["Delete", "Retain"], Later("Retain")] = "Delete"
-    rebuild: Annotated[int, LATER] = 0
-    format: Annotated[dict[str, Any] | None, LATER] = None
-    qos: Annotated[dict[str, Any] | None, LATER] = None
+    rebuild: Annotated[int, Field(ge=0), LATER] = 0
+    format: Annotated[DiskFormat | None, LATER] = None
+    qos: Annotated[DiskQos | None, LATER] = None
 
 
 class Nic(Model):
@@ -77,21 +90,19 @@ class Nic(Model):
     name: ShortName
     address_pool: Name | None = None
     network: ShortName | None = None
-    vlan: Annotated[int, LATER] = 0
+    vlan: Annotated[int, Field(ge=0, le=4094), LATER] = 0
     ip: Ip | None = None
     mac: Mac | None = None
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     model: NicModel | None = None
-    security_groups: Annotated[tuple[str, ...], LATER] = ()
+    security_groups: Annotated[tuple[Reference, ...], Field(max_length=8), LATER] = ()
 
 
-class Guest(Model):
-    """What the guest is told about itself."""
+class Medium(Model):
+    """A drive with an image of type Media in it; without an image it is empty."""
 
-    hostname: Hostname | None = None
-    time_zone: Annotated[str | None, LATER] = None
-    admin: Annotated[dict[str, Any] | None, LATER] = None
-    user_data_secret: Annotated[str | None, LATER] = None
+    name: ShortName
+    image: Reference | None = None
 
 
 class Scheduling(Model):
@@ -110,20 +121,20 @@ class InstanceSpec(Spec):
     compute_pool: Name = "default"
     system_template: Name | None = None
     cpus: Annotated[int, Field(ge=1, le=512)] = 1
-    max_cpus: Annotated[int | None, LATER] = None
+    max_cpus: Annotated[int | None, Field(ge=1, le=512), LATER] = None
     memory: Bytes = Bytes("1Gi")
     max_memory: Annotated[Bytes | None, LATER] = None
     power_state: Annotated[PowerState, Later("Suspended")] = "Running"
     restart_policy: RestartPolicy = "OnFailure"
     restart: Restart | None = None
     stop_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    start_priority: Annotated[int, LATER] = 100
+    start_priority: Annotated[int, Field(ge=0, le=1000), LATER] = 100
     deletion_protection: bool = False
     disks: Annotated[tuple[Disk, ...], Field(max_length=16)] = ()
     nics: Annotated[tuple[Nic, ...], Field(max_length=8)] | None = None
-    media: Annotated[tuple[dict[str, Any], ...], LATER] = ()
-    boot_order: Annotated[tuple[str, ...], LATER] = ()
-    qos: Annotated[dict[str, Any] | None, LATER] = None
+    media: Annotated[tuple[Medium, ...], Field(max_length=4), LATER] = ()
+    boot_order: Annotated[tuple[ShortName, ...], Field(max_length=28), LATER] = ()
+    qos: Annotated[Qos | None, LATER] = None
     guest: Guest = Guest()
     scheduling: Scheduling = Field(default_factory=Scheduling)
 
@@ -135,13 +146,6 @@ class InstanceAddress(Model):
     ip: str
     mac: str
     source: Literal["Pool", "Guest"] = "Pool"
-
-
-class GuestReport(Model):
-    """What the guest agent told (hostile input, bounded where it is read)."""
-
-    agent: Literal["Connected", "Disconnected"] = "Disconnected"
-    os: str = ""
 
 
 class AwaitingChange(Model):
@@ -226,6 +230,7 @@ def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
     """Names that stand twice, an address without a pool, memory that no machine boots with; `at`: where it stands."""
     yield from twice(f"{at}.disks", (disk.name for disk in spec.disks))
     yield from twice(f"{at}.nics", (nic.name for nic in spec.nics or ()))
+    yield from twice(f"{at}.media", (medium.name for medium in spec.media))
     if spec.memory < 64 * MIB:
         say = f"{spec.memory} is too little; at least 64Mi (and mind the unit)"
         yield Cause(f"{at}.memory", "FieldValueInvalid", say, {})

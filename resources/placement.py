@@ -7,17 +7,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, ShortName, Subnet, Time, Uid
+from nanovirt.resources.guest import AdminName, GuestReport, Hostname, SshKey, TimeZone
 from nanovirt.resources.host import DeviceName
-from nanovirt.resources.instance import GuestReport, PowerState, Restart, RestartPolicy
+from nanovirt.resources.instance import AwaitingChange, DiskFormat, PowerState, Restart, RestartPolicy
 from nanovirt.resources.kind import NAMESPACED, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
+from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.system_template import Devices, DiskBus, NicModel
 
 FINALIZER = "nano/released"
 """Kept until the agent reports `released` (nothing of it runs there), or a person confirms the host dead."""
 
-State = Literal["", "Preparing", "Starting", "Running", "Stopping", "Stopped", "Failed", "Unknown"]
+State = Literal["", "Preparing", "Starting", "Running", "Stopping", "Stopped", "Suspended", "Failed", "Unknown"]
 
 
 class Domain(Devices):
@@ -44,6 +46,9 @@ class PlacedVolume(Model):
     purpose: Literal["Disk", "Seed", "Firmware", "Tpm"] = "Disk"
     format: Literal["qcow2"] = "qcow2"
     bus: DiskBus = "Virtio"
+    qos: DiskQos = DiskQos()
+    file_system: DiskFormat | None = None
+    """What the guest makes of it when it is empty."""
 
 
 class Lease(Model):
@@ -64,8 +69,30 @@ class PlacedNic(Model):
     ip: Ip | None = None
     model: NicModel = "Virtio"
     bridge: DeviceName
+    vlan: int = 0
     mtu: int | None = None
+    qos: NetworkQos = NetworkQos()
     lease: Lease | None = None
+
+
+class PlacedMedium(Model):
+    """A drive; `image` None is an empty one. The bytes come from the sub-resource `image` of the Placement."""
+
+    name: ShortName
+    image: PlacedImage | None = None
+
+
+class PlacedGuest(Model):
+    """What the seed tells the guest; `secrets` changes with the Secrets behind it, which the agent then asks for.
+
+    Their values come from the sub-resource `secrets` of the Placement and never stand here.
+    """
+
+    hostname: Hostname | None = None
+    time_zone: TimeZone | None = None
+    admin: AdminName | None = None
+    ssh_keys: tuple[SshKey, ...] = ()
+    secrets: str = ""
 
 
 class Operation(Model):
@@ -88,12 +115,22 @@ class PlacementSpec(Spec):
     restart_policy: RestartPolicy = "OnFailure"
     restart: Restart | None = None
     stop_grace_seconds: int = 60
+    start_priority: int = 100
+    drift: Literal["Report", "Revert"] = "Report"
     domain: Domain
     hostname: str
     cpu: int
+    max_cpu: int | None = None
+    """Processors that it may grow to while it runs; None: none more."""
     memory: Bytes
+    max_memory: Bytes | None = None
+    """Memory that it may grow to while it runs; None: none more."""
+    qos: CpuQos = CpuQos()
     volumes: tuple[PlacedVolume, ...] = ()
     nics: tuple[PlacedNic, ...] = ()
+    media: tuple[PlacedMedium, ...] = ()
+    boot_order: tuple[ShortName, ...] = ()
+    guest: PlacedGuest = PlacedGuest()
     operations: tuple[Operation, ...] = ()
 
 
@@ -131,6 +168,8 @@ class PlacementStatus(Status):
     applied_generation: int = 0
     applied: dict[str, Any] = Field(default_factory=dict)
     """What the running machine was started with and cannot change while it runs: cpu, memory."""
+    awaiting: tuple[AwaitingChange, ...] = ()
+    """What the running machine cannot take, by the paths of the Instance."""
     restarted_at: Time | None = None
     started: int = 0
     """How often the agent has started it: a guest's restart shows here."""

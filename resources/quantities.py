@@ -98,3 +98,10 @@ class Bits(Quantity):
 
     units = tuple(DECIMAL.items())
     example = "200M"
+
+
+class Millicpus(Quantity):
+    """Thousandths of a processor, written as Kubernetes does: `1500m` is `1.5`."""
+
+    units = (("m", 1), ("", 1000))
+    example = "1500m"

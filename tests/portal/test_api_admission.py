@@ -317,5 +317,5 @@ def test_every_list_whose_items_have_names_is_looked_through() -> None:
         if not cls.facts.system and "spec" in shape_of(cls).names
         for name, below in shape_of(cls).names["spec"].names.items()
         if below.key
-    }
+    } - {("Instance", "spec.media")}  # refused as a whole until media are built
     assert keyed == {(kind, field) for kind, _, field, _, _ in LISTS}

@@ -63,6 +63,7 @@ def test_lists_say_by_which_key_they_merge() -> None:
         assert found == {
             "disks": ("map", ["name"]),
             "nics": ("map", ["name"]),
+            "media": ("map", ["name"]),
             "ranges": ("map", ["name"]),
             "bridges": ("map", ["network"]),
             "storagePaths": ("map", ["storagePool"]),

@@ -44,9 +44,10 @@ def test_maps_and_free_objects_are_open_and_scalars_are_wholes() -> None:
     spec = shape_of(KINDS["instances"]).names["spec"]
     assert spec.below("cpus") is WHOLE
     assert spec.below("memory") is WHOLE
-    assert spec.below("qos") is FREE
     assert spec.below("scheduling").below("affinity").others is WHOLE
-    assert spec.below("guest").below("admin").below("any").below("thing") is FREE
+    quota = shape_of(KINDS["groups"]).names["spec"].below("quota")
+    assert quota is FREE
+    assert quota.below("any").below("thing") is FREE
 
 
 def test_required_fields_decide_about_the_key() -> None:

@@ -1,0 +1,58 @@
+"""What a guest is told about itself at its start, and what its agent tells."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nanovirt.resources.fields import Name, shaped
+from nanovirt.resources.kind import LATER
+from nanovirt.resources.metadata import Model
+
+Hostname = Annotated[
+    str,
+    shaped(
+        r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+        "a host name such as web-1: letters, digits and '-', at most 63",
+    ),
+]
+TimeZone = Annotated[
+    str,
+    shaped(r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$", "a time zone such as Asia/Shanghai"),
+    Field(max_length=64),
+]
+AdminName = Annotated[str, shaped(r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$", "a user of the guest such as root or ops")]
+SshKey = Annotated[
+    str,
+    shaped(
+        r"^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+)"
+        r" [A-Za-z0-9+/]+={0,3}( [^\x00-\x1f\x7f]*)?$",
+        "a public key line such as 'ssh-ed25519 AAAA... alice'",
+    ),
+    Field(max_length=8192),
+]
+
+
+class Admin(Model):
+    """Who administers the guest; the password stands in a Secret (key `password`)."""
+
+    name: AdminName = "root"
+    password_secret: Name | None = None
+    ssh_keys: Annotated[tuple[SshKey, ...], Field(max_length=64)] = ()
+
+
+class Guest(Model):
+    """What the guest is told about itself; `userDataSecret` names a Secret with the key `userData`."""
+
+    hostname: Hostname | None = None
+    time_zone: Annotated[TimeZone | None, LATER] = None
+    admin: Annotated[Admin | None, LATER] = None
+    user_data_secret: Annotated[Name | None, LATER] = None
+
+
+class GuestReport(Model):
+    """What the guest agent told (hostile input, bounded where it is read)."""
+
+    agent: Literal["Connected", "Disconnected"] = "Disconnected"
+    os: str = ""
