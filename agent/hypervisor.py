@@ -263,6 +263,10 @@ class Hypervisor:
         """Start it, unless it runs."""
         await self.call(lambda connection: _start(connection, uuid), LONG_SECONDS)
 
+    async def suspend(self, uuid: str) -> None:
+        """Let it stand still, unless it does."""
+        await self.call(lambda connection: _suspend(connection, uuid))
+
     async def resume(self, uuid: str) -> None:
         """Let it go on, unless it does."""
         await self.call(lambda connection: _resume(connection, uuid))
@@ -434,6 +438,12 @@ def _start(connection: Any, uuid: str) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not domain.isActive():
             raise
+
+
+def _suspend(connection: Any, uuid: str) -> None:
+    domain = connection.lookupByUUIDString(uuid)
+    if domain.state()[0] not in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
+        domain.suspend()
 
 
 def _resume(connection: Any, uuid: str) -> None:

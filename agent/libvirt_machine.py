@@ -152,6 +152,10 @@ class LibvirtMachine:
         """See Machine."""
         await self.hypervisor.start(uuid)
 
+    async def suspend(self, uuid: str) -> None:
+        """See Machine."""
+        await self.hypervisor.suspend(uuid)
+
     async def resume(self, uuid: str) -> None:
         """See Machine."""
         await self.hypervisor.resume(uuid)

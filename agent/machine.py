@@ -120,6 +120,10 @@ class Machine(Protocol):
         """Start a defined domain; it is Running (its guest still boots) when this returns."""
         ...
 
+    async def suspend(self, uuid: str) -> None:
+        """Let a running machine stand still, with its memory, until it is resumed; it is Paused when this returns."""
+        ...
+
     async def resume(self, uuid: str) -> None:
         """Let a paused machine go on."""
         ...

@@ -19,7 +19,7 @@ from nanovirt.resources.placement import Placement
 
 log = logging.getLogger(__name__)
 
-Intent = Literal["Off", "Starting", "Started", "Held"]
+Intent = Literal["Off", "Starting", "Started", "Suspended", "Held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Memory:
 
     `intent` is what the agent was about to do, or did: Off (not started, or stopped by the agent: it starts whenever
     it is wished), Starting (between the decision and the hypervisor's answer), Started (an end from now on is the
-    machine's own), Held (it ended by itself and stays off until wished anew; `ended` and `detail` say how).
+    machine's own), Suspended (it was told to stand still; its memory is to be kept), Held (it ended by itself and stays
+    off until wished anew; `ended` and `detail` say how).
     """
 
     epoch: int = 0

@@ -25,6 +25,7 @@ from nanovirt.agent.steps import (
     ShutDown,
     Start,
     Step,
+    Suspend,
     Undefine,
     Withhold,
 )
@@ -213,7 +214,7 @@ def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     else:
         lost = bridge = ""
     # What ends the machine, or lets it go on, does not wait for a definition that may be refused.
-    urgent = any(isinstance(act, ShutDown | Destroy | Resume) for act in acts)
+    urgent = any(isinstance(act, ShutDown | Destroy | Suspend | Resume) for act in acts)
     steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted)), *acts)
     return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.steps import Destroy, LookAgain, Remember, Resume, ShutDown, Start, Step
+from nanovirt.agent.steps import Destroy, LookAgain, Remember, Resume, ShutDown, Start, Step, Suspend
 from nanovirt.resources.instance import Restart
 from nanovirt.resources.placement import PlacementSpec
 
@@ -20,6 +20,8 @@ LINGER_SECONDS = 5.0
 PAUSED_SECONDS = 30.0
 """How long a paused machine is left before it is let go on: a full disk pauses it again at once."""
 SPENT = "BudgetSpent"
+LOST = "MemoryLost"
+"""What has become of a machine that ended while it was suspended."""
 
 Verdict = tuple[Memory, tuple[Step, ...]]
 """The memory to begin with, and the steps after it. Before `Start` all that the machine needs is made."""
@@ -47,11 +49,13 @@ def decide(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdi
         case "Running":
             return _off(spec, seen, memory, now)
         case "Stopped" if seen.on:
-            return _stopping(spec, memory, now, hard=False)
+            return _stopping(spec, seen, memory, now, hard=False)
         case "Stopped":
             return _with(memory, intent="Off", asked=None, ended="", detail=""), ()
-        case _:
-            return memory, ()
+        case "Suspended" if seen.on:
+            return _suspending(seen, memory)
+        case "Suspended":
+            return _nothing_suspended(seen, memory), ()
 
 
 def due(restart: Restart | None, memory: Memory) -> bool:
@@ -74,8 +78,10 @@ def _files(spec: PlacementSpec) -> tuple[str, ...]:
 
 def _running(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdict:
     if spec.restart is not None and due(spec.restart, memory) and not _adopted(memory):
-        return _stopping(spec, memory, now, hard=spec.restart.mode == "Hard")
+        return _stopping(spec, seen, memory, now, hard=spec.restart.mode == "Hard")
     if seen.domain is not None and seen.domain.state == "Paused":
+        if memory.intent == "Suspended":  # by us: a guest that was asked to end before goes on ending
+            return _with(memory, asked=None if memory.asked is None else now), (Resume(),)
         left = seen.since + PAUSED_SECONDS - now
         return memory, (LookAgain(left),) if left > 0 else (Resume(),)
     if memory.intent == "Started":
@@ -97,20 +103,40 @@ def _taken_over(spec: PlacementSpec, memory: Memory) -> Memory:
     return _with(memory, restart_at=spec.restart.at)
 
 
-def _stopping(spec: PlacementSpec, memory: Memory, now: float, *, hard: bool) -> Verdict:
-    """Ask the guest, again and again, until its grace is over; then pull the plug."""
+def _suspending(seen: Seen, memory: Memory) -> Verdict:
+    """Noted before, so that whatever becomes of it, it is known that its memory was to be kept."""
+    assert seen.domain is not None
+    if seen.domain.state == "Stopping":
+        return memory, ()
+    noted = _with(memory, intent="Suspended", started=max(1, memory.started), ended="", detail="", boot_id=seen.boot_id)
+    return noted, () if seen.domain.state == "Paused" else (Suspend(),)
+
+
+def _nothing_suspended(seen: Seen, memory: Memory) -> Memory:
+    """It is off, and stays off: what a guest had in memory cannot be made up. It starts when it is to run."""
+    if memory.intent != "Suspended":
+        return _with(memory, intent="Off", asked=None)
+    detail = "the host was booted anew" if memory.boot_id != seen.boot_id else (seen.domain and seen.domain.detail)
+    return _with(memory, intent="Off", asked=None, ended=LOST, detail=detail or "for no known reason")
+
+
+def _stopping(spec: PlacementSpec, seen: Seen, memory: Memory, now: float, *, hard: bool) -> Verdict:
+    """Ask the guest, again and again, until its grace is over; then pull the plug. A paused one hears nothing."""
     if memory.intent != "Off" or memory.asked is None or memory.asked > now:
         memory = _with(memory, intent="Off", asked=now)
     left = (memory.asked or now) + spec.stop_grace_seconds - now
     if hard or left <= 0:
         return memory, (Destroy(),)
-    return memory, (ShutDown(), LookAgain(min(PRESS_SECONDS, left)))
+    heard = (Resume(),) if seen.domain is not None and seen.domain.state == "Paused" else ()
+    return memory, (*heard, ShutDown(), LookAgain(min(PRESS_SECONDS, left)))
 
 
 # --- it is off ---
 
 
 def _off(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdict:
+    if memory.intent == "Suspended":
+        memory = _nothing_suspended(seen, memory)
     if due(spec.restart, memory) or memory.intent in ("Off", "Starting"):
         return _starting(spec, seen, memory)
     if memory.intent == "Held":

@@ -206,6 +206,13 @@ class SimulatedMachine:
         found.ended, found.detail, found.paused = "", "", ""
         self._later(self._random.uniform(*self.traits.boot_seconds), self._boot, uuid, found.run)
 
+    async def suspend(self, uuid: str) -> None:
+        """See Machine."""
+        found = self._defined(uuid, "suspend")
+        if found.running is None:
+            raise HypervisorError(f"{found.spec.domain.name} does not run", code=55)
+        found.paused = found.paused or "by a user"
+
     async def resume(self, uuid: str) -> None:
         """See Machine."""
         self._defined(uuid, "resume").paused = ""

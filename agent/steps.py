@@ -42,6 +42,11 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Let the machine stand still, with what its guest has in memory."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """Let a paused machine go on."""
 
@@ -96,7 +101,7 @@ class LookAgain:
     after: float
 
 
-OfMachine = FetchImage | MakeVolume | Define | Start | Resume | ShutDown | Destroy | Undefine | RemoveVolume
+OfMachine = FetchImage | MakeVolume | Define | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
 Act = OfMachine | Remember | Serve | Withhold
 Step = Act | LookAgain
 Fetch = Callable[[str, Path], Awaitable[None]]
@@ -124,6 +129,8 @@ class Hands:
                 await self.machine.define(spec, digest)
             case Start():
                 await self.machine.start(self.uuid)
+            case Suspend():
+                await self.machine.suspend(self.uuid)
             case Resume():
                 await self.machine.resume(self.uuid)
             case ShutDown():

@@ -126,13 +126,19 @@ def _word(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
         return ("Preparing", "Provisioning", {}) if _unmade(decision) else ("Starting", "Starting", {})
     if decision.memory.intent == "Held":
         return _held(spec, decision.memory)
-    return ("Preparing", "Provisioning", {}) if _unmade(decision) else ("Stopped", "StoppedAsDesired", {})
+    if _unmade(decision):
+        return "Preparing", "Provisioning", {}
+    if spec.power_state == "Suspended":
+        return _unsuspended(spec, decision.memory)
+    return "Stopped", "StoppedAsDesired", {}
 
 
 def _on(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
     assert seen.domain is not None
     if decision.memory.intent == "Off" or seen.domain.state == "Stopping":
         return "Stopping", "Stopping", {}
+    if seen.domain.state == "Paused" and decision.memory.intent == "Suspended":
+        return _troubled(seen, decision) or ("Suspended", "", {})
     if seen.domain.state == "Paused":
         detail = f"the machine is paused ({seen.domain.detail or 'for no known reason'})"
         return "Failed", "HypervisorRefused", {"host": spec.host, "detail": detail}
@@ -150,6 +156,12 @@ def _troubled(seen: Observed, decision: Decision) -> Word | None:
 
 def _unmade(decision: Decision) -> bool:
     return any(isinstance(step, FetchImage | MakeVolume | Define) for step in decision.steps)
+
+
+def _unsuspended(spec: PlacementSpec, memory: Memory) -> Word:
+    if memory.ended == power.LOST:
+        return "Stopped", "SuspendedMemoryLost", {"host": spec.host, "detail": memory.detail}
+    return "Stopped", "NothingToSuspend", {}
 
 
 def _held(spec: PlacementSpec, memory: Memory) -> Word:

@@ -18,8 +18,14 @@ PHASES: dict[str, Phase] = {
     "Running": "Running",
     "Stopping": "Stopping",
     "Stopped": "Stopped",
+    "Suspended": "Suspended",
     "Failed": "Failed",
     "Unknown": "Unknown",
+}
+AS_WISHED = {
+    "Running": Reason.AsDesired,
+    "Stopped": Reason.StoppedAsDesired,
+    "Suspended": Reason.SuspendedAsDesired,
 }
 PASSING = {
     "Provisioning": Reason.Provisioning,
@@ -72,7 +78,13 @@ def _conditions(
     generation, host = instance.metadata.generation, placement.spec.host
     yield _ready(instance, placement, phase, reachable=reachable)
     yield condition("Scheduled", "True", Reason.Scheduled, generation, host=host)
-    if placement.status.volumes or placement.status.state in ("Running", "Stopping", "Stopped", "Starting"):
+    if placement.status.volumes or placement.status.state in (
+        "Running",
+        "Stopping",
+        "Stopped",
+        "Starting",
+        "Suspended",
+    ):
         yield condition("VolumesReady", "True", Reason.VolumesReady, generation)
     else:
         yield condition("VolumesReady", "False", Reason.Provisioning, generation)
@@ -92,11 +104,19 @@ def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: b
         return condition("Ready", "False", Reason.Deleting, generation)
     wish, restarted = placement.spec.power_state, _restarted(placement)
     if phase == wish and restarted:
-        return condition(
-            "Ready", "True", Reason.AsDesired if wish == "Running" else Reason.StoppedAsDesired, generation
-        )
-    passing = Reason.Starting if phase == wish else PASSING.get(phase, Reason.Provisioning)
-    return condition("Ready", "False", passing, generation)
+        return condition("Ready", "True", AS_WISHED[wish], generation)
+    return condition("Ready", "False", _passing(phase, wish), generation)
+
+
+def _passing(phase: str, wish: str) -> Reason:
+    """What is being done on the way from the phase to the wish."""
+    if phase == wish:
+        return Reason.Starting
+    if (phase, wish) == ("Running", "Suspended"):
+        return Reason.Suspending
+    if phase == "Suspended":
+        return Reason.Resuming if wish == "Running" else Reason.Stopping
+    return PASSING.get(phase, Reason.Provisioning)
 
 
 def _restarted(placement: Placement) -> bool:
@@ -109,7 +129,7 @@ def _restarted(placement: Placement) -> bool:
 def _awaiting(placement: Placement) -> Iterator[AwaitingChange]:
     """What the running machine was started with, where it differs from the wish."""
     applied = placement.status.applied
-    if placement.status.state not in ("Running", "Stopping"):
+    if placement.status.state not in ("Running", "Stopping", "Suspended"):
         return
     if "cpu" in applied and applied["cpu"] != placement.spec.cpu:
         yield AwaitingChange(path="spec.cpus", current=applied["cpu"], desired=placement.spec.cpu)

@@ -117,7 +117,7 @@ def _of_instance(path: str, current: Any, desired: Any, before: JSON, after: JSO
     if path in AT_START:
         return _at_start(path, desired, before) if runs else Effect.NextStart
     if path == "spec.powerState":
-        return Effect.Restart if runs and desired != "Running" else Effect.Live
+        return Effect.Restart if runs and desired == "Stopped" else Effect.Live
     if _within(path, ("spec.restart",)):
         ordered = runs and after.get("spec", {}).get("powerState", "Running") == "Running"
         return Effect.Restart if ordered and _is_new_order(path, current, desired) else Effect.Live

@@ -124,7 +124,7 @@ class InstanceSpec(Spec):
     max_cpus: Annotated[int | None, Field(ge=1, le=512), LATER] = None
     memory: Bytes = Bytes("1Gi")
     max_memory: Annotated[Bytes | None, LATER] = None
-    power_state: Annotated[PowerState, Later("Suspended")] = "Running"
+    power_state: PowerState = "Running"
     restart_policy: RestartPolicy = "OnFailure"
     restart: Restart | None = None
     stop_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60

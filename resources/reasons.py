@@ -76,6 +76,14 @@ class Reason(Enum):
     Starting = "The machine is starting."
     Stopping = "The machine is stopping."
     StoppedAsDesired = "The machine is stopped as desired."
+    Suspending = "The machine is being suspended."
+    Resuming = "The machine is being resumed."
+    SuspendedAsDesired = "The machine is suspended as desired: it stands still and keeps its memory."
+    NothingToSuspend = "The machine is off, so there is nothing to suspend; it stays off until `nanoctl start`."
+    SuspendedMemoryLost = (
+        "The machine ended while it was suspended ({detail}); what its guest had in memory is lost. It stays off until "
+        "`nanoctl start`."
+    )
     GuestShutdown = "The guest shut itself down; `nanoctl start` starts it again."
     Crashed = "The machine crashed ({detail}); restartPolicy {policy} leaves it stopped."
     RestartBudgetSpent = (

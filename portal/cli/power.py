@@ -1,99 +1,160 @@
-"""`nanoctl start`, `stop` and `restart`: the wish for power, written into the instance so that no crash loses it."""
+"""`nanoctl start`, `stop`, `restart`, `reset`, `suspend`, `resume`: wishes for power, written into the instances."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import click
 
-from nanovirt.portal.cli import Misused, examples
+from nanovirt.portal.cli import Misused, Refused, examples, sentence
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Met, Seconds, condition, until
+from nanovirt.portal.powering import PHASES, change
+from nanovirt.resources.errors import Conflict, NotFound, Rejected
 
 JSON = dict[str, Any]
-Change = tuple[JSON | None, str]
-"""A merge patch (None: nothing to do) and what to say about it."""
-ENDED = ("Stopped", "Failed")
 
-_names = click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=instance_names)
-_wait = click.option("--wait", "waiting", is_flag=True, help="Wait until it is so.")
-_timeout = click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="For --wait.  [default: 5m]")
+
+class Asked(NamedTuple):
+    """Which instances, and whether and how long to wait for them."""
+
+    names: tuple[str, ...]
+    selector: str
+    every: bool
+    waiting: bool
+    timeout: float
+
+
+def _chosen(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the names, -l, --all, --wait and --timeout, and an Asked as its second argument."""
+
+    def with_asked(
+        session: Session,
+        *,
+        names: tuple[str, ...],
+        selector: str,
+        every: bool,
+        waiting: bool,
+        timeout: float,
+        **more: Any,
+    ) -> None:
+        command(session, Asked(names, selector, every, waiting, timeout), **more)
+
+    with_asked.__name__, with_asked.__doc__ = command.__name__, command.__doc__
+    made = connected(with_asked)
+    for decorate in (
+        click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="For --wait.  [default: 5m]"),
+        click.option("--wait", "waiting", is_flag=True, help="Wait until it is so."),
+        click.option("--all", "every", is_flag=True, help="All instances of the namespace."),
+        click.option("-l", "--selector", default="", metavar="LABELS", help="All instances with these labels."),
+        click.argument("names", nargs=-1, metavar="NAME...", shell_complete=instance_names),
+    ):
+        made = decorate(made)
+    return made
 
 
 @click.command(
     epilog=examples("""
         start web-1 web-2
-        start web-1 --wait
+        start -l app=web --wait
     """)
 )
-@_names
-@_wait
-@_timeout
-@connected
-def start(session: Session, *, names: tuple[str, ...], waiting: bool, timeout: float) -> None:
+@_chosen
+def start(session: Session, asked: Asked) -> None:
     """Start instances."""
-    _apply(session, names, to_start, in_phase("Running") if waiting else None, "Running", timeout)
+    _apply(session, asked, "start")
 
 
 @click.command(
     epilog=examples("""
         stop web-1
-        stop web-1 --force --wait
+        stop web-1 web-2 --force --wait
+        stop -l app=web
     """)
 )
-@_names
 @click.option("--force", is_flag=True, help="Cut the power at once: sets stopGraceSeconds to 0.")
-@_wait
-@_timeout
-@connected
-def stop(session: Session, *, names: tuple[str, ...], force: bool, waiting: bool, timeout: float) -> None:
+@_chosen
+def stop(session: Session, asked: Asked, *, force: bool) -> None:
     """Stop instances.
 
     The guest is asked to shut down, and loses its power when its grace time is over.
     """
-    met = in_phase("Stopped") if waiting else None
-    _apply(session, names, lambda doc: to_stop(doc, force=force), met, "Stopped", timeout)
+    _apply(session, asked, "stop", force=force)
 
 
 @click.command(
     epilog=examples("""
         restart web-1
-        restart web-1 --force
+        restart -l app=web --wait
     """)
 )
-@_names
 @click.option("--force", is_flag=True, help="Reset it, without asking the guest.")
-@_wait
-@_timeout
-@connected
-def restart(session: Session, *, names: tuple[str, ...], force: bool, waiting: bool, timeout: float) -> None:
+@_chosen
+def restart(session: Session, asked: Asked, *, force: bool) -> None:
     """Restart instances."""
-    now = datetime.now(UTC)
-    met = in_phase("Running") if waiting else None
-    _apply(session, names, lambda doc: to_restart(doc, now, force=force), met, "Running", timeout)
+    _apply(session, asked, "restart", force=force)
 
 
-def _apply(
-    session: Session,
-    names: tuple[str, ...],
-    change: Callable[[JSON], Change],
-    met: Met | None,
-    wish: str,
-    timeout: float,
-) -> None:
+@click.command(epilog=examples("reset web-1 --wait"))
+@_chosen
+def reset(session: Session, asked: Asked) -> None:
+    """Restart instances without asking the guest, as a reset button does."""
+    _apply(session, asked, "reset")
+
+
+@click.command(epilog=examples("suspend web-1 --wait"))
+@_chosen
+def suspend(session: Session, asked: Asked) -> None:
+    """Suspend instances.
+
+    They stand still and keep their memory on the host; it is lost when the host is booted anew.
+    """
+    _apply(session, asked, "suspend")
+
+
+@click.command(epilog=examples("resume web-1 --wait"))
+@_chosen
+def resume(session: Session, asked: Asked) -> None:
+    """Let suspended instances go on."""
+    _apply(session, asked, "resume")
+
+
+def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) -> None:
+    """Each instance by itself: one that cannot be keeps no other from it. Exit code 1 when there was such a one."""
+    now, met, refused = datetime.now(UTC), [], 0
+    for target in targets_of(session, asked.names, asked.selector, every=asked.every):
+        try:
+            patch, said = change(verb, session.get(target), now, force=force)
+            if patch is not None:
+                session.patch(target, patch)
+        except (Rejected, Conflict) as error:
+            refused += 1
+            click.echo(f"{target} not changed: {sentence(error)}", err=True)
+        else:
+            met.append(target)
+            click.echo(f"{target} {said}")
+    wish = PHASES[verb]
+    if asked.waiting and met:
+        until(session, met, in_phase(wish), wish, asked.timeout, say=lambda target: click.echo(f"{target} is {wish}"))
+    if refused:
+        raise Refused(f"{refused} of {refused + len(met)} instances could not be changed")
+
+
+def targets_of(session: Session, names: tuple[str, ...], selector: str, *, every: bool) -> list[Target]:
+    """The instances that are named, or that have the labels. Raises Misused, and NotFound when none has them."""
     kind = session.catalogue.named("instances")
-    targets = [_instance(session, kind, name) for name in names]
-    for target, doc in [(target, session.get(target)) for target in targets]:
-        patch, said = change(doc)
-        if patch is not None:
-            session.patch(target, patch)
-        click.echo(f"{target} {said}")
-    if met is not None:
-        until(session, targets, met, wish, timeout, say=lambda target: click.echo(f"{target} is {wish}"))
+    if bool(names) == bool(selector or every):
+        raise Misused("say which instances: NAME..., or -l LABELS, or --all of them")
+    if names:
+        return [_instance(session, kind, name) for name in dict.fromkeys(names)]
+    items, _ = session.list(kind, labelSelector=selector)
+    if not items:
+        raise NotFound(kind.plural, selector or "any")
+    return [Target(kind, item["metadata"]["name"]) for item in items]
 
 
 def _instance(session: Session, kind: Kind, name: str) -> Target:
@@ -103,35 +164,6 @@ def _instance(session: Session, kind: Kind, name: str) -> Target:
     if target.kind != kind:
         raise Misused(f"only instances are started and stopped, not {target.kind.plural}")
     return target
-
-
-def to_start(doc: JSON, now: datetime | None = None) -> Change:
-    """The wish to run; for a machine that should run and has ended, an order to start it anew."""
-    if _wish(doc) != "Running":
-        return {"spec": {"powerState": "Running"}}, "starting"
-    phase = (doc.get("status") or {}).get("phase")
-    if phase in ENDED:
-        return {"spec": {"restart": _order(doc, now or datetime.now(UTC), "Graceful")}}, "starting again"
-    return None, _already(phase, "Running")
-
-
-def to_stop(doc: JSON, *, force: bool) -> Change:
-    """The wish to stop; by force, with no grace from now on."""
-    grace = doc["spec"].get("stopGraceSeconds", 60)
-    if force and grace != 0:
-        said = f"stopping by force; its stopGraceSeconds is 0 from now on (was {grace})"
-        return {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}, said
-    if _wish(doc) == "Stopped":
-        return None, _already((doc.get("status") or {}).get("phase"), "Stopped")
-    return {"spec": {"powerState": "Stopped"}}, "stopping" + (" by force" if force else f", within {grace} s")
-
-
-def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
-    """An order to start anew, once; a stopped machine is started."""
-    if _wish(doc) != "Running":
-        return {"spec": {"powerState": "Running"}}, "was stopped; starting"
-    mode = "Hard" if force else "Graceful"
-    return {"spec": {"restart": _order(doc, now, mode)}}, "restarting" + (" by force" if force else "")
 
 
 def in_phase(phase: str) -> Met:
@@ -148,19 +180,3 @@ def in_phase(phase: str) -> Met:
         return ready and int(status.get("observedGeneration", 0)) >= int(doc["metadata"]["generation"])
 
     return met
-
-
-def _already(phase: str | None, wish: str) -> str:
-    return f"is {wish} already" if phase == wish else f"should be {wish} already, and is {phase or 'Pending'}"
-
-
-def _wish(doc: JSON) -> str:
-    return str(doc["spec"].get("powerState", "Running"))
-
-
-def _order(doc: JSON, now: datetime, mode: str) -> JSON:
-    """An order that is newer than the one before, whatever the clock of this machine says: an older one is ignored."""
-    before = (doc["spec"].get("restart") or {}).get("at")
-    if before is not None:
-        now = max(now, datetime.fromisoformat(before) + timedelta(microseconds=1))
-    return {"at": now.isoformat(timespec="microseconds").replace("+00:00", "Z"), "mode": mode}

@@ -327,6 +327,23 @@ async def test_resuming_what_runs_changes_nothing(bench: Bench) -> None:
     assert await bench.seen(uuid) == first
 
 
+async def test_suspended_machine_is_paused_in_the_same_run_until_it_is_resumed(bench: Bench) -> None:
+    uuid = await bench.started()
+    first = await bench.seen(uuid)
+    for _ in range(2):
+        await bench.machine.suspend(uuid)
+        seen = await bench.seen(uuid)
+        assert (seen.state, seen.run, seen.detail) == ("Paused", first.run, "by a user")
+    await bench.machine.resume(uuid)
+    assert await bench.seen(uuid) == first
+
+
+async def test_suspending_what_is_off_is_refused(bench: Bench) -> None:
+    wanted = await bench.made()
+    with pytest.raises(HypervisorError):
+        await bench.machine.suspend(wanted.domain.uuid)
+
+
 async def test_crash_is_told_and_seen_as_one(bench: Bench) -> None:
     changed: list[str] = []
     bench.machine.on_change(changed.append)

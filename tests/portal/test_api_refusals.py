@@ -35,7 +35,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("wrong unit", INSTANCES, instance(memory="4Gigs"), 422, "spec.memory"),
     ("negative size", INSTANCES, instance(disks=[{"name": "a", "size": "-1Gi"}]), 422, "spec.disks[0].size"),
     ("unknown enum", INSTANCES, instance(powerState="Sleeping"), 422, "spec.powerState"),
-    ("not built yet", INSTANCES, instance(powerState="Suspended"), 422, "spec.powerState"),
+    ("not built yet", INSTANCES, instance(scheduling={"affinity": {"a": "b"}}), 422, "spec.scheduling.affinity"),
     ("disk named twice", INSTANCES, instance(disks=[{"name": "a", "size": "1Gi"}] * 2), 422, "spec.disks[1].name"),
     (
         "multicast MAC",

@@ -14,9 +14,10 @@ import yaml
 
 from nanovirt.portal.cli.connection import Connection
 from nanovirt.portal.cli.manifests import BadManifests, read_all
-from nanovirt.portal.cli.power import in_phase, to_restart, to_start, to_stop
+from nanovirt.portal.cli.power import in_phase
 from nanovirt.portal.cli.settling import difference
 from nanovirt.portal.cli.waiting import met_by
+from nanovirt.portal.powering import to_restart, to_resume, to_start, to_stop, to_suspend
 from nanovirt.resources.errors import Malformed
 from nanovirt.resources.wire import LAST_APPLIED
 from tests.portal.cli_world import Cluster, cluster
@@ -304,7 +305,7 @@ def machine(wish: str = "Running", phase: str = "Running", **spec: Any) -> JSON:
 
 
 def test_starting_a_running_machine_changes_nothing() -> None:
-    assert to_start(machine())[0] is None
+    assert to_start(machine(), NOW)[0] is None
 
 
 def test_starting_a_machine_that_shut_itself_down_orders_a_restart() -> None:
@@ -313,7 +314,7 @@ def test_starting_a_machine_that_shut_itself_down_orders_a_restart() -> None:
 
 
 def test_starting_a_stopped_machine_is_a_wish() -> None:
-    assert to_start(machine("Stopped", "Stopped"))[0] == {"spec": {"powerState": "Running"}}
+    assert to_start(machine("Stopped", "Stopped"), NOW)[0] == {"spec": {"powerState": "Running"}}
 
 
 def test_stopping_by_force_takes_the_grace_away_and_says_so() -> None:
@@ -341,6 +342,20 @@ def test_a_restart_by_force_is_hard_and_a_stopped_machine_starts() -> None:
     assert to_restart(machine("Stopped", "Stopped"), NOW, force=False)[0] == {"spec": {"powerState": "Running"}}
 
 
+def test_suspending_is_a_wish_and_starts_nothing_that_is_stopped() -> None:
+    assert to_suspend(machine())[0] == {"spec": {"powerState": "Suspended"}}
+    assert to_suspend(machine("Suspended", "Suspended"))[0] is None
+    assert to_suspend(machine("Stopped", "Stopped"))[0] is None
+
+
+def test_resuming_is_for_what_stands_still() -> None:
+    assert to_resume(machine("Suspended", "Suspended")) == ({"spec": {"powerState": "Running"}}, "resuming")
+    assert to_resume(machine())[0] is None
+    assert to_resume(machine("Stopped", "Stopped"))[0] is None
+    assert to_start(machine("Suspended", "Suspended"), NOW) == ({"spec": {"powerState": "Running"}}, "resuming")
+    assert to_restart(machine("Suspended", "Suspended"), NOW, force=True)[1] == "was suspended; resuming"
+
+
 def test_a_phase_from_before_the_latest_wish_does_not_count() -> None:
     doc = machine()
     assert in_phase("Running")(doc)
@@ -358,10 +373,22 @@ def test_power_commands_write_the_wish(running: Cluster) -> None:
     assert running.object("instances", "power", "default")["spec"]["restart"]["mode"] == "Hard"
 
 
-def test_one_unknown_name_stops_nobody(running: Cluster) -> None:
-    running.says("run", "spared", "--image", "shared/mini")
-    assert running.nanoctl("stop", "spared", "unknown").exit_code == 1
-    assert running.object("instances", "spared", "default")["spec"]["powerState"] == "Running"
+def test_each_instance_is_answered_by_itself_and_one_that_fails_keeps_no_other(running: Cluster) -> None:
+    running.says("run", "first", "--image", "shared/mini", "-l", "tier=front")
+    running.says("run", "second", "--image", "shared/mini", "-l", "tier=front")
+    told = running.nanoctl("stop", "first", "unknown", "second")
+    assert told.exit_code == 1
+    assert told.stdout == "instance/first stopping, within 60 s\ninstance/second stopping, within 60 s\n"
+    assert "instance/unknown not changed: " in told.stderr
+    assert "1 of 3 instances could not be changed" in told.stderr
+    assert running.says("start", "-l", "tier=front") == "instance/first starting\ninstance/second starting\n"
+    assert running.says("suspend", "first") == "instance/first suspending\n"
+    assert running.object("instances", "first", "default")["spec"]["powerState"] == "Suspended"
+    assert running.says("resume", "first") == "instance/first resuming\n"
+    assert running.says("reset", "second") == "instance/second restarting by force\n"
+    assert running.object("instances", "second", "default")["spec"]["restart"]["mode"] == "Hard"
+    for wrong in (("stop",), ("stop", "first", "--all"), ("stop", "-l", "tier=none")):
+        assert running.nanoctl(*wrong).exit_code != 0
 
 
 # --- run ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def instance(**spec: Any) -> dict[str, Any]:
         ({"memory": "1Mi"}, "spec.memory", "FieldValueInvalid"),
         ({"memory": True}, "spec.memory", "FieldValueInvalid"),
         ({"powerState": "On"}, "spec.powerState", "FieldValueInvalid"),
-        ({"powerState": "Suspended"}, "spec.powerState", "NotYetSupported"),
+        ({"scheduling": {"affinity": {"a": "b"}}}, "spec.scheduling.affinity", "NotYetSupported"),
         ({"qos": {"cpu": {"priority": "High"}}}, "spec.qos", "NotYetSupported"),
         ({"media": [{"name": "cd0", "image": "a"}]}, "spec.media", "NotYetSupported"),
         ({"disks": [{"name": "a"}]}, "spec.disks[0].size", "FieldValueRequired"),

@@ -116,6 +116,16 @@ def test_machine_of_a_silent_host_counts_as_running() -> None:
     assert effect(UNKNOWN, cpus=2) is Effect.Restart
 
 
+def test_suspending_loses_nothing_and_stopping_what_is_suspended_does() -> None:
+    (found,) = changes("Instance", instance(RUNNING), instance({}, powerState="Suspended"))
+    assert found.effect is Effect.Live
+    suspended = instance(RUNNING | {"phase": "Suspended"}, powerState="Suspended")
+    (found,) = changes("Instance", suspended, instance({}))
+    assert found.effect is Effect.Live
+    (found,) = changes("Instance", suspended, instance({}, powerState="Stopped"))
+    assert found.effect is Effect.Restart
+
+
 def test_starting_a_stopped_machine_interrupts_nobody() -> None:
     before = instance(STOPPED, powerState="Stopped")
     (found,) = changes("Instance", before, instance({}))

@@ -1,0 +1,107 @@
+"""What `start`, `stop`, `restart`, `reset`, `suspend`, `resume` write into an instance: a wish, or an order once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+JSON = dict[str, Any]
+Change = tuple[JSON | None, str]
+"""A merge patch (None: nothing to do) and what to say about it."""
+VERBS = ("start", "stop", "restart", "reset", "suspend", "resume")
+ENDED = ("Stopped", "Failed")
+PHASES = {
+    "start": "Running",
+    "stop": "Stopped",
+    "restart": "Running",
+    "reset": "Running",
+    "suspend": "Suspended",
+    "resume": "Running",
+}
+"""What each leads to."""
+
+
+def change(verb: str, doc: JSON, now: datetime, *, force: bool = False) -> Change:
+    """What that verb (one of VERBS) means for an instance as it is; `force` is for `stop` and `restart`."""
+    match verb:
+        case "start":
+            return to_start(doc, now)
+        case "stop":
+            return to_stop(doc, force=force)
+        case "suspend":
+            return to_suspend(doc)
+        case "resume":
+            return to_resume(doc)
+        case _:
+            return to_restart(doc, now, force=force or verb == "reset")
+
+
+def to_start(doc: JSON, now: datetime) -> Change:
+    """The wish to run; for a machine that should run and has ended, an order to start it anew."""
+    if _wish(doc) != "Running":
+        return {"spec": {"powerState": "Running"}}, "resuming" if _phase(doc) == "Suspended" else "starting"
+    if _phase(doc) in ENDED:
+        return {"spec": {"restart": _order(doc, now, "Graceful")}}, "starting again"
+    return None, _already(_phase(doc), "Running")
+
+
+def to_stop(doc: JSON, *, force: bool) -> Change:
+    """The wish to stop; by force, with no grace from now on."""
+    grace = doc["spec"].get("stopGraceSeconds", 60)
+    if force and grace != 0:
+        said = f"stopping by force; its stopGraceSeconds is 0 from now on (was {grace})"
+        return {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}, said
+    if _wish(doc) == "Stopped":
+        return None, _already(_phase(doc), "Stopped")
+    return {"spec": {"powerState": "Stopped"}}, "stopping" + (" by force" if force else f", within {grace} s")
+
+
+def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
+    """An order to start anew, once; a stopped machine is started."""
+    if _wish(doc) != "Running":
+        was = _wish(doc).lower()
+        return {"spec": {"powerState": "Running"}}, f"was {was}; " + ("starting" if was == "stopped" else "resuming")
+    mode = "Hard" if force else "Graceful"
+    return {"spec": {"restart": _order(doc, now, mode)}}, "restarting" + (" by force" if force else "")
+
+
+def to_suspend(doc: JSON) -> Change:
+    """The wish to stand still; a machine that is to be off stays off."""
+    match _wish(doc):
+        case "Suspended":
+            return None, _already(_phase(doc), "Suspended")
+        case "Stopped":
+            return None, "is to be stopped, so there is nothing to suspend"
+        case _:
+            return {"spec": {"powerState": "Suspended"}}, "suspending"
+
+
+def to_resume(doc: JSON) -> Change:
+    """The wish to run, for a machine that stands still; one that was stopped is not started by it."""
+    match _wish(doc):
+        case "Suspended":
+            return {"spec": {"powerState": "Running"}}, "resuming"
+        case "Stopped":
+            return None, "is to be stopped; start it instead"
+        case _:
+            return None, _already(_phase(doc), "Running")
+
+
+def _already(phase: str, wish: str) -> str:
+    return f"is {wish} already" if phase == wish else f"should be {wish} already, and is {phase}"
+
+
+def _wish(doc: JSON) -> str:
+    return str(doc["spec"].get("powerState", "Running"))
+
+
+def _phase(doc: JSON) -> str:
+    return str((doc.get("status") or {}).get("phase") or "Pending")
+
+
+def _order(doc: JSON, now: datetime, mode: str) -> JSON:
+    """An order that is newer than the one before, whatever the clock of this machine says: an older one is ignored."""
+    before = (doc["spec"].get("restart") or {}).get("at")
+    if before is not None:
+        now = max(now, datetime.fromisoformat(before) + timedelta(microseconds=1))
+    return {"at": now.isoformat(timespec="microseconds").replace("+00:00", "Z"), "mode": mode}
