@@ -200,8 +200,11 @@ async def _listening(
     from nanovirt.portal.desired.keeping import Desired
     from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
+    from nanovirt.portal.login import Login
     from nanovirt.portal.safekeeping import Safekeeping
-    from nanovirt.portal.server import landing, listening
+    from nanovirt.portal.server import listening
+    from nanovirt.portal.watch_socket import WatchSockets
+    from nanovirt.portal.web_app import WebApp
     from nanovirt.resources.sealing import key_file
 
     digest = heart.pki.admin_access(f"https://127.0.0.1:{heart.api_port}")
@@ -215,7 +218,7 @@ async def _listening(
         heart.store,
         identities.identify,
         hooks,
-        {("GET", "/"): landing, **safekeeping.pages},
+        {**safekeeping.pages, **Login(identities).pages},
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,
@@ -231,11 +234,12 @@ async def _listening(
         prune=options.desired_prune,
     )
     api.add(pages(desired, identities.identify))
+    api.add({("GET", "/ws/v1/watch"): WatchSockets(identities.identify, api.watches).page})
     keeping = group.create_task(desired.run())
     tls = heart.pki.tls_context()
     renewing = group.create_task(_renewing(heart.pki, tls))
     try:
-        async with listening(api.handle, sockets, tls):
+        async with listening(WebApp().around(api.handle), sockets, tls):
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Who is behind a request: a bearer token, or the certificate that the client proved when it connected."""
+"""Who is behind a request: a bearer token, a browser's session, or the certificate that the client has proved."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiohttp import web
 from nanovirt.portal.credentials import Credentials, Known
 from nanovirt.portal.membership import Membership, Rights
 from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS, USERS, digest
+from nanovirt.portal.sessions import Sessions
 from nanovirt.resources.errors import NotFound, Unauthorized
 from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Commit, Store
@@ -53,6 +54,7 @@ class Identities:
     def __init__(self, store: Store, tokens: Mapping[str, Subject], clock: Callable[[], datetime] = now_utc) -> None:
         """`tokens`: SHA-256 of a token (hex) -> who it means, beside the tokens of users."""
         self._store = store
+        self.sessions = Sessions(clock)
         self._membership, self._credentials = Membership(store), Credentials(store, clock)
         self._subjects: dict[str, Subject] = {}
         self._tokens = [(known.encode(), subject) for known, subject in tokens.items()]
@@ -71,6 +73,9 @@ class Identities:
         given = request.headers.getall("Authorization", [])
         if given:
             return self._by_token(given)
+        session = self.sessions.of(request)
+        if session is not None:
+            return self.by_digest(session.token)
         # The loop keeps what the TLS handshake verified with the connection: nothing is parsed or checked twice.
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         if not certificate:
@@ -81,9 +86,13 @@ class Identities:
         scheme, _, token = given[0].partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer" or not 0 < len(token) <= TOKEN_MAX:
             raise Unauthorized(f"the header Authorization must be one `Bearer TOKEN`; {ADVICE}")
-        asked = digest(token).encode()
+        return self.by_digest(digest(token))
+
+    def by_digest(self, known_by: str) -> Subject:
+        """Whom the token with that SHA-256 (hex) stands for today. Raises Unauthorized."""
+        asked = known_by.encode()
         found = [subject for known, subject in self._tokens if hmac.compare_digest(known, asked)]
-        user = self._credentials.find(asked.decode())
+        user = self._credentials.find(known_by)
         if found:
             return found[0]
         subject = self._by_credential(user) if user is not None else None

@@ -16,16 +16,6 @@ from nanovirt.resources.errors import Unavailable
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 HEADER_MAX = 8 * 1024
 SHUTDOWN_SECONDS = 2.0
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Nano</title>
-<style>body{font:16px/1.6 system-ui,sans-serif;max-width:40rem;margin:4rem auto;padding:0 1rem}</style>
-<h1>Nano</h1>
-<p>The server is running. The web portal is not built yet; use <code>nanoctl</code> or <code>kubectl</code>
-with the file <code>admin.kubeconfig</code> of the data folder.</p>
-<p lang="zh">服务器正在运行。网页门户尚未完成，请使用 <code>nanoctl</code> 或 <code>kubectl</code>，
-配合数据目录中的 <code>admin.kubeconfig</code> 文件。</p>
-</html>
-"""
 
 
 def bind(port: int, host: str = "") -> socket.socket:
@@ -57,12 +47,3 @@ async def listening(handle: Handler, sockets: Iterable[socket.socket], tls: ssl.
         yield
     finally:
         await runner.cleanup()
-
-
-async def landing(_request: web.BaseRequest) -> web.Response:
-    """What a browser sees at the portal's address as long as there is no portal."""
-    policy = {
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return web.Response(text=PAGE, content_type="text/html", headers=policy)

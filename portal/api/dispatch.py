@@ -85,7 +85,7 @@ class Api:
 
         `standing`: whether a subject may go on as what it was recognized as; asked again for every open watch.
         """
-        self._store, self._identify, self._ready, self._clock = store, identify, ready, clock
+        self._store, self.identify, self._ready, self._clock = store, identify, ready, clock
         self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
         self.writer = Writer(store, sealer)
         self._repeats = Repeats(store, sealer)
@@ -97,7 +97,7 @@ class Api:
         self._lasting = Lasting(store)
         self.hub = Hub(store, clock, lambda: self._writing > 0, standing)
         self._writing = 0
-        self._watches = Watches(store, self.hub, clock)
+        self.watches = Watches(store, self.hub, clock)
         self._documents = Documents(version, hooks=self._hooks)
 
     def add(self, pages: Mapping[tuple[str, str], Page]) -> None:
@@ -129,7 +129,7 @@ class Api:
         if page is not None:
             return await page(request)
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
-            subject = self._identify(request)
+            subject = self.identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])
             if group_version != ROOTS[root]:
                 return await self._review(request, subject, segments)
@@ -143,7 +143,7 @@ class Api:
         if root in ("healthz", "livez", "readyz"):
             return text("ok") if root != "readyz" or self._ready() else text("not ready", 503)
         if root != "version":
-            self._identify(request)
+            self.identify(request)
         return self._documents.answer(request, segments)
 
     async def _review(self, request: web.BaseRequest, subject: Subject, segments: list[str]) -> Reply:
@@ -162,7 +162,7 @@ class Api:
         if hook is not None and target.subresource in STREAMED:
             return await self._hooked(request, subject, target, hook)
         if target.subresource == TIMELINE and target.key.name:
-            return await self._recounter.timeline(partial(self._identify, request), target, request)
+            return await self._recounter.timeline(partial(self.identify, request), target, request)
         if hook is None and target.subresource not in ("", "status") and not scalable(target):
             raise Unknown
         if method in READS and hook is None:
@@ -184,7 +184,7 @@ class Api:
         if request.content.is_eof():
             return subject
         request[BODY] = await body(request, limit)
-        return self._identify(request)
+        return self.identify(request)
 
     async def _counted(self, writing: Coroutine[Any, Any, Reply]) -> Reply:
         """Carry out a write, known as one that is under way; told is a refusal only when its grounds are durable."""
@@ -227,7 +227,7 @@ class Api:
         authorize(subject, verb, key.plural, target.subresource, key, entry)
 
     def _let_in_again(self, request: web.BaseRequest, target: Target) -> None:
-        self._let_in(request, self._identify(request), target)
+        self._let_in(request, self.identify(request), target)
 
     async def _read(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
         if subject.host and target.key.plural == "placements" and hold.held(self._store):
@@ -236,17 +236,17 @@ class Api:
         if request.query_string and "at" in request.query:
             if watch:
                 raise Malformed("a watch tells what is to come; leave at=... out")
-            who = partial(self._identify, request)
+            who = partial(self.identify, request)
             recall = self._recaller.get if target.key.name else self._recaller.all
             return await recall(who, target, request)
         if watch and not target.subresource and request.method == "GET":
-            return await self._watches.watch(subject, target, request)
+            return await self.watches.watch(subject, target, request)
         if target.key.name:
             return self.reader.get(subject, target, request)
         return self.reader.list(subject, target, request)
 
     async def _history(self, request: web.BaseRequest, subject: Subject, rest: list[str]) -> Reply:
-        who = partial(self._identify, request)
+        who = partial(self.identify, request)
         match request.method, rest:
             case (("GET" | "HEAD"), []):
                 return await self._recounter.revisions(who, request)

@@ -58,7 +58,7 @@ class Watcher:
         self.transport, self.since, self.done, self.subject = transport, since, done, subject
 
     def send(self, frames: list[tuple[int, bytes]], whole: bytes) -> None:
-        """Write `whole`, or those of `frames` that are new to this watcher; end it when it does not keep up."""
+        """Write `whole`, a chunk of all lines, or those of `frames` that are new; end it when it does not keep up."""
         transport = self.transport
         if self.done.done():
             return
@@ -69,9 +69,9 @@ class Watcher:
         elif self.since < frames[0][0]:
             transport.write(whole)
         else:
-            fresh = b"".join(frame for rev, frame in frames if rev > self.since)
+            fresh = b"".join(line for rev, line in frames if rev > self.since)
             if fresh:
-                transport.write(fresh)
+                transport.write(events.chunk(fresh))
 
     def end(self) -> None:
         """Let the request end."""
@@ -234,14 +234,13 @@ class Hub:
         self, group: Group, change: Change, word: str, rev: int, encoded: dict[tuple[str, Shape], bytes]
     ) -> bytes:
         shape = group.interest.shape
-        frame = encoded.get((word, shape))
-        if frame is None:
-            line = event_line(group.facts, change, word, rev, shape, self._clock())
-            frame = encoded[word, shape] = events.chunk(line)
-        return frame
+        line = encoded.get((word, shape))
+        if line is None:
+            line = encoded[word, shape] = event_line(group.facts, change, word, rev, shape, self._clock())
+        return line
 
-    def _put(self, group: Group, rev: int, frame: bytes) -> None:
-        group.outbox.append((rev, frame))
+    def _put(self, group: Group, rev: int, line: bytes) -> None:
+        group.outbox.append((rev, line))
         self._dirty[group] = None
 
     # --- telling ---
@@ -279,7 +278,7 @@ class Hub:
             group = next(iter(self._dirty))
             del self._dirty[group]
             frames, group.outbox = group.outbox, []
-            whole = frames[0][1] if len(frames) == 1 else b"".join(frame for _, frame in frames)
+            whole = events.chunk(b"".join(line for _, line in frames))
             for watcher in tuple(group.watchers):
                 watcher.send(frames, whole)
                 yield
@@ -293,7 +292,7 @@ class Hub:
         for group in self._groups.values():
             every = group.interest.bookmarks
             if every and self._ticks % every == 0:
-                self._put(group, self.told, events.chunk(events.bookmark(group.facts, self.told, group.interest.shape)))
+                self._put(group, self.told, events.bookmark(group.facts, self.told, group.interest.shape))
         self._wake()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -40,6 +40,22 @@ class Asked(NamedTuple):
     seconds: int
 
 
+class Sink(Protocol):
+    """Where the events of one watch go: first lines under flow control, then whatever the hub hands to its watcher."""
+
+    async def begin(self) -> None:
+        """The watch is granted."""
+        ...
+
+    async def write(self, piece: bytes) -> None:
+        """Whole lines, as events.py writes them."""
+        ...
+
+    def watcher(self, since: int, subject: Subject) -> Watcher | None:
+        """Who takes what comes after revision `since`; None when nobody is there any more."""
+        ...
+
+
 class Watches:
     """Opens watches on behalf of subjects."""
 
@@ -48,27 +64,33 @@ class Watches:
 
     async def watch(self, subject: Subject, target: Target, request: web.BaseRequest) -> web.StreamResponse:
         """Stream events until the client goes, its time is over, or it is too slow."""
-        authorize(subject, "watch", target.key.plural, "", target.key)
         if request.version < HttpVersion11:
+            authorize(subject, "watch", target.key.plural, "", target.key)
             raise Malformed("a watch needs HTTP/1.1")
+        body = Body(request)
+        await self.tell(subject, target, request, body)
+        return body.response
+
+    async def tell(self, subject: Subject, target: Target, request: web.BaseRequest, sink: Sink) -> None:
+        """Tell `sink` what `request` asks for, until it is over; raises what refuses it before anything is told."""
+        authorize(subject, "watch", target.key.plural, "", target.key)
         asked, interest = _asked(request), _interest(subject, target, request)
         group = self._hub.group(target.facts, interest, subject)
-        response = web.StreamResponse(headers=HEADERS)
-        response.enable_chunked_encoding()
         if asked.revision is not None and not await self._reached(asked.revision):
-            await response.prepare(request)
-            await response.write(events.error(Expired(asked.revision, self._store.committed)))
-            return response
-        await response.prepare(request)
+            await sink.begin()
+            await sink.write(events.error(Expired(asked.revision, self._store.committed)))
+            return
+        await sink.begin()
         try:
             self._check_resumable(subject, asked)
             self._check_standing(subject)
-            since = await self._catch_up(response, group, asked, subject)
+            since = await self._catch_up(sink, group, asked, subject)
         except Expired as gone:
-            await response.write(events.error(gone))
-            return response
-        await self._follow(request, group, subject, since, self._seconds(subject, asked))
-        return response
+            await sink.write(events.error(gone))
+            return
+        watcher = sink.watcher(since, subject)
+        if watcher is not None:
+            await self._follow(group, watcher, self._seconds(subject, asked))
 
     async def _reached(self, revision: int) -> bool:
         """Whether the store is at that revision, or comes there within a few seconds."""
@@ -90,25 +112,25 @@ class Watches:
         if not self._hub.standing(subject):
             raise Expired(0, self._store.committed)
 
-    async def _catch_up(self, response: web.StreamResponse, group: Group, asked: Asked, subject: Subject) -> int:
+    async def _catch_up(self, sink: Sink, group: Group, asked: Asked, subject: Subject) -> int:
         """Send what is there or was missed; gives, without having slept since, the revision that all of it reaches."""
         revision = self._store.committed if asked.initial else asked.revision or 0
         if asked.initial:
             for piece in self._state(group):
-                await response.write(piece)
+                await sink.write(piece)
                 self._check_standing(subject)
         while (newest := self._store.committed) > revision:
             for piece in _pieces(self._missed(group, revision, newest)):
-                await response.write(piece)
+                await sink.write(piece)
                 self._check_standing(subject)
             revision = newest
         if asked.initial_end:
             end = events.bookmark(group.facts, revision, group.interest.shape, initial_end=True)
-            await response.write(end)
+            await sink.write(end)
             self._check_standing(subject)
             if self._store.committed > revision:
                 rest = Asked(revision, initial=False, initial_end=False, seconds=0)
-                return await self._catch_up(response, group, rest, subject)
+                return await self._catch_up(sink, group, rest, subject)
         return revision
 
     def _state(self, group: Group) -> Iterator[bytes]:
@@ -134,13 +156,7 @@ class Watches:
         left = (subject.until - self._clock()).total_seconds() if subject.until is not None else asked.seconds
         return min(asked.seconds, max(left, 0))
 
-    async def _follow(
-        self, request: web.BaseRequest, group: Group, subject: Subject, since: int, seconds: float
-    ) -> None:
-        transport = request.transport
-        if transport is None:
-            return
-        watcher = Watcher(transport, since, asyncio.get_running_loop().create_future(), subject)
+    async def _follow(self, group: Group, watcher: Watcher, seconds: float) -> None:
         self._hub.join(group, watcher)
         try:
             async with asyncio.timeout(seconds):
@@ -149,6 +165,30 @@ class Watches:
             pass
         finally:
             self._hub.leave(group.interest, watcher)
+
+
+class Body:
+    """Events as the chunked body of a response."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.response = web.StreamResponse(headers=HEADERS)
+        self.response.enable_chunked_encoding()
+
+    async def begin(self) -> None:
+        """Send the head."""
+        await self.response.prepare(self._request)
+
+    async def write(self, piece: bytes) -> None:
+        """Send lines."""
+        await self.response.write(piece)
+
+    def watcher(self, since: int, subject: Subject) -> Watcher | None:
+        """Who is sent the rest past the response; None when the client has gone."""
+        transport = self._request.transport
+        if transport is None:
+            return None
+        return Watcher(transport, since, asyncio.get_running_loop().create_future(), subject)
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:

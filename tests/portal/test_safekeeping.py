@@ -37,7 +37,7 @@ class Desk:
         self.reports = Reports(0.0)
         self.now = 1.0
         self.agents = Agents(w.store, self.reports, lambda: self.now)
-        self.pages = Safekeeping(w.store, self.reports, self.agents, folder, w.api._identify)
+        self.pages = Safekeeping(w.store, self.reports, self.agents, folder, w.api.identify)
         w.api._pages.update(self.pages.pages)
 
     async def holds(self) -> None:

@@ -1,0 +1,115 @@
+import RFB from "@novnc/novnc";
+import { useCallback, useEffect, useRef, useState } from "react";
+
+import { call } from "./api";
+import { phaseOf, useInstances } from "./Instances";
+import type { WatchHub } from "./watch";
+import { type Language, phaseWord, words } from "./words";
+
+type State = "idle" | "connecting" | "connected" | "disconnected";
+
+interface Ticket {
+  token: string;
+  path: string;
+}
+
+async function ticket(namespace: string, name: string): Promise<Ticket> {
+  const path = `/apis/nano/v1/namespaces/${encodeURIComponent(namespace)}/instances/${encodeURIComponent(name)}/console`;
+  const { spec } = (await call("POST", path, { type: "vnc" })) as { spec: { token: string } };
+  return { token: spec.token, path };
+}
+
+/** The screen of one machine; it connects again by itself when the guest has been restarted. */
+export function Console({ hub, lang, namespace, name }: { hub: WatchHub; lang: Language; namespace: string; name: string }) {
+  const say = words[lang];
+  const watched = useInstances(hub);
+  const one = [...watched.things.values()].find((it) => it.metadata.name === name && it.metadata.namespace === namespace);
+  const phase = one ? phaseOf(one) : "";
+  const runs = phase === "Running" || phase === "Stopping";
+  const [state, setState] = useState<State>("idle");
+  const [why, setWhy] = useState("");
+  const [tries, setTries] = useState(0);
+  const screen = useRef<HTMLDivElement>(null);
+  const rfb = useRef<RFB | null>(null);
+
+  useEffect(() => {
+    document.title = `${name} - Nano`;
+    return () => {
+      document.title = "Nano";
+    };
+  }, [name]);
+
+  useEffect(() => {
+    const target = screen.current;
+    if (!runs || !target) return;
+    let gone = false;
+    let timer = 0;
+    setState("connecting");
+    setWhy("");
+    ticket(namespace, name).then(
+      ({ token, path }) => {
+        if (gone) return;
+        // The token goes as a subprotocol: addresses end up in logs.
+        const made = new RFB(target, `wss://${location.host}${path}`, { shared: true, wsProtocols: ["binary", `nano.token.${token}`] });
+        made.scaleViewport = true;
+        made.background = "#000";
+        made.addEventListener("connect", () => {
+          setState("connected");
+          made.focus();
+        });
+        made.addEventListener("disconnect", () => {
+          if (gone) return;
+          rfb.current = null;
+          setState("disconnected");
+          timer = window.setTimeout(() => setTries((count) => count + 1), 2000);
+        });
+        rfb.current = made;
+      },
+      (error: unknown) => {
+        if (gone) return;
+        setState("disconnected");
+        setWhy(error instanceof Error ? error.message : say.error);
+      },
+    );
+    return () => {
+      gone = true;
+      window.clearTimeout(timer);
+      rfb.current?.disconnect();
+      rfb.current = null;
+    };
+  }, [namespace, name, runs, tries, say.error]);
+
+  const paste = useCallback(() => {
+    void navigator.clipboard.readText().then((typed) => {
+      for (const letter of typed.slice(0, 4096)) press(rfb.current, letter);
+    });
+  }, []);
+
+  return (
+    <main className="console">
+      <div className="bar">
+        <h1>{say.consoleOf(`${namespace}/${name}`)}</h1>
+        <span className={`live ${state}`} role="status">
+          {state === "idle" ? phaseWord(lang, phase) : say[state]}
+        </span>
+        <span className="spring" />
+        <button type="button" disabled={state !== "connected"} onClick={() => rfb.current?.sendCtrlAltDel()}>{say.ctrlAltDel}</button>
+        <button type="button" disabled={state !== "connected"} onClick={paste}>{say.paste}</button>
+        <button type="button" onClick={() => void screen.current?.requestFullscreen()}>{say.fullScreen}</button>
+        {state === "disconnected" && <button type="button" onClick={() => setTries(tries + 1)}>{say.reconnect}</button>}
+      </div>
+      {why !== "" && <p role="alert" className="bad">{why}</p>}
+      {watched.loaded && !runs && <p className="empty">{say.notRunning(phaseWord(lang, phase || "Unknown"))}</p>}
+      <div className="screen" ref={screen} />
+    </main>
+  );
+}
+
+const RETURN = 0xff0d;
+
+/** One character as a keyboard would send it; X11 keysyms of Unicode begin at 0x01000000. */
+function press(to: RFB | null, letter: string): void {
+  const code = letter.codePointAt(0) ?? 0;
+  const keysym = letter === "\n" ? RETURN : code < 0x100 ? code : 0x01000000 + code;
+  to?.sendKey(keysym, null);
+}

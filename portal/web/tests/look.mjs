@@ -1,0 +1,14 @@
+import { open } from "./browsers.mjs";
+const [, , browser, url, token, out] = process.argv;
+const page = await open(browser);
+await page.goto(url + "/instances");
+await page.waitFor(() => document.querySelector("input[type=password]"));
+await page.screenshot(`${out}/${browser}-login.png`);
+await page.type("input[type=password]", token);
+await page.click("button[type=submit]");
+await page.waitFor(() => document.querySelectorAll(".sizer .row").length > 20);
+await page.screenshot(`${out}/${browser}-list.png`);
+await page.click("header button.quiet");
+await page.screenshot(`${out}/${browser}-list-zh.png`);
+console.log(JSON.stringify(page.problems));
+await page.close();
