@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nanovirt.agent import power
+from nanovirt.agent.boot_order import NOBODY, Ahead
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
@@ -76,6 +77,8 @@ class Observed:
     served: tuple[Served, ...] = ()
     leased: frozenset[str] = frozenset()
     boot_id: str = ""
+    ahead: Ahead = NOBODY
+    """Whom it waits for, since the host was booted anew."""
     told: PlacementStatus = field(default_factory=PlacementStatus)
     trouble: Trouble | None = None
 
@@ -87,12 +90,13 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, the memory to begin with, and the bridge or the disk whose absence keeps it from starting."""
+    """What to do, the memory to begin with, and what keeps it from starting: a bridge or a disk, or others first."""
 
     steps: tuple[Step, ...]
     memory: Memory
     missing_bridge: str = ""
     lost_volume: str = ""
+    ahead: Ahead = NOBODY
 
     @property
     def settled(self) -> bool:
@@ -206,17 +210,21 @@ def doomed(placement: Placement) -> dict[str, str]:
 def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     spec = wish.placement.spec
     about = power.Seen(seen.domain, seen.since, seen.boot_id)
-    noted, acts = power.decide(spec, about, accepted(wish, seen, memory), now)
+    known = accepted(wish, seen, memory)
+    noted, acts = power.decide(spec, about, known, now)
     lost = next((file for file in noted.volumes if file not in seen.volumes and _wanted(spec, file)), "")
     bridge = next((nic.bridge for nic in spec.nics if nic.bridge not in seen.bridges), "")
     if Start() in acts and (lost or bridge):
         acts = (LookAgain(BRIDGE_SECONDS),)
     else:
         lost = bridge = ""
+    waits = NOBODY
+    if Start() in acts and seen.ahead.others:  # nothing of the start is noted before its turn has come
+        waits, noted, acts = seen.ahead, known, (LookAgain(seen.ahead.left),)
     # What ends the machine, or lets it go on, does not wait for a definition that may be refused.
     urgent = any(isinstance(act, ShutDown | Destroy | Suspend | Resume) for act in acts)
     steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted)), *acts)
-    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost)
+    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost, waits)
 
 
 def _wanted(spec: PlacementSpec, file: str) -> bool:

@@ -122,6 +122,9 @@ def _word(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
     troubled = _troubled(seen, decision)
     if troubled is not None:
         return troubled
+    if decision.ahead.others:
+        names = ", ".join(decision.ahead.names)
+        return "Starting", "StartsAfterOthers", {"count": decision.ahead.others, "names": names}
     if Start() in decision.steps:
         return ("Preparing", "Provisioning", {}) if _unmade(decision) else ("Starting", "Starting", {})
     if decision.memory.intent == "Held":

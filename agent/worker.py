@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanovirt.agent import telling
+from nanovirt.agent.boot_order import BootOrder, boots
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine, SeenVolume
 from nanovirt.agent.memory import Memories, Memory
@@ -44,6 +45,7 @@ class Surroundings:
     boot_id: str = ""
     listed: bool = False
     """Whether the server has said which Placements there are: until then absence means nothing."""
+    boot_order: BootOrder = field(default_factory=BootOrder)
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Worker:
         known = held is not None and held.wish.placement.metadata.uid == placement.metadata.uid and not listed
         told = held.told if held is not None and known else placement.status
         self.orders[placement.key] = Order(Wish.of(placement), told)
+        self._note_boot(placement, on=False)  # before anybody looks: those that start first are known from the first
         self.wake()
 
     def drop(self, key: Key, uid: str = "") -> None:
@@ -97,6 +100,7 @@ class Worker:
         held = self.orders.get(key)
         if held is not None and uid in ("", held.wish.placement.metadata.uid):
             del self.orders[key]
+            self._around.boot_order.through(self.uuid)
             self.wake()
 
     def _look_again(self, after: float) -> None:
@@ -172,6 +176,8 @@ class Worker:
                 self._wake.clear()  # whatever woke it is seen now
             seen = await self._observe(order)
             decision = decide(order.wish, seen, self.memory, self._around.clock())
+            if decision.missing_bridge or decision.lost_volume:
+                self._around.boot_order.through(self.uuid)
             if decision.waits:
                 await self._tell(order, seen, decision)
             await self._act_and_say(order, seen, decision)
@@ -189,6 +195,8 @@ class Worker:
         state = domain.state if domain else ""
         if self._state[0] != state:
             self._state = (state, now)
+        if order is not None:
+            self._note_boot(order.wish.placement, on=domain is not None and domain.state != "Off")
         volumes = await self._volumes(placement.spec) if order and placement else {}
         images = await self._images(placement.spec, volumes) if order and placement else frozenset()
         self.leased = around.leases.leased(self.uuid)
@@ -201,9 +209,18 @@ class Worker:
             served=around.leases.served(self.uuid),
             leased=self.leased,
             boot_id=around.boot_id,
+            ahead=around.boot_order.ahead(self.uuid, now),
             told=order.told if order else PlacementStatus(),
             trouble=self._trouble,
         )
+
+    def _note_boot(self, placement: Placement, *, on: bool) -> None:
+        """Say whether it is still to be started because of a boot; what has failed once keeps no others waiting."""
+        around, spec = self._around, placement.spec
+        if self._trouble is None and boots(placement, self.memory, around.boot_id, on=on):
+            around.boot_order.note(self.uuid, spec.instance, spec.start_priority, around.clock(), self.wake)
+        else:
+            around.boot_order.through(self.uuid)
 
     async def _volumes(self, spec: PlacementSpec) -> dict[str, SeenVolume]:
         found = [await self._around.machine.volume(volume.file) for volume in spec.volumes]

@@ -128,7 +128,7 @@ class InstanceSpec(Spec):
     restart_policy: RestartPolicy = "OnFailure"
     restart: Restart | None = None
     stop_grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    start_priority: Annotated[int, Field(ge=0, le=1000), LATER] = 100
+    start_priority: Annotated[int, Field(ge=0, le=1000)] = 100
     deletion_protection: bool = False
     disks: Annotated[tuple[Disk, ...], Field(max_length=16)] = ()
     nics: Annotated[tuple[Nic, ...], Field(max_length=8)] | None = None

@@ -74,6 +74,7 @@ class Reason(Enum):
     HostBack = "Host {host} reports again."
     Provisioning = "The host is making the disks and the definition."
     Starting = "The machine is starting."
+    StartsAfterOthers = "Its host was booted anew, and machines there with a higher startPriority start first: {count}, among them {names}."
     Stopping = "The machine is stopping."
     StoppedAsDesired = "The machine is stopped as desired."
     Suspending = "The machine is being suspended."
