@@ -14,13 +14,16 @@ from defusedxml import ElementTree
 from nanovirt.agent.firewall import LEASED, PHYSICAL
 from nanovirt.agent.image_cache import cached
 from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.placement import Domain, PlacedNic, PlacedVolume, PlacementSpec
+from nanovirt.resources.placement import Domain, PlacedGuest, PlacedNic, PlacedVolume, PlacementSpec
 
 NAMESPACE = "urn:nano:v1"
 PREFIX = "nano"
 ROOT_PORTS = 16
 """Room for devices on q35: each takes one, plugged in or not, and without spare ones nothing can be plugged in live."""
 BUSES = {"Virtio": ("virtio", "vd"), "Scsi": ("scsi", "sd"), "Sata": ("sata", "sd"), "Ide": ("ide", "hd")}
+SEED_BUSES = {"Virtio": "scsi", "Scsi": "scsi", "Sata": "sata", "Ide": "ide"}
+SEED_TARGETS = {"scsi": "sdz", "sata": "sdr", "ide": "hdd"}
+"""Names that no disk has; libvirt derives the place on SATA and IDE from them."""
 EMULATED = "Nehalem"
 CARDS = {"Virtio": "virtio", "E1000": "e1000", "Rtl8139": "rtl8139"}
 SERIAL_MAX = 20
@@ -44,6 +47,7 @@ class Platform:
     variables: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
     nvram: Path = Path("/var/lib/libvirt/qemu/nvram")
     direct: frozenset[Path] = frozenset()
+    seeds: Path = Path("/var/lib/nano/agent/seeds")
 
 
 class Mark(NamedTuple):
@@ -180,6 +184,8 @@ def _clock(domain: Domain) -> Element:
 def _devices(spec: PlacementSpec, platform: Platform) -> Iterator[Element]:
     yield from _controllers(spec)
     yield from _disks(spec, platform)
+    if seeded(spec):
+        yield _seed(spec, platform)
     yield from (_card(nic) for nic in spec.nics)
     yield from _lines(spec.domain, platform)
     yield from _console(spec.domain)
@@ -198,9 +204,13 @@ def _controllers(spec: PlacementSpec) -> Iterator[Element]:
     else:
         usb = "piix3-uhci"
     yield element("controller", type="usb", index="0", model=usb if tablet else "none")
-    if any(volume.bus == "Scsi" for volume in spec.volumes):
+    if any(volume.bus == "Scsi" for volume in spec.volumes) or (seeded(spec) and _on_scsi(spec)):
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     yield element("controller", type="virtio-serial", index="0")
+
+
+def _on_scsi(spec: PlacementSpec) -> bool:
+    return SEED_BUSES[spec.domain.disk_bus] == "scsi"
 
 
 def _disks(spec: PlacementSpec, platform: Platform) -> Iterator[Element]:
@@ -225,6 +235,36 @@ def _disk(volume: PlacedVolume, platform: Platform, bus: str, target: str, order
         type="file",
         device="disk",
     )
+
+
+def seeded(spec: PlacementSpec) -> bool:
+    """Whether the machine has a seed; an old one only when there is something to tell that DHCP does not."""
+    told = spec.guest != PlacedGuest() or any(one.file_system for one in spec.volumes)
+    static = any(nic.lease is not None and nic.lease.provider == "CloudInit" for nic in spec.nics)
+    return told or static or spec.domain.machine == "q35"
+
+
+def _seed(spec: PlacementSpec, platform: Platform) -> Element:
+    """A drive on the template's bus, or on SCSI where that has no drives; out of the way of every disk's name."""
+    bus = SEED_BUSES[spec.domain.disk_bus]
+    place = [element("address", type="drive", controller="0", bus="0", target="1", unit="0")] if bus == "scsi" else []
+    return element(
+        "disk",
+        element("driver", name="qemu", type="raw"),
+        element("source", file=str(seed_file(platform.seeds, spec.domain.uuid)), startupPolicy="optional"),
+        element("backingStore"),
+        element("target", dev=SEED_TARGETS[bus], bus=bus),
+        element("readonly"),
+        element("serial", "cidata"),
+        *place,
+        type="file",
+        device="cdrom",
+    )
+
+
+def seed_file(folder: Path, uuid: str) -> Path:
+    """The machine's seed."""
+    return folder / f"{uuid}.iso"
 
 
 def _backing(volume: PlacedVolume, platform: Platform) -> Element:

@@ -28,7 +28,7 @@ def reservations(spec: PlacementSpec) -> tuple[Served, ...]:
 
 
 def _reservation(nic: PlacedNic, hostname: str) -> Reservation | None:
-    if nic.ip is None or nic.lease is None:
+    if nic.ip is None or nic.lease is None or nic.lease.provider != "DHCP":
         return None
     lease = nic.lease
     return Reservation(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from nanovirt.agent import facts as host
+from nanovirt.agent import iso
 from nanovirt.agent.disks import Disks
-from nanovirt.agent.domain import Kept, Platform, console_log, kept, render
+from nanovirt.agent.domain import Kept, Platform, console_log, kept, render, seed_file
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
 from nanovirt.agent.machine import SeenDomain, SeenVolume
@@ -46,6 +47,7 @@ class LibvirtMachine:
         self.images = ImageCache(folder / "images")
         self.disks = Disks(self.images, storage)
         self.consoles = folder / "consoles"
+        self.seeds = folder / "seeds"
         self._address = address
         self._network = network
         self._accelerator: Accelerator | None = None if accelerator == "auto" else accelerator
@@ -129,13 +131,27 @@ class LibvirtMachine:
         """See Machine."""
         await self.disks.remove(file)
 
+    # --- the seed ---
+
+    async def seed(self, uuid: str) -> str:
+        """See Machine."""
+        return await asyncio.to_thread(iso.read_mark, seed_file(self.seeds, uuid))
+
+    async def make_seed(self, uuid: str, digest: str, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """See Machine."""
+        await asyncio.to_thread(self._make_seed, seed_file(self.seeds, uuid), digest, files)
+
+    def _make_seed(self, file: Path, digest: str, files: Callable[[], Mapping[str, bytes]]) -> None:
+        self._prepare()
+        iso.write(file, digest, files())
+
     # --- the domain ---
 
     async def define(self, placement: PlacementSpec, digest: str) -> None:
         """See Machine."""
         accelerator = await self.accelerator()
         direct = await asyncio.to_thread(self._prepare)
-        platform = Platform(accelerator, self.images.folder, self.consoles, direct=direct)
+        platform = Platform(accelerator, self.images.folder, self.consoles, direct=direct, seeds=self.seeds)
         before, mark = await self.hypervisor.definition(placement.domain.uuid)
         taken = kept(before, mark) if before else Kept()
         await self.hypervisor.define(render(placement, digest, platform, taken))
@@ -144,8 +160,9 @@ class LibvirtMachine:
         try:
             make_folder(self.consoles.parent)
             make_folder(self.consoles)
+            make_folder(self.seeds)
         except OSError as error:
-            raise HypervisorError(f"{self.consoles} cannot be made: {error.strerror}") from error
+            raise HypervisorError(f"{self.consoles.parent} cannot be made: {error.strerror}") from error
         return self.disks.direct()
 
     async def start(self, uuid: str) -> None:
@@ -172,6 +189,7 @@ class LibvirtMachine:
         """See Machine."""
         await self.hypervisor.undefine(uuid)
         console_log(self.consoles, uuid).unlink(missing_ok=True)
+        seed_file(self.seeds, uuid).unlink(missing_ok=True)
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from nanovirt.agent.server import Changed, Gone, Listed, News
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import Conflict, LogFull, NotFound
+from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.hold import HOLD, held
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementStatus
@@ -156,6 +157,11 @@ class LocalServer:
     async def report(self, report: HostReport) -> ReportReply:
         """See Server."""
         return self._hear(report)
+
+    async def fetch_secrets(self, placement: Key) -> GuestSecrets:
+        """See Server: nobody reads the seed of a simulated machine."""
+        del placement
+        return GuestSecrets()
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
         """See Server: simulated hosts know images by their hash and need no bytes."""

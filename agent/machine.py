@@ -108,6 +108,14 @@ class Machine(Protocol):
         """Remove a volume's file; the images below it stay."""
         ...
 
+    async def seed(self, uuid: str) -> str:
+        """What the machine's seed says that it was made from; "" if there is none."""
+        ...
+
+    async def make_seed(self, uuid: str, digest: str, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """Make the seed anew, for the next start; `files` may take its time and is called in a thread. NoRoom."""
+        ...
+
     async def define(self, placement: PlacementSpec, digest: str) -> None:
         """Define the domain from the Placement, under its own uuid; a running machine keeps running as it is.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanovirt.agent import power
 from nanovirt.agent.boot_order import NOBODY, Ahead
+from nanovirt.agent.domain import seeded
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
@@ -117,6 +118,7 @@ def digest(spec: PlacementSpec) -> str:
         int(spec.memory),
         tuple((volume.name, volume.file, volume.bus, volume.purpose, volume.format) for volume in spec.volumes),
         tuple((nic.name, nic.mac, nic.model, nic.bridge, nic.mtu) for nic in spec.nics),
+        seeded(spec),
     )
     return hashlib.sha256(repr(hardware).encode()).hexdigest()[:32]
 

@@ -13,6 +13,7 @@ from nanovirt.resources import wire
 from nanovirt.resources.client import Client, path_of
 from nanovirt.resources.codec import JSON, decode
 from nanovirt.resources.errors import Conflict, Invalid, Rejected, StoreUnreachable
+from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.report import HostReport, ReportReply
@@ -55,6 +56,10 @@ class Server(Protocol):
 
     async def report(self, report: HostReport) -> ReportReply:
         """Renew the lease and say what the host is."""
+        ...
+
+    async def fetch_secrets(self, placement: Key) -> GuestSecrets:
+        """What of the machine's seed is secret. NotFound when this host does not hold the machine any more."""
         ...
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
@@ -101,6 +106,10 @@ class ApiServer:
         """See Server."""
         path = path_of(Key("hosts", "", self._host), "report")
         return ReportReply.model_validate(await self._client.post(path, report.to_json()))
+
+    async def fetch_secrets(self, placement: Key) -> GuestSecrets:
+        """See Server: the sub-resource `secrets` of the Placement."""
+        return GuestSecrets.model_validate(await self._client.get(placement, "secrets"))
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
         """See Server: the sub-resource `image` of the Placement, with the volume's name as a parameter."""

@@ -100,6 +100,7 @@ class SimulatedMachine:
         self.starts: Counter[str] = Counter()
         self.files: dict[str, SeenVolume] = {}
         self.images: set[str] = set()
+        self.seeds: dict[str, str] = {}
         self._domains: dict[str, _Domain] = {}
         self._foreign: dict[str, SeenDomain] = {}
         self._fetching: dict[str, asyncio.Lock] = {}
@@ -178,6 +179,16 @@ class SimulatedMachine:
         self._answers("remove_volume")
         self.files.pop(file, None)
 
+    async def seed(self, uuid: str) -> str:
+        """See Machine."""
+        return self.seeds.get(uuid, "")
+
+    async def make_seed(self, uuid: str, digest: str, files: Callable[[], Mapping[str, bytes]]) -> None:
+        """See Machine: nobody reads it, so its content is not made."""
+        del files
+        self._answers("make_seed")
+        self.seeds[uuid] = digest
+
     async def define(self, placement: PlacementSpec, digest: str) -> None:
         """See Machine."""
         self._answers("define")
@@ -238,6 +249,7 @@ class SimulatedMachine:
         if found is not None and found.running is not None:
             raise HypervisorError(f"{found.spec.domain.name} runs; it is not undefined", code=55)
         self._domains.pop(uuid, None)
+        self.seeds.pop(uuid, None)
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""

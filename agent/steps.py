@@ -117,6 +117,8 @@ class Hands:
     leases: Leases
     memories: Memories
     fetch: Fetch
+    seed: Callable[[], Awaitable[None]]
+    """Sees to it that the seed is the one that the machine is to start with."""
 
     async def carry_out(self, step: Act) -> None:
         """Do one step. Raises what the machine, the server or the disk says: Unavailable, Rejected, Stale."""
@@ -128,6 +130,7 @@ class Hands:
             case Define(spec, digest):
                 await self.machine.define(spec, digest)
             case Start():
+                await self.seed()
                 await self.machine.start(self.uuid)
             case Suspend():
                 await self.machine.suspend(self.uuid)

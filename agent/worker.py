@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanovirt.agent import telling
+from nanovirt.agent import seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
+from nanovirt.agent.domain import seeded
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine, SeenVolume
 from nanovirt.agent.memory import Memories, Memory
@@ -17,6 +18,7 @@ from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
 from nanovirt.agent.server import Server
 from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Step
 from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
+from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
@@ -267,7 +269,7 @@ class Worker:
 
     def _hands(self, order: Order | None) -> Hands:
         around = self._around
-        return Hands(self.uuid, around.machine, around.leases, around.memories, self._fetch(order))
+        return Hands(self.uuid, around.machine, around.leases, around.memories, self._fetch(order), self._seed(order))
 
     def _fetch(self, order: Order | None) -> Callable[[str, Path], Awaitable[None]]:
         async def fetch(volume: str, path: Path) -> None:
@@ -275,6 +277,21 @@ class Worker:
                 await self._around.server.fetch_image(order.wish.placement.key, volume, path)
 
         return fetch
+
+    def _seed(self, order: Order | None) -> Callable[[], Awaitable[None]]:
+        async def make() -> None:
+            """A seed that says what it should is not made again: the server need not answer for a start."""
+            if order is None or not seeded(order.wish.placement.spec):
+                return
+            around, placement = self._around, order.wish.placement
+            digest = seed.digest(placement.spec)
+            if await around.machine.seed(self.uuid) == digest:
+                return
+            asked = bool(placement.spec.guest.secrets)
+            secrets = await around.server.fetch_secrets(placement.key) if asked else GuestSecrets()
+            await around.machine.make_seed(self.uuid, digest, lambda: seed.files(placement.spec, secrets))
+
+        return make
 
     def _failed(self, step: Act, error: NanoError) -> None:
         before = self._trouble

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from nanovirt.controllers.actions import owner_of
+from nanovirt.controllers.guests import guest_of, missing_secret
 from nanovirt.controllers.scheduler import Ask, refuse, told
 from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, AddressSpec, address_name
@@ -23,6 +24,7 @@ from nanovirt.resources.metadata import ObjectMeta, OwnerReference
 from nanovirt.resources.placement import (
     Domain,
     Lease,
+    PlacedGuest,
     PlacedImage,
     PlacedNic,
     PlacedVolume,
@@ -71,13 +73,17 @@ def compose(instance: Instance, world: World) -> Composition:
     storage = world.read(StoragePool, pool.spec.storage_pool)
     if storage is None:
         raise Missing(Reason.StoragePoolNotFound, pool=pool.spec.storage_pool)
+    secret = missing_secret(instance, world)
+    if secret is not None:
+        raise Missing(Reason.SecretNotFound, secret=secret)
     disks = [(disk, _image(instance, disk, world)) for disk in instance.spec.disks]
     template = _template(instance, [image for _, image in disks if image], world)
     nics = [(nic, _address_pool(nic, world)) for nic in nics_of(instance, pool)]
     host = _choose(instance, pool, world, disks, nics, template)
     leases = tuple(_addresses(instance, nics, world))
     volumes = tuple(_volume(instance, disk, image, storage, host, template) for disk, image in disks)
-    placement = _placement(instance, host, template, volumes, _nics(host, nics, leases, template))
+    nics_placed = _nics(host, nics, leases, template)
+    placement = _placement(instance, host, template, volumes, nics_placed, guest_of(instance, world))
     return Composition(
         host.metadata.name,
         placement,
@@ -255,7 +261,14 @@ def _nics(host: Host, nics: Nics, leases: tuple[Address | str, ...], template: S
 
 def _lease(pool: AddressPool) -> Lease:
     spec = pool.spec
-    return Lease(subnet=spec.subnet, gateway=spec.gateway, dns=spec.dns, domain=spec.domain, seconds=spec.lease_seconds)
+    return Lease(
+        subnet=spec.subnet,
+        gateway=spec.gateway,
+        dns=spec.dns,
+        domain=spec.domain,
+        seconds=spec.lease_seconds,
+        provider=spec.provider,
+    )
 
 
 def _volume(
@@ -273,6 +286,7 @@ def _volume(
         size=_size(disk, image),
         source=source,
         bus=template.spec.disk_bus,
+        file_system=disk.format,
     )
 
 
@@ -305,6 +319,7 @@ def _placement(
     template: SystemTemplate,
     volumes: tuple[PlacedVolume, ...],
     nics: tuple[PlacedNic, ...],
+    guest: PlacedGuest,
 ) -> Placement:
     metadata, spec = instance.metadata, instance.spec
     epoch = last_epoch(instance) + 1
@@ -327,6 +342,7 @@ def _placement(
             memory=spec.memory,
             volumes=volumes,
             nics=nics,
+            guest=guest,
         ),
     )
 
@@ -352,6 +368,7 @@ def followed(placement: PlacementSpec, instance: Instance, world: World) -> Plac
             "cpu": spec.cpus,
             "memory": spec.memory,
             "nics": tuple(_leased(nic, placement.instance_uid, world) for nic in placement.nics),
+            "guest": placement.guest if missing_secret(instance, world) else guest_of(instance, world),
         }
     )
 

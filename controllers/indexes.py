@@ -194,6 +194,31 @@ class Owners:
             self.leaving[after.uid] = key
 
 
+class Tellers:
+    """Which instances tell their guests something that stands in a Secret."""
+
+    def __init__(self) -> None:
+        self._of: dict[Key, set[Key]] = defaultdict(set)
+
+    def of(self, secret: Key) -> tuple[Key, ...]:
+        """Those that name that Secret."""
+        return tuple(sorted(self._of.get(secret, ())))
+
+    def apply(self, change: Change) -> None:
+        """Follow Instances; only one that names a Secret is decoded."""
+        if change.key.plural == "instances":
+            for entry, sign in ((change.before, -1), (change.after, 1)):
+                for name in _secrets(entry):
+                    _mark(self._of, Key("secrets", change.key.namespace, name), change.key, sign)
+
+
+def _secrets(entry: Entry | None) -> Iterator[str]:
+    if entry is None or b'Secret"' not in entry.raw:
+        return
+    guest = load(entry.raw)["spec"].get("guest") or {}
+    yield from filter(None, ((guest.get("admin") or {}).get("passwordSecret"), guest.get("userDataSecret")))
+
+
 class Member(NamedTuple):
     """What a set needs to know of one of its instances."""
 

@@ -32,6 +32,7 @@ READS = (
     "images",
     "events",
     "volumes",
+    "secrets",
 )
 WRITES = ("instances/status", "instances/finalizers", "placements", "volumes", "addresses", "events")
 UNDER_WAY = ("Starting", "Stopping")

@@ -30,7 +30,9 @@ from nanovirt.resources.store import Change, Entry, Store
 
 log = logging.getLogger(__name__)
 
-WAITED_FOR = frozenset(["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts"])
+WAITED_FOR = frozenset(
+    ["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts", "secrets"]
+)
 SOON = 2.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
 
@@ -157,6 +159,9 @@ class Loops:
         if plural == "addresspools" and _wish(change.before) != _wish(change.after):
             for holder in self.world.leases.holders(change.key.name):
                 yield Key("instances", *holder.split("/")), 0.0
+        if plural == "secrets":
+            for key in self.world.tellers.of(change.key):
+                yield key, 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
         freed = freed or (plural == "placements" and _shrunk(change))
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):

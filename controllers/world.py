@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from nanovirt.controllers.indexes import Leases, Loads, Members, Owners
+from nanovirt.controllers.indexes import Leases, Loads, Members, Owners, Tellers
 from nanovirt.controllers.scheduler import Ranking, Slot, slot
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.compute_pool import ComputePool
@@ -36,6 +36,7 @@ class World:
         self._store = store
         self.reports = reports
         self.loads, self.leases, self.owners, self.members = Loads(), Leases(), Owners(), Members()
+        self.tellers = Tellers()
         self._decoded: dict[Key, Document] = {}
         self._slots: dict[str, Slot] = {}
         self._stale: set[str] = set()
@@ -60,6 +61,7 @@ class World:
         self.leases.apply(change)
         self.owners.apply(change)
         self.members.apply(change)
+        self.tellers.apply(change)
         if change.key.plural == "hosts":
             self._stale.add(change.key.name)
         elif change.key.plural == "placements":

@@ -202,6 +202,7 @@ async def _listening(
     from nanovirt.portal.images import Library
     from nanovirt.portal.login import Login
     from nanovirt.portal.safekeeping import Safekeeping
+    from nanovirt.portal.seeds import Seeds
     from nanovirt.portal.server import listening
     from nanovirt.portal.watch_socket import WatchSockets
     from nanovirt.portal.web_app import WebApp
@@ -211,9 +212,14 @@ async def _listening(
     identities = Identities(heart.store, {digest: ADMIN})
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
-    hooks = {("hosts", "report", "POST"): heart.agents.report, **library.hooks, **people(heart.store)}
     safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
+    hooks = {
+        ("hosts", "report", "POST"): heart.agents.report,
+        ("placements", "secrets", "GET"): Seeds(heart.store, sealer).secrets,
+        **library.hooks,
+        **people(heart.store),
+    }
     api = Api(
         heart.store,
         identities.identify,

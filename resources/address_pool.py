@@ -57,7 +57,7 @@ class AddressPoolSpec(Spec):
     domain: DomainName = ""
     ranges: Annotated[tuple[AddressRange, ...], Field(min_length=1, max_length=64)]
     reserved: Annotated[tuple[Ip, ...], Field(max_length=4096)] = ()
-    provider: Annotated[Literal["DHCP", "CloudInit"], Later("CloudInit")] = "DHCP"
+    provider: Literal["DHCP", "CloudInit"] = "DHCP"
     lease_seconds: Annotated[int, Field(ge=4, le=31_536_000)] = 86400
 
 

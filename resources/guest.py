@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nanovirt.resources.fields import Name, shaped
-from nanovirt.resources.kind import LATER
+from nanovirt.resources.kind import Status
 from nanovirt.resources.metadata import Model
+from nanovirt.resources.secret import SecretText
 
 Hostname = Annotated[
     str,
@@ -46,9 +47,16 @@ class Guest(Model):
     """What the guest is told about itself; `userDataSecret` names a Secret with the key `userData`."""
 
     hostname: Hostname | None = None
-    time_zone: Annotated[TimeZone | None, LATER] = None
-    admin: Annotated[Admin | None, LATER] = None
-    user_data_secret: Annotated[Name | None, LATER] = None
+    time_zone: TimeZone | None = None
+    admin: Admin | None = None
+    user_data_secret: Name | None = None
+
+
+class GuestSecrets(Status):
+    """What of a seed is secret, as the agent of the instance's host is told it and nobody else."""
+
+    password: SecretText | None = None
+    user_data: SecretText | None = None
 
 
 class GuestReport(Model):

@@ -80,7 +80,7 @@ class Disk(Model):
     source: DiskSource | None = None
     reclaim: Annotated[Literal["Delete", "Retain"], Later("Retain")] = "Delete"
     rebuild: Annotated[int, Field(ge=0), LATER] = 0
-    format: Annotated[DiskFormat | None, LATER] = None
+    format: DiskFormat | None = None
     qos: Annotated[DiskQos | None, LATER] = None
 
 
@@ -202,6 +202,8 @@ class Instance(
         Refers("spec.disks[].source.image", "images"),
         Refers("spec.nics[].addressPool", "addresspools"),
         Refers("spec.scheduling.host", "hosts"),
+        Refers("spec.guest.admin.passwordSecret", "secrets"),
+        Refers("spec.guest.userDataSecret", "secrets"),
     ),
     immutable=("spec.computePool",),
     finalizer=FINALIZER,

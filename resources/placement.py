@@ -52,13 +52,15 @@ class PlacedVolume(Model):
 
 
 class Lease(Model):
-    """What DHCP tells a card."""
+    """What DHCP tells a card, or its seed."""
 
     subnet: Subnet
     gateway: Ip | None = None
     dns: tuple[Ip, ...] = ()
     domain: str = ""
     seconds: Annotated[int, Field(ge=4)] = 86400
+    provider: Literal["DHCP", "CloudInit"] = "DHCP"
+    """CloudInit: the seed says the address, and nobody answers the card by DHCP."""
 
 
 class PlacedNic(Model):

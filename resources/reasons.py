@@ -66,6 +66,7 @@ class Reason(Enum):
     ImageNotFound = "Image {image} does not exist."
     ImageNotReady = "Image {image} is not ready: {why}"
     DiskSmallerThanImage = "Disk {disk} is asked with {asked}, but image {image} has {has}."
+    SecretNotFound = "Secret {secret} does not exist."
     SystemTemplateNotFound = "SystemTemplate {template} does not exist."
     VolumesReady = "Every disk is there."
     RestartNeeded = "Changes that wait for the next start: {count}."

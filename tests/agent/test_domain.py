@@ -83,7 +83,7 @@ def test_screen_is_reached_through_a_unix_socket_only(template: str) -> None:
 
 
 def test_every_layer_of_a_disk_has_its_format_written() -> None:
-    for disk in parsed(machine("linux")).iter("disk"):
+    for disk in parsed(machine("linux")).iterfind("devices/disk[@device='disk']"):
         driver = disk.find("driver")
         assert driver is not None
         assert driver.get("type") == "qcow2"
@@ -97,7 +97,10 @@ def test_page_cache_is_gone_round_only_where_the_file_system_allows_it() -> None
     elsewhere = machine("linux")
     moved = elsewhere.volumes[1].model_copy(update={"file": "/other/data.qcow2"})
     found = parsed(elsewhere.model_copy(update={"volumes": (elsewhere.volumes[0], moved)}))
-    assert [driver.get("cache") for driver in found.iterfind("devices/disk/driver")] == ["none", "writeback"]
+    assert [driver.get("cache") for driver in found.iterfind("devices/disk[@device='disk']/driver")] == [
+        "none",
+        "writeback",
+    ]
 
 
 def test_tap_tells_the_firewall_who_gives_the_address() -> None:
@@ -217,3 +220,20 @@ def test_text_that_xml_cannot_carry_is_refused(name: str) -> None:
 def test_text_that_looks_like_xml_is_only_text(name: str) -> None:
     found = ElementTree.fromstring(render(hostile(name, "", "", "", ""), DIGEST, platform()))
     assert found.findtext("name") == name
+
+
+@pytest.mark.parametrize(("template", "bus", "target"), [("linux", "scsi", "sdz"), ("windows", "scsi", "sdz")])
+def test_seed_is_a_drive_that_can_only_be_read(template: str, bus: str, target: str) -> None:
+    found = parsed(machine(template)).findall("devices/disk[@device='cdrom']")
+    assert len(found) == 1
+    [drive] = found
+    assert drive.find("readonly") is not None
+    where, source = drive.find("target"), drive.find("source")
+    assert where is not None
+    assert source is not None
+    assert (where.get("bus"), where.get("dev")) == (bus, target)
+    assert source.attrib == {"file": f"/var/lib/nano/agent/seeds/{uuid(1)}.iso", "startupPolicy": "optional"}
+
+
+def test_old_machine_without_a_word_to_its_guest_has_no_seed() -> None:
+    assert parsed(machine("legacy")).find("devices/disk[@device='cdrom']") is None

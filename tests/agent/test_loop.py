@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nanovirt.agent import seed
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.simulation import Traits
 from nanovirt.resources.hold import HOLD, Hold, HoldSpec
@@ -528,3 +529,42 @@ def test_lease_is_noticed_without_an_event() -> None:
             assert 19 < took < 23
 
     run_virtually(story())
+
+
+# --- the seed ---
+
+
+@in_cluster
+async def test_seed_is_made_at_the_first_start_and_again_only_when_what_it_says_has_changed(made: Cluster) -> None:
+    await running(made)
+    machine = made.hosts["node-1"].machine
+    assert machine.seeds == {UUID: seed.digest(placement().spec)}
+    machine.faults.refuse["make_seed"] = 1
+    await made.put(placement(power_state="Stopped"))
+    await made.until_state(KEY, "Stopped", 1)
+    await made.put(placement())
+    await made.until_state(KEY, "Running", 1)
+    assert machine.faults.refuse["make_seed"] == 1, "nobody asked for another one"
+
+
+@in_cluster
+async def test_changed_secret_makes_another_seed_at_the_next_start_and_not_before(made: Cluster) -> None:
+    await running(made)
+    machine = made.hosts["node-1"].machine
+    told: dict[str, Any] = {"guest": {"admin": "root", "secrets": "new"}}
+    await made.put(placement(**told))
+    await asyncio.sleep(60)
+    assert machine.seeds == {UUID: seed.digest(placement().spec)}
+    await made.put(placement(restart=restart(5), **told))
+    await made.until(lambda: machine.starts[UUID] == 2, 10)
+    assert machine.seeds == {UUID: seed.digest(placement(**told).spec)}
+
+
+@in_cluster
+async def test_seed_that_cannot_be_made_holds_the_start_up_and_is_told(made: Cluster) -> None:
+    made.agent()
+    made.hosts["node-1"].machine.faults.refuse["make_seed"] = 3
+    await made.put(placement())
+    await made.until(lambda: made.read(KEY).status.reason == "HypervisorRefused", 10)
+    assert made.hosts["node-1"].machine.starts.total() == 0
+    await made.until_state(KEY, "Running", 30)

@@ -22,7 +22,7 @@ from tests.portal.api_world import MERGE, World, world
 from tests.portal.people_world import document
 
 HOSTS = ("node-1", "node-2", "node-3")
-SUBS = ("", "status", "report", "image", "upload", "owner", "token", "console", "password", "scale")
+SUBS = ("", "status", "report", "image", "secrets", "upload", "owner", "token", "console", "password", "scale")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PLACED = "00000000-0000-4000-8000-000000000001"
 MINE = {
@@ -30,6 +30,7 @@ MINE = {
     ("POST", "/apis/nano/v1/hosts/node-1/report"),
     ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1"),
     ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1/image"),
+    ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1/secrets"),
     ("PUT", "/apis/nano/v1/namespaces/default/placements/at-node-1/status"),
     ("PATCH", "/apis/nano/v1/namespaces/default/placements/at-node-1/status"),
     ("GET", "/apis/nano/v1/placements"),
@@ -52,7 +53,11 @@ async def w() -> AsyncIterator[World]:
         agents = Agents(engines[0], Reports(0.0))
         return await agents.report(request, subject, key)
 
-    hooks: Any = {("placements", "image", "GET"): image, ("hosts", "report", "POST"): report}
+    hooks: Any = {
+        ("placements", "image", "GET"): image,
+        ("placements", "secrets", "GET"): image,
+        ("hosts", "report", "POST"): report,
+    }
     async with world({**hooks, **_late(engines)}) as running:
         engines.append(running.store)
         for host in HOSTS:
@@ -147,9 +152,9 @@ async def test_nothing_else_can_be_watched(w: World, plural: str) -> None:
 
 async def test_placement_of_another_host_looks_like_none(w: World) -> None:
     path = "/apis/nano/v1/namespaces/default/placements"
-    for sub, method in (("", "GET"), ("/image", "GET"), ("/status", "PUT"), ("/status", "PATCH")):
+    for sub, method in (("", "GET"), ("/image", "GET"), ("/secrets", "GET"), ("/status", "PUT"), ("/status", "PATCH")):
         theirs = await send(w, method, f"{path}/at-node-2{sub}")
         none = await send(w, method, f"{path}/at-node-9{sub}")
-        if sub != "/image":
+        if sub not in ("/image", "/secrets"):
             assert theirs.raw.replace(b"node-2", b"node-9") == none.raw
         assert theirs.code == 404

@@ -17,6 +17,7 @@ from nanovirt.resources.codec import trusted
 from nanovirt.resources.defaults import made as default
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import NotFound, StoreUnreachable
+from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.placement import FINALIZER, Placement, PlacementStatus
@@ -77,6 +78,10 @@ class Line:
         reply = await self._server.report(report)
         await asyncio.sleep(self.slow)
         return reply
+
+    async def fetch_secrets(self, placement: Key) -> GuestSecrets:
+        self._check()
+        return GuestSecrets()
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
         self._check()

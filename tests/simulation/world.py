@@ -119,7 +119,7 @@ class World:
 
     def _carry_out(self, step: Act) -> bool:
         host = self.host
-        hands = Hands(self.uuid, host.machine, host.machine.leases, host.memories, _no_bytes)
+        hands = Hands(self.uuid, host.machine, host.machine.leases, host.memories, _no_bytes, _no_seed)
         try:
             drive(hands.carry_out(step))
         except NanoError as error:
@@ -130,6 +130,10 @@ class World:
         if isinstance(step, Remember):
             self.memory = step.memory
         return True
+
+
+async def _no_seed() -> None:
+    """Nothing is told to a guest here."""
 
 
 async def _no_bytes(volume: str, path: Path) -> None:
