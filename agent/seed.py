@@ -63,7 +63,7 @@ place() { # SERIAL FILESYSTEM PATH: made if it is blank, and mounted
 }
 command -v udevadm >/dev/null && udevadm settle --timeout=10
 """
-PASSWORD = """
+SET_LATER = """
 password() { # MARK USER:HASH: set once for each mark, after the first start, where cloud-init itself does it
     seen=/var/lib/cloud/nano-password
     if [ "$(cat "$seen" 2>/dev/null)" = "$1" ]; then return; fi
@@ -203,7 +203,7 @@ def _boothook(spec: PlacementSpec, hashed: str) -> str:
 
 def _passwords(spec: PlacementSpec, hashed: str) -> Iterator[str]:
     if spec.guest.admin is not None and hashed:
-        yield PASSWORD
+        yield SET_LATER
         yield f"password {spec.guest.secrets} '{spec.guest.admin}:{hashed}'"
 
 

@@ -116,6 +116,8 @@ def _of_instance(path: str, current: Any, desired: Any, before: JSON, after: JSO
         return Effect.Live
     if path in AT_START:
         return _at_start(path, desired, before) if runs else Effect.NextStart
+    if _within(path, ("spec.guest",)):
+        return Effect.Restart if runs else Effect.NextStart  # the guest reads its seed when it starts
     if path == "spec.powerState":
         return Effect.Restart if runs and desired == "Stopped" else Effect.Live
     if _within(path, ("spec.restart",)):

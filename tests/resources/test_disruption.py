@@ -52,7 +52,13 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "deletionProtection": (False, True, "Live", "Live", "Live"),
     "disks": ([], DISKS, "Live", "Refused", "Refused"),
     "nics": (None, [], "Live", "Refused", "Refused"),
-    "guest.hostname": (None, "web", "Live", "Live", "Live"),
+    "guest.hostname": (None, "web", "Live", "Restart", "NextStart"),
+    "guest.timeZone": (None, "UTC", "Live", "Restart", "NextStart"),
+    "guest.admin": (None, {"name": "ops"}, "Live", "Restart", "NextStart"),
+    "guest.admin.name": (None, "ops", "Live", "Restart", "NextStart"),
+    "guest.admin.passwordSecret": (None, "login", "Live", "Restart", "NextStart"),
+    "guest.admin.sshKeys": (None, ["ssh-ed25519 AAAA"], "Live", "Restart", "NextStart"),
+    "guest.userDataSecret": (None, "words", "Live", "Restart", "NextStart"),
     "scheduling.host": ("", "node-2", "Live", "Refused", "Refused"),
 }
 """Every field of an instance that anything acts on; a new one needs a line here, and maybe one in disruption.py."""
@@ -67,7 +73,8 @@ def test_effect_follows_from_field_and_machine(field: str) -> None:
 
 def _only(field: str, current: Any, desired: Any, status: JSON) -> FieldChange:
     """The change of that field alone."""
-    around = {"restart": FIRST} if field.startswith("restart.") else {}
+    around: JSON = {"restart": FIRST} if field.startswith("restart.") else {}
+    around |= {"guest": {"admin": {"x": 1}}} if field.startswith("guest.admin.") else {}
     before, after = (_with(instance(state, **around), field, to) for state, to in ((status, current), ({}, desired)))
     (found,) = changes("Instance", before, after)
     assert found.path == f"spec.{field}"
