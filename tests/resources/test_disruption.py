@@ -49,6 +49,7 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "restart.at": (FIRST["at"], SECOND["at"], "Live", "Restart", "Live"),
     "restart.mode": ("Graceful", "Hard", "Live", "Live", "Live"),
     "stopGraceSeconds": (60, 5, "Live", "Live", "Live"),
+    "startPriority": (100, 1, "Live", "Live", "Live"),
     "deletionProtection": (False, True, "Live", "Live", "Live"),
     "disks": ([], DISKS, "Live", "Refused", "Refused"),
     "nics": (None, [], "Live", "Refused", "Refused"),
