@@ -44,6 +44,8 @@ PLACED = ("spec.disks", "spec.nics", "spec.systemTemplate", "spec.scheduling")
 """Fields that cannot be changed yet once it has a host."""
 AT_START = ("spec.cpus", "spec.memory")
 """Fields that QEMU takes when it starts."""
+SEEDED = ("spec.guest.timeZone", "spec.guest.admin", "spec.guest.userDataSecret")
+"""Fields that only the seed tells, which the guest reads when it starts; its name reaches it by DHCP, too."""
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 ON = ("Starting", "Running", "Stopping", "Migrating", "Suspended", "Unknown")
 """Phases in which a guest may run."""
@@ -116,8 +118,8 @@ def _of_instance(path: str, current: Any, desired: Any, before: JSON, after: JSO
         return Effect.Live
     if path in AT_START:
         return _at_start(path, desired, before) if runs else Effect.NextStart
-    if _within(path, ("spec.guest",)):
-        return Effect.Restart if runs else Effect.NextStart  # the guest reads its seed when it starts
+    if _within(path, SEEDED):
+        return Effect.Restart if runs else Effect.NextStart
     if path == "spec.powerState":
         return Effect.Restart if runs and desired == "Stopped" else Effect.Live
     if _within(path, ("spec.restart",)):

@@ -53,7 +53,7 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "deletionProtection": (False, True, "Live", "Live", "Live"),
     "disks": ([], DISKS, "Live", "Refused", "Refused"),
     "nics": (None, [], "Live", "Refused", "Refused"),
-    "guest.hostname": (None, "web", "Live", "Restart", "NextStart"),
+    "guest.hostname": (None, "web", "Live", "Live", "Live"),
     "guest.timeZone": (None, "UTC", "Live", "Restart", "NextStart"),
     "guest.admin": (None, {"name": "ops"}, "Live", "Restart", "NextStart"),
     "guest.admin.name": (None, "ops", "Live", "Restart", "NextStart"),
