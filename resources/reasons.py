@@ -157,6 +157,7 @@ class Reason(Enum):
     DirectoryMissing = "{path} is not there; nothing is changed or deleted because of that."
     DirectoryUnsafe = "{path}: {detail}; nothing in it counts."
     DirectoryBusy = "Git is changing {path} (.git/index.lock); nothing counts before it is done."
+    DirectoryHeld = "The store was restored and is held; nothing of {path} counts before that is over."
     SetRefused = "None of {count} changes was carried out: {detail}"
     FileApplied = "Its {count} objects are as it says."
     FileSettling = "It has just changed; it counts when two looks have found it the same."

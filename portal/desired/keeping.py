@@ -38,6 +38,7 @@ from nanovirt.portal.desired.standing import Standing
 from nanovirt.portal.desired.telling import tell
 from nanovirt.portal.desired.wishes import wishes
 from nanovirt.portal.identity import Subject
+from nanovirt.resources import hold
 from nanovirt.resources.applied import Applied, AppliedSpec
 from nanovirt.resources.codec import dump, load, trusted
 from nanovirt.resources.errors import Conflict, NanoError, Stale
@@ -56,6 +57,8 @@ RETRY_SECONDS = 5.0
 DEBOUNCE_MS = 200
 PORTION, PORTION_BYTES = 200, 1 << 20
 ATTEMPTS = 4
+PASSES = (Reason.DirectoryBusy, Reason.DirectoryHeld)
+"""What is over soon by itself: then the next look comes early."""
 OUTRUN = ("Conflict", "AlreadyExists", "NotFound")
 """Somebody else may write, make or delete what is to be written; then it is decided anew, a few times."""
 
@@ -112,7 +115,7 @@ class Desired:
         async with self._turn:
             seen = await self._seen()
             await self._bring_about(seen, Pruning(always=self._always))
-            return seen.wrong is not Reason.DirectoryBusy and None not in seen.files.values() and self._calm(seen)
+            return seen.wrong not in PASSES and None not in seen.files.values() and self._calm(seen)
 
     async def prune(self, asked: Iterable[Key], *, force: bool) -> list[Key]:
         """Delete those objects as far as they have no file any more; gives which are gone, or are on their way."""
@@ -162,7 +165,8 @@ class Desired:
             {path: replace(sight, content=b"") for path, sight in found.files.items()}, inode=found.inode
         )
         self._read = read
-        return counted(found, before, read, str(self._directory))
+        seen = counted(found, before, read, str(self._directory))
+        return Seen(seen.path, calm=False, wrong=Reason.DirectoryHeld) if hold.held(self._store) else seen
 
     async def _bring_about(self, seen: Seen, pruning: Pruning) -> Plan:
         """Decide and write, until nobody comes between."""

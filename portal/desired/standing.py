@@ -13,7 +13,16 @@ from nanovirt.resources.kind import GROUP_VERSION, KINDS, Key
 from nanovirt.resources.reasons import Reason
 
 KIND = "DesiredStatus"
-PASSING = (Reason.FileSettling.name, Reason.FileWaits.name, Reason.DirectoryIncomplete.name, Reason.DirectoryBusy.name)
+PASSING = tuple(
+    reason.name
+    for reason in (
+        Reason.FileSettling,
+        Reason.FileWaits,
+        Reason.DirectoryIncomplete,
+        Reason.DirectoryBusy,
+        Reason.DirectoryHeld,
+    )
+)
 
 
 class Standing:

@@ -20,7 +20,10 @@ from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.portal.membership import Rights
 from nanovirt.resources.codec import load
 from nanovirt.resources.errors import Unauthorized
+from nanovirt.resources.hold import Hold, HoldSpec
 from nanovirt.resources.kind import Key
+from nanovirt.resources.metadata import ObjectMeta
+from nanovirt.resources.store import Create, Delete, transact
 from tests.portal.desired_world import NOW, World, machine, text, web, world
 
 BOMB = "a0: &a0 [1]\n" + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 10)}]\n" for at in range(1, 8))
@@ -668,6 +671,24 @@ async def test_nothing_counts_while_git_is_at_work(tmp_path: Path) -> None:
         assert here.reasons()[0] == "DirectoryBusy"
         assert here.store.committed == before
         lock.unlink()
+        await here.see()
+        assert "web-9" in here.names
+
+
+async def test_nothing_counts_while_a_restored_store_is_held(tmp_path: Path) -> None:
+    """What the hosts hold is not known yet: to make and delete machines now would be to act on a guess."""
+    async with world(tmp_path, prune=True) as here:
+        here.write("web.yaml", several(2))
+        await here.see()
+        held = Hold(metadata=ObjectMeta(name="restore", uid="hold"), spec=HoldSpec(revision=1, restored=NOW))
+        await transact(here.store, [Create(held.key, held.to_json())], "restore")
+        (here.folder / "web.yaml").unlink()
+        here.put("new.yaml", machine("web-9"))
+        before = here.store.committed
+        await here.see()
+        assert here.reasons()[0] == "DirectoryHeld"
+        assert here.store.committed == before
+        await transact(here.store, [Delete(held.key)], "holds")
         await here.see()
         assert "web-9" in here.names
 

@@ -101,7 +101,9 @@ def test_nothing_goes_or_is_forgotten_while_a_file_is_in_doubt(file: Read | None
     assert (done.writes, done.forgotten) == ([], [])
 
 
-@pytest.mark.parametrize("wrong", [Reason.DirectoryMissing, Reason.DirectoryUnsafe, Reason.DirectoryBusy])
+@pytest.mark.parametrize(
+    "wrong", [Reason.DirectoryMissing, Reason.DirectoryUnsafe, Reason.DirectoryBusy, Reason.DirectoryHeld]
+)
 def test_a_directory_that_does_not_count_changes_nothing(wrong: Reason) -> None:
     memory = {one.key: one for one in (known(1), known(2))}
     seen = Seen("/desired", calm=False, wrong=wrong)
