@@ -232,6 +232,10 @@ class Hypervisor:
         """What would be started next, as XML, and its mark; ("", ...) if there is no such domain."""
         return await self.call(lambda connection: _definition(connection, uuid))
 
+    async def inactive(self, uuid: str) -> str | None:
+        """The definition that would be started next, as XML; None if there is none, though the machine may run."""
+        return await self.call(lambda connection: _inactive(connection, uuid))
+
     async def version(self) -> str:
         """Of libvirt; answered at once, whatever else it is asked for at the moment."""
         return await self._ask(lambda connection: dotted(connection.getLibVersion()), QUICK_SECONDS)
@@ -397,6 +401,18 @@ def _definition(connection: Any, uuid: str) -> tuple[str, Mark]:
     if domain is None:
         return "", Mark()
     return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _inactive(connection: Any, uuid: str) -> str | None:
+    domain = _find(connection, uuid)
+    if domain is None:
+        return None
+    try:
+        return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if domain.isPersistent() else None
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
 
 
 def _examined(connection: Any) -> Qemu:

@@ -12,6 +12,7 @@ from nanovirt.agent import facts as host
 from nanovirt.agent import iso
 from nanovirt.agent.disks import Disks
 from nanovirt.agent.domain import Kept, Platform, console_log, kept, render, seed_file
+from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
 from nanovirt.agent.machine import SeenDomain, SeenVolume
@@ -52,6 +53,8 @@ class LibvirtMachine:
         self._network = network
         self._accelerator: Accelerator | None = None if accelerator == "auto" else accelerator
         self._qemu = ""
+        self._forms: dict[str, tuple[str, Form]] = {}
+        """Of each machine the definition that was looked at last, and its form."""
 
     # --- what there is ---
 
@@ -164,6 +167,18 @@ class LibvirtMachine:
         except OSError as error:
             raise HypervisorError(f"{self.consoles.parent} cannot be made: {error.strerror}") from error
         return self.disks.direct()
+
+    async def form(self, uuid: str) -> Form | None:
+        """See Machine."""
+        xml = await self.hypervisor.inactive(uuid)
+        if xml is None:
+            self._forms.pop(uuid, None)
+            return None
+        version = f"{await self.hypervisor.version()}/{(await self.hypervisor.qemu()).version}"
+        held = self._forms.get(uuid)
+        if held is None or held[0] != xml or held[1].version != version:
+            held = self._forms[uuid] = (xml, Form(version, flattened(xml)))
+        return held[1]
 
     async def start(self, uuid: str) -> None:
         """See Machine."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from nanovirt.agent.drift import Form
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
 from nanovirt.resources.report import HostFacts
@@ -122,6 +123,10 @@ class Machine(Protocol):
         Its volumes need not be there yet. Autostart is off. `digest` is what `SeenDomain.definition` says afterwards,
         and `live` after the next start.
         """
+        ...
+
+    async def form(self, uuid: str) -> Form | None:
+        """The definition as it would be started next; None if there is none, though the machine may run."""
         ...
 
     async def start(self, uuid: str) -> None:

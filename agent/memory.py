@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
+from nanovirt.agent.drift import Defined
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import Placement
 
@@ -49,6 +50,8 @@ class Memory:
     """The boot of the host in which it was started."""
     volumes: tuple[str, ...] = ()
     """The files that it was started with: if one is missing, it is not made anew."""
+    defined: Defined | None = None
+    """What the hypervisor had made of our definition."""
     placement: Placement | None = None
     """The newest order, without its status: obeyed after a boot as long as the server is away."""
 

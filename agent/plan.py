@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nanovirt.agent import power
+from nanovirt.agent import drift, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
 from nanovirt.agent.domain import seeded
+from nanovirt.agent.drift import UNJUDGED, Form, Judgement
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
@@ -70,6 +71,8 @@ class Observed:
     domain: SeenDomain | None = None
     since: float = 0.0
     """When the domain was first seen in this state."""
+    form: Form | None = None
+    """The definition; None if there is none."""
     volumes: Mapping[str, SeenVolume] = field(default_factory=dict)
     """Those of the Placement's files that are there."""
     images: frozenset[str] = frozenset()
@@ -98,6 +101,8 @@ class Decision:
     missing_bridge: str = ""
     lost_volume: str = ""
     ahead: Ahead = NOBODY
+    drift: Judgement = UNJUDGED
+    """Whether the definition is still as it was made."""
 
     @property
     def settled(self) -> bool:
@@ -212,7 +217,8 @@ def doomed(placement: Placement) -> dict[str, str]:
 def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     spec = wish.placement.spec
     about = power.Seen(seen.domain, seen.since, seen.boot_id)
-    known = accepted(wish, seen, memory)
+    judged = drift.judge(spec.drift, seen.domain.definition if seen.domain else "", seen.form, memory.defined)
+    known = _with_form(accepted(wish, seen, memory), judged)
     noted, acts = power.decide(spec, about, known, now)
     lost = next((file for file in noted.volumes if file not in seen.volumes and _wanted(spec, file)), "")
     bridge = next((nic.bridge for nic in spec.nics if nic.bridge not in seen.bridges), "")
@@ -225,8 +231,12 @@ def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
         waits, noted, acts = seen.ahead, known, (LookAgain(seen.ahead.left),)
     # What ends the machine, or lets it go on, does not wait for a definition that may be refused.
     urgent = any(isinstance(act, ShutDown | Destroy | Suspend | Resume) for act in acts)
-    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted)), *acts)
-    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost, waits)
+    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted, judged)), *acts)
+    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost, waits, judged)
+
+
+def _with_form(memory: Memory, judged: Judgement) -> Memory:
+    return memory if judged.defined == memory.defined else replace(memory, defined=judged.defined)
 
 
 def _wanted(spec: PlacementSpec, file: str) -> bool:
@@ -239,7 +249,7 @@ def _serving(wish: Wish, seen: Observed) -> Iterator[Act]:
     yield from (Serve(served) for served in wish.reservations if served not in seen.served)
 
 
-def _preparing(wish: Wish, seen: Observed, memory: Memory) -> Iterator[Act]:
+def _preparing(wish: Wish, seen: Observed, memory: Memory, judged: Judgement) -> Iterator[Act]:
     """Disks that were never there, and the definition; a disk that was there and is gone is lost, not made anew."""
     spec, images = wish.placement.spec, set(seen.images)
     for volume in spec.volumes:
@@ -249,7 +259,10 @@ def _preparing(wish: Wish, seen: Observed, memory: Memory) -> Iterator[Act]:
             images.add(volume.source.sha256)
             yield FetchImage(volume.name, volume.source)
         yield MakeVolume(volume)
-    if seen.domain is None or seen.domain.definition != wish.digest:
+    if judged.redefine:  # what the hypervisor makes of it this time is what is compared from then on
+        yield Define(spec, wish.digest)
+        yield Remember(replace(memory, defined=None))
+    elif seen.domain is None or (seen.domain.definition != wish.digest and not judged.hold):
         yield Define(spec, wish.digest)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nanovirt.agent.drift import Form
 from nanovirt.agent.machine import Ending, NoRoom, SeenDomain, SeenVolume
 from nanovirt.agent.simulated_network import SimulatedLeases
 from nanovirt.resources.errors import HypervisorError
@@ -68,6 +69,17 @@ class _Domain:
     paused: str = ""
     ended: Ending = ""
     detail: str = ""
+    edits: dict[str, str] = field(default_factory=dict)
+    """What somebody changed in the definition."""
+    persistent: bool = True
+
+    def form(self) -> dict[str, str]:
+        """The definition as paths and texts."""
+        spec = self.spec
+        fields = {"name": spec.domain.name, "vcpu": str(spec.cpu), "memory": str(int(spec.memory))}
+        fields |= {f"devices/disk[{one.name}]/source@file": one.file for one in spec.volumes}
+        fields |= {f"devices/interface[{one.mac}]/source@bridge": one.bridge for one in spec.nics}
+        return fields | self.edits
 
     def seen(self) -> SeenDomain:
         spec, live = self.spec, self.running
@@ -78,7 +90,7 @@ class _Domain:
             ended=self.ended if live is None else "",
             detail=self.paused or self.detail,
             run=self.run,
-            definition=self.digest,
+            definition=self.digest if self.persistent else "",
             live=self.live,
             cpu=live.cpu if live else 0,
             memory=int(live.memory) if live else 0,
@@ -201,7 +213,14 @@ class SimulatedMachine:
         if found is None:
             self._domains[uuid] = _Domain(placement, digest)
         else:
-            found.spec, found.digest = placement, digest
+            found.spec, found.digest, found.persistent = placement, digest, True
+            found.edits.clear()
+
+    async def form(self, uuid: str) -> Form | None:
+        """See Machine."""
+        self._answers("form")
+        found = self._domains.get(uuid)
+        return Form("simulated", found.form()) if found is not None and found.persistent else None
 
     async def start(self, uuid: str) -> None:
         """See Machine."""
@@ -267,6 +286,16 @@ class SimulatedMachine:
     def pause(self, uuid: str, detail: str) -> None:
         """A running machine is paused, by an I/O error or a person."""
         self._domains[uuid].paused = detail
+        self._changed(uuid)
+
+    def edit_behind(self, uuid: str, **changes: str) -> None:
+        """Somebody edits a definition; `vcpu="4"` is a path and its text."""
+        self._domains[uuid].edits |= changes
+        self._changed(uuid)
+
+    def undefine_running(self, uuid: str) -> None:
+        """Somebody undefines a machine, which runs on."""
+        self._domains[uuid].persistent = False
         self._changed(uuid)
 
     def undefine_behind(self, uuid: str) -> None:

@@ -52,6 +52,8 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         started=max(memory.started, seen.told.started),
         nics=_nics(spec, seen, memory),
         volumes=_volumes(spec, seen),
+        drift=decision.drift.drift,
+        drift_count=decision.drift.total,
         guest=seen.told.guest,
     )
 

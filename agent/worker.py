@@ -199,12 +199,14 @@ class Worker:
             self._state = (state, now)
         if order is not None:
             self._note_boot(order.wish.placement, on=domain is not None and domain.state != "Off")
+        form = await around.machine.form(self.uuid) if order is not None and domain is not None else None
         volumes = await self._volumes(placement.spec) if order and placement else {}
         images = await self._images(placement.spec, volumes) if order and placement else frozenset()
         self.leased = around.leases.leased(self.uuid)
         return Observed(
             domain=domain,
             since=self._state[1],
+            form=form,
             volumes=volumes,
             images=images,
             bridges=around.bridges,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from nanovirt.controllers.actions import Action, Transact, set_status
 from nanovirt.controllers.composing import Composition, Missing, compose, followed, reissued, volume_name
+from nanovirt.controllers.drifting import with_policy
 from nanovirt.controllers.news import WARNINGS, tell, turned
 from nanovirt.controllers.observing import observed, waiting
 from nanovirt.controllers.world import World
@@ -72,6 +74,8 @@ def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action
         status = waiting(instance, missing.reason, **missing.params)
         yield from _status(instance, status, world, now)
         return
+    placed = with_policy(made.placement.spec, instance, world)
+    made = replace(made, placement=made.placement.model_copy(update={"spec": placed}))
     after = observed(instance, made.placement, reachable=True)
     scheduled = tell(instance, NAME, Reason.Scheduled, world, now, host=made.host)
     yield Transact((*_created(made), *_status_ops(instance, after, world, now), *scheduled))
@@ -97,7 +101,7 @@ def _going_on(instance: Instance, placement: Placement, world: World, now: datet
 
 def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
     ops: list[Op] = []
-    spec = followed(placement.spec, instance, world)
+    spec = with_policy(followed(placement.spec, instance, world), instance, world)
     if spec != placement.spec:
         placement = placement.model_copy(update={"spec": spec})
         ops.append(Update(placement.key, placement.to_json()))

@@ -162,6 +162,10 @@ class Loops:
         if plural == "secrets":
             for key in self.world.tellers.of(change.key):
                 yield key, 0.0
+        if plural == "computepools" and change.before is not None and _wish(change.before) != _wish(change.after):
+            for key, one in self._store.peek_all("instances"):
+                if one.row.compute_pool == change.key.name:
+                    yield key, 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
         freed = freed or (plural == "placements" and _shrunk(change))
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):

@@ -48,6 +48,7 @@ WARNINGS = frozenset(
         Reason.NeverReported,
         Reason.LeaseExpired,
         Reason.HypervisorDown,
+        Reason.ChangedBehind,
         Reason.NotAccounted,
         Reason.HoldsElsewhere,
         Reason.StoragePathUnusable,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nanovirt.controllers.drifting import drifted
 from nanovirt.resources.conditions import Condition, condition
 from nanovirt.resources.instance import AwaitingChange, Instance, InstanceAddress, InstanceStatus, Phase
 from nanovirt.resources.placement import Placement
@@ -68,6 +69,7 @@ def observed(instance: Instance, placement: Placement, *, reachable: bool) -> In
         ),
         guest=placement.status.guest,
         restart_awaiting_changes=awaiting,
+        drift=placement.status.drift,
         conditions=tuple(_conditions(instance, placement, phase, awaiting, reachable=reachable)),
     )
 
@@ -92,6 +94,7 @@ def _conditions(
         yield condition("RestartRequired", "True", Reason.RestartNeeded, generation, count=len(awaiting))
     else:
         yield condition("RestartRequired", "False", Reason.NothingAwaits, generation)
+    yield from drifted(instance, placement)
 
 
 def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: bool) -> Condition:

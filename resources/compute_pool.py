@@ -34,7 +34,7 @@ class ComputePoolSpec(Spec):
     overcommit: Overcommit = Overcommit()
     cpu_model: Annotated[str, LATER] = "Baseline"
     failover: Annotated[Literal["Never", "Manual", "Automatic"], Later("Automatic")] = "Manual"
-    drift: Annotated[Literal["Report", "Revert"], Later("Revert")] = "Report"
+    drift: Literal["Report", "Revert"] = "Report"
     qos: Annotated[Qos | None, LATER] = None
 
 

@@ -137,6 +137,8 @@ class InstanceSpec(Spec):
     qos: Annotated[Qos | None, LATER] = None
     guest: Guest = Guest()
     scheduling: Scheduling = Field(default_factory=Scheduling)
+    drift: Literal["Report", "Revert"] | None = None
+    """What to do about a definition that was changed on the host; None: what its ComputePool says."""
 
 
 class InstanceAddress(Model):
@@ -157,6 +159,14 @@ class AwaitingChange(Model):
     operation: Literal["NextStart", "Restart", "Refused"] = "Restart"
 
 
+class Drift(Model):
+    """A difference between a machine's definition on its host and what Nano would have there; None: absent."""
+
+    path: str
+    current: str | None = None
+    desired: str | None = None
+
+
 class InstanceStatus(Status):
     """What is known; only facts that change with an event."""
 
@@ -167,6 +177,8 @@ class InstanceStatus(Status):
     addresses: tuple[InstanceAddress, ...] = ()
     guest: GuestReport | None = None
     restart_awaiting_changes: tuple[AwaitingChange, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    """The first differences, while condition Drifted is True."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -12,6 +12,8 @@ from nanovirt.resources.fields import Time
 
 OWNER_LABEL = "nano/owner"
 RESERVED_PREFIX = "nano/"
+ADOPTED_LABEL, ADOPTED_HOST_LABEL = "nano/adopted", "nano/adopted-host"
+"""The uuid of the domain that an instance was adopted from, and the host where it was."""
 LABEL_VALUE_MAX = 63
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 PROPAGATION = {"Foreground": FOREGROUND, "Orphan": ORPHAN}

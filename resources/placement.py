@@ -9,7 +9,7 @@ from pydantic import Field
 from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, ShortName, Subnet, Time, Uid
 from nanovirt.resources.guest import AdminName, GuestReport, Hostname, SshKey, TimeZone
 from nanovirt.resources.host import DeviceName
-from nanovirt.resources.instance import AwaitingChange, DiskFormat, PowerState, Restart, RestartPolicy
+from nanovirt.resources.instance import AwaitingChange, DiskFormat, Drift, PowerState, Restart, RestartPolicy
 from nanovirt.resources.kind import NAMESPACED, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos
@@ -172,6 +172,9 @@ class PlacementStatus(Status):
     """What the running machine was started with and cannot change while it runs: cpu, memory."""
     awaiting: tuple[AwaitingChange, ...] = ()
     """What the running machine cannot take, by the paths of the Instance."""
+    drift: tuple[Drift, ...] = ()
+    """How the definition differs from what it should be: the first of `driftCount` differences."""
+    drift_count: int = 0
     restarted_at: Time | None = None
     started: int = 0
     """How often the agent has started it: a guest's restart shows here."""

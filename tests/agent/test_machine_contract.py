@@ -277,6 +277,20 @@ async def test_definition_of_a_running_machine_waits_for_its_next_start(bench: B
     assert (seen.live, seen.memory) == (OTHER, 80 * MIB)
 
 
+async def test_form_is_that_of_the_definition_and_the_same_each_time(bench: Bench) -> None:
+    wanted = await bench.made()
+    first = await bench.machine.form(wanted.domain.uuid)
+    assert first is not None
+    assert first.fields["name"] == wanted.domain.name
+    await bench.machine.start(wanted.domain.uuid)
+    assert await bench.machine.form(wanted.domain.uuid) == first
+    await bench.machine.define(wanted, DIGEST)
+    assert await bench.machine.form(wanted.domain.uuid) == first
+    await bench.machine.define(bench.spec(memory="80Mi"), OTHER)
+    assert await bench.machine.form(wanted.domain.uuid) != first
+    assert await bench.machine.form(bench.spec(9).domain.uuid) is None
+
+
 async def test_each_start_is_another_run(bench: Bench) -> None:
     uuid = await bench.started()
     first = await bench.seen(uuid)
