@@ -51,6 +51,7 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "stopGraceSeconds": (60, 5, "Live", "Live", "Live"),
     "startPriority": (100, 1, "Live", "Live", "Live"),
     "deletionProtection": (False, True, "Live", "Live", "Live"),
+    "drift": (None, "Revert", "Live", "Live", "Live"),
     "disks": ([], DISKS, "Live", "Refused", "Refused"),
     "nics": (None, [], "Live", "Refused", "Refused"),
     "guest.hostname": (None, "web", "Live", "Live", "Live"),
