@@ -15,7 +15,7 @@ import libvirt
 
 from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark
 from nanovirt.agent.machine import DomainState, Ending, SeenDomain
-from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.errors import Conflict, HypervisorError
 
 T = TypeVar("T")
 
@@ -28,6 +28,8 @@ TURNS: Final = 4
 KEEPALIVE: Final = (5, 3)
 """Seconds between questions whether libvirtd lives, and how many may stay without an answer."""
 RETRY_SECONDS: Final = (0.25, 4.0)
+SCREENSHOT_MAX: Final = 32 << 20
+"""Bytes: 8K in noise is less, as PNG."""
 
 STATES: Final[Mapping[int, DomainState]] = {
     libvirt.VIR_DOMAIN_RUNNING: "Running",
@@ -283,6 +285,10 @@ class Hypervisor:
         """Cut its power, if it is on."""
         await self.call(lambda connection: _destroy(connection, uuid), LONG_SECONDS)
 
+    async def screenshot(self, uuid: str) -> bytes:
+        """Its screen as PNG. Conflict when it is off or has none."""
+        return await self.call(lambda connection: _screenshot(connection, uuid))
+
 
 def pid_folder(uri: str) -> Path:
     """Where libvirt keeps the numbers of its QEMU processes: beside its socket."""
@@ -479,6 +485,26 @@ def _shut_down(connection: Any, uuid: str) -> None:
 def _destroy(connection: Any, uuid: str) -> None:
     with _unless_off(connection, uuid):
         connection.lookupByUUIDString(uuid).destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+
+
+def _screenshot(connection: Any, uuid: str) -> bytes:
+    domain = connection.lookupByUUIDString(uuid)
+    if not domain.isActive():
+        raise Conflict("instances", domain.name(), "it does not run, so there is nothing to be seen")
+    stream, shown = connection.newStream(), bytearray()
+    kind = domain.screenshot(stream, 0)
+    try:
+        if kind != "image/png":
+            raise HypervisorError(f"libvirt gives screenshots as {kind}, not as PNG; QEMU 7.1 or later is needed")
+        while piece := stream.recv(65536):
+            shown += piece
+            if len(shown) > SCREENSHOT_MAX:
+                raise HypervisorError(f"the screenshot of {domain.name()} has more than {SCREENSHOT_MAX} bytes")
+        stream.finish()
+    except BaseException:
+        stream.abort()
+        raise
+    return bytes(shown)
 
 
 @contextlib.contextmanager

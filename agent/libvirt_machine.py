@@ -206,6 +206,10 @@ class LibvirtMachine:
         console_log(self.consoles, uuid).unlink(missing_ok=True)
         seed_file(self.seeds, uuid).unlink(missing_ok=True)
 
+    async def screenshot(self, uuid: str) -> bytes:
+        """See Machine."""
+        return await self.hypervisor.screenshot(uuid)
+
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""
         self.hypervisor.heard = call

@@ -15,7 +15,7 @@ from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
 from nanovirt.agent.worker import Surroundings, Worker
-from nanovirt.resources.errors import HypervisorError, NanoError
+from nanovirt.resources.errors import Conflict, HypervisorError, NanoError, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.report import (
@@ -86,6 +86,8 @@ class Agent:
         self._asked_once = False
         self._facts = HostFacts()
         self._complaint = ""
+        self.port = 0
+        """TCP port on which the server reaches this agent; 0: on none."""
         self._paths: tuple[str, ...] = ()
         self._heard = True
         self._group = asyncio.TaskGroup()
@@ -104,6 +106,17 @@ class Agent:
             group.create_task(self._report())
             group.create_task(self._resync())
             group.create_task(self._lose_patience())
+
+    def active(self, key: Key) -> Placement:
+        """The Placement as it is obeyed here. NotFound, or Conflict for one that is not Active or not the newest."""
+        worker = self._workers.get(self._machine_of.get(key, ""))
+        order = worker.orders.get(key) if worker is not None else None
+        if worker is None or order is None:
+            raise NotFound(key.plural, key.name)
+        spec = order.wish.placement.spec
+        if spec.role != "Active" or spec.epoch < worker.memory.epoch:
+            raise Conflict(key.plural, key.name, f"it is {spec.role} at epoch {spec.epoch}, and not what counts here")
+        return order.wish.placement
 
     # --- workers ---
 
@@ -208,9 +221,8 @@ class Agent:
         self._complaint = complaint
 
     def _told(self) -> HostFacts:
-        if not self._complaint or self._facts.hypervisor_error:
-            return self._facts
-        return self._facts.model_copy(update={"hypervisor_error": self._complaint})
+        trouble = self._facts.hypervisor_error or self._complaint
+        return self._facts.model_copy(update={"port": self.port, "hypervisor_error": trouble})
 
     def _notice_leases(self) -> None:
         for uuid, worker in self._workers.items():

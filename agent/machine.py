@@ -153,6 +153,10 @@ class Machine(Protocol):
         """Forget the definition, with its NVRAM; the machine must be Off. Volumes stay."""
         ...
 
+    async def screenshot(self, uuid: str) -> bytes:
+        """What a running machine's screen shows, as PNG. Conflict when it is Off or has no screen."""
+        ...
+
     def on_change(self, call: Callable[[str], None]) -> None:
         """Call `call(uuid)` in the event loop's thread whenever a domain changed by itself ("": anything may have).
 

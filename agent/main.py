@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.agent import firewall
+from nanovirt.agent.answering import routes
 from nanovirt.agent.leases import Bridges
+from nanovirt.agent.listener import Listener, Served, listening
 from nanovirt.agent.local_server import LocalServers
 from nanovirt.agent.loop import USUAL, Agent, Pace
 from nanovirt.agent.machine import Machine
@@ -16,7 +20,8 @@ from nanovirt.agent.memory import FileMemories, KeptMemories
 from nanovirt.agent.server import Server
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
 from nanovirt.resources.codec import trusted
-from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.errors import HypervisorError, NotFound
+from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.report import ReportReply
 from nanovirt.resources.reports import Reports
@@ -27,18 +32,31 @@ log = logging.getLogger(__name__)
 FIREWALL_SECONDS = 30.0
 
 
-async def run_agent(host: str, machine: Machine, server: Server, folder: Path, bridges: tuple[str, ...] = ()) -> None:
+@dataclass(frozen=True)
+class Port:
+    """Where an agent listens to the server, and with which certificate."""
+
+    number: int
+    tls: ssl.SSLContext
+
+
+async def run_agent(
+    host: str, machine: Machine, server: Server, folder: Path, port: Port, bridges: tuple[str, ...] = ()
+) -> None:
     """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent/machines`.
 
     `bridges` are served from the start; others as soon as a machine with a card there comes. Raises HypervisorError
-    when its notes cannot be read.
+    when its notes cannot be read, or its port is taken.
     """
     leases = Bridges(bridges)
     agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server)
+    served = Served(agent.active, routes(machine))
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_guard(agent))
-            group.create_task(agent.run())
+        async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
+            log.info("agent listens", extra={"host": host, "port": agent.port})
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_guard(agent))
+                group.create_task(agent.run())
     finally:
         leases.close()
 
@@ -70,29 +88,48 @@ class SimulatedHost:
         self.name = name
         self.machine = SimulatedMachine(name, traits, seed)
         self.memories = KeptMemories()
+        self.port = 0
+        """TCP port on which its agent is to say that it listens."""
+        self._agent: Agent | None = None
 
     async def run(self, server: Server, pace: Pace = USUAL) -> None:
         """Run its agent until cancelled; what it serves is over then, what runs goes on."""
+        self._agent = Agent(self.name, self.machine, self.machine.leases, self.memories, server, pace)
+        self._agent.port = self.port
         try:
-            await Agent(self.name, self.machine, self.machine.leases, self.memories, server, pace).run()
+            await self._agent.run()
         finally:
+            self._agent = None
             self.machine.leases.forget_all()
+
+    def served(self) -> Served:
+        """What its agent answers the server."""
+        return Served(self._active, routes(self.machine))
+
+    def _active(self, key: Key) -> Placement:
+        if self._agent is None:
+            raise NotFound(key.plural, key.name)
+        return self._agent.active(key)
 
 
 async def run_simulated_hosts(
-    hosts: Iterable[SimulatedHost],
+    hosts: Mapping[str, SimulatedHost],
     store: Store,
     reports: Reports,
-    reply: Callable[[str], ReportReply] = lambda _host: ReportReply(),
+    reply: Callable[[str], ReportReply],
+    tls: ssl.SSLContext,
 ) -> None:
-    """The agents of simulated hosts, over the store itself, until cancelled. Host objects are made by whoever calls.
+    """The agents of simulated hosts (by uid), over the store itself, until cancelled. Whoever calls makes the objects.
 
-    `reply`: what the report of a host is answered with, for its storage paths.
+    `reply`: what the report of a host is answered with, for its storage paths. `tls`: with a certificate that names
+    every uid, since all of them listen on one port of this machine alone.
     """
     servers = LocalServers(store, reports, reply=reply)
+    served = {uid: host.served() for uid, host in hosts.items()}
     try:
-        async with asyncio.TaskGroup() as group:
-            for host in hosts:
+        async with listening(Listener(served.get), 0, tls, "127.0.0.1") as port, asyncio.TaskGroup() as group:
+            for host in hosts.values():
+                host.port = port
                 host.machine.had(_disks_of(host.name, store))
                 group.create_task(host.run(servers.of(host.name)))
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 from nanovirt.agent.drift import Form
 from nanovirt.agent.machine import Ending, NoRoom, SeenDomain, SeenVolume
 from nanovirt.agent.simulated_network import SimulatedLeases
-from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
 from nanovirt.resources.quantities import Bytes
@@ -23,6 +23,11 @@ from nanovirt.resources.report import HostFacts, StorageFact
 CAPACITY = Amounts(cpus=32, memory=Bytes("128Gi"), disk=Bytes("2Ti"))
 OVERLAY_BYTES = 196_624
 """What a fresh qcow2 overlay takes."""
+BLACK_PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
+)
+"""A PNG."""
 RETRY_SECONDS = 4.0
 """How often a guest that nobody answers asks for its address again."""
 
@@ -269,6 +274,13 @@ class SimulatedMachine:
             raise HypervisorError(f"{found.spec.domain.name} runs; it is not undefined", code=55)
         self._domains.pop(uuid, None)
         self.seeds.pop(uuid, None)
+
+    async def screenshot(self, uuid: str) -> bytes:
+        """See Machine: one black pixel."""
+        found = self._defined(uuid, "screenshot")
+        if found.running is None:
+            raise Conflict("instances", found.spec.instance, "it does not run, so there is nothing to be seen")
+        return BLACK_PIXEL
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""

@@ -201,6 +201,8 @@ async def _listening(
     from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
     from nanovirt.portal.login import Login
+    from nanovirt.portal.relayed import relayed
+    from nanovirt.portal.relaying import Relay
     from nanovirt.portal.safekeeping import Safekeeping
     from nanovirt.portal.seeds import Seeds
     from nanovirt.portal.server import listening
@@ -212,6 +214,8 @@ async def _listening(
     identities = Identities(heart.store, {digest: ADMIN})
     library = Library(heart.store, heart.reports, heart.folder / "images")
     filing = group.create_task(library.run())
+    relay_tls = heart.pki.relay_context()
+    relay = Relay(heart.store, heart.reports, relay_tls)
     safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     hooks = {
@@ -219,6 +223,7 @@ async def _listening(
         ("placements", "secrets", "GET"): Seeds(heart.store, sealer).secrets,
         **library.hooks,
         **people(heart.store),
+        **relayed(relay),
     }
     api = Api(
         heart.store,
@@ -243,7 +248,7 @@ async def _listening(
     api.add({("GET", "/ws/v1/watch"): WatchSockets(identities.identify, api.watches).page})
     keeping = group.create_task(desired.run())
     tls = heart.pki.tls_context()
-    renewing = group.create_task(_renewing(heart.pki, tls))
+    renewing = group.create_task(_renewing(heart.pki, tls, relay_tls))
     try:
         async with listening(WebApp().around(api.handle), sockets, tls):
             try:
@@ -251,13 +256,14 @@ async def _listening(
             finally:
                 api.close()
     finally:
+        await relay.close()
         filing.cancel()
         keeping.cancel()
         renewing.cancel()
 
 
-async def _renewing(pki: Pki, tls: ssl.SSLContext) -> None:
-    """Give the listeners a new certificate before the old one ends; open connections go on.
+async def _renewing(pki: Pki, tls: ssl.SSLContext, relay: ssl.SSLContext) -> None:
+    """Give the listeners, and what calls agents, a new certificate before the old one ends; open connections go on.
 
     A third of the old one's life is left to put right what hinders it, such as an authority whose key is offline.
     """
@@ -267,6 +273,7 @@ async def _renewing(pki: Pki, tls: ssl.SSLContext) -> None:
         await asyncio.sleep(RENEWAL_SECONDS)
         try:
             pki.renew(tls, (), datetime.now(UTC))
+            pki.renew_relay(relay, datetime.now(UTC))
         except (NanoError, OSError) as error:
             log.warning("certificate not renewed; will retry", extra={"detail": str(error)})
 
@@ -296,17 +303,19 @@ async def _first_objects(store: Engine) -> None:
 async def _simulated(heart: Heart, count: int) -> None:
     """`count` hosts in memory; they are ordinary Host objects, named sim-1, sim-2 ..."""
     from nanovirt.agent.main import SimulatedHost, run_simulated_hosts
+    from nanovirt.resources.access import from_host_credentials, listening_tls
     from nanovirt.resources.report import ReportReply
 
     names = [f"sim-{number}" for number in range(1, count + 1)]
-    for name in names:
-        await _host(heart.store, name, DEFAULT_BRIDGE, "")
+    uids = [(await _host(heart.store, name, DEFAULT_BRIDGE, "")).metadata.uid for name in names]
     log.info("simulated hosts join", extra={"count": count})
+    shown = heart.pki.host_credentials("simulated", uids[0], f"https://127.0.0.1:{heart.api_port}", uids)
     await run_simulated_hosts(
-        [SimulatedHost(name, seed=seed) for seed, name in enumerate(names)],
+        {uid: SimulatedHost(name, seed=seed) for seed, (uid, name) in enumerate(zip(uids, names, strict=True))},
         heart.store,
         heart.reports,
         lambda host: ReportReply.model_validate_json(heart.agents.reply(host)),
+        listening_tls(from_host_credentials(shown)),
     )
 
 
@@ -348,9 +357,9 @@ def _own_name() -> str:
 async def _agent_alone(options: Options) -> None:
     """The agent of this host, as its credentials file says."""
     from nanovirt.agent.libvirt_machine import LibvirtMachine
-    from nanovirt.agent.main import run_agent
+    from nanovirt.agent.main import Port, run_agent
     from nanovirt.agent.server import ApiServer
-    from nanovirt.resources.access import from_credentials_file
+    from nanovirt.resources.access import from_credentials_file, listening_tls
     from nanovirt.resources.client import Client
 
     assert options.credentials is not None
@@ -366,7 +375,8 @@ async def _agent_alone(options: Options) -> None:
     log.info("agent starts", extra={"host": host, "server": access.server, "libvirt": options.libvirt_uri})
     try:
         async with Client(access) as client:
-            await run_agent(host, machine, ApiServer(client, host), folder, bridges)
+            port = Port(options.agent_port, listening_tls(access))
+            await run_agent(host, machine, ApiServer(client, host), folder, port, bridges)
     finally:
         await machine.close()
 

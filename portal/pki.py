@@ -31,23 +31,23 @@ from nanovirt.portal.certificates import (
     read_key,
     read_pair,
 )
+from nanovirt.resources.access import AEAD_ONLY
 from nanovirt.resources.codec import dump
-from nanovirt.resources.credentials import HostCredentials
+from nanovirt.resources.credentials import SERVERS, HostCredentials
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.segments import sync_directory, write_all
 
-ADMINS, HOSTS, SERVERS, USERS = "nano:admins", "nano:hosts", "nano:servers", "nano:users"
+ADMINS, HOSTS, USERS = "nano:admins", "nano:hosts", "nano:users"
 HOST_PREFIX = "host:"
 TOKEN_PREFIX = "nano_"  # noqa: S105 - what tokens begin with, so that leak scanners find them
 YEAR = timedelta(days=365)
-AEAD_ONLY = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Pki:
     """The authority of one cluster under DIR/pki; what is missing, foreign or nearly over is made anew.
 
-    ca.key (may be taken offline: then nothing new can be issued), ca.crt, server.pem and admin.pem (key and certificate
-    in one file each, so that no crash leaves one without the other), admin.sha256 (of the admin's token).
+    ca.key (may be taken offline: then nothing new can be issued), ca.crt, server.pem, relay.pem and admin.pem (key and
+    certificate in one file each, so that no crash leaves one without the other), admin.sha256 (of the admin's token).
     """
 
     def __init__(self, directory: Path, now: datetime) -> None:
@@ -111,6 +111,19 @@ class Pki:
         self._kept("server.pem", wanted)
         context.load_cert_chain(self._folder / "server.pem")
 
+    def relay_context(self) -> ssl.SSLContext:
+        """For calls to agents: shows who calls, and believes only the certificate with the name that was called."""
+        context = ssl.create_default_context(cadata=self.ca_pem)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.renew_relay(context, self._now)
+        return context
+
+    def renew_relay(self, context: ssl.SSLContext, now: datetime) -> None:
+        """As `renew`, for what `relay_context` made."""
+        self._now = now
+        self._kept("relay.pem", Wanted(SERVERS, "nano-server", (CLIENT,), YEAR))
+        context.load_cert_chain(self._folder / "relay.pem")
+
     def _kept(self, file: str, wanted: Wanted) -> Pair:
         """The pair in that file, made anew when it is not good any more."""
         path = self._folder / file
@@ -130,9 +143,14 @@ class Pki:
             raise NanoError(f"{self._folder / 'ca.key'} is not there, so nothing can be signed; put it back")
         return issue(Pair(self._key, self.ca), wanted, self._now)
 
-    def host_credentials(self, name: str, uid: str, server_url: str) -> HostCredentials:
-        """A new key and certificate for the agent of a Host; valid for a year, or until the Host is deleted."""
-        pair = self._issued(Wanted(HOSTS, f"{HOST_PREFIX}{uid}", (CLIENT, SERVER), YEAR, (uid, name)))
+    def host_credentials(self, name: str, uid: str, server_url: str, names: Iterable[str] = ()) -> HostCredentials:
+        """A new key and certificate for the agent of a Host; valid for a year, or until the Host is deleted.
+
+        `names`: host names and addresses by which viewers reach that host, beside its own name. They are never taken
+        from the host's word: with another's name in its certificate it could stand in the place of that other.
+        """
+        known = tuple(dict.fromkeys([uid, name, *names]))
+        pair = self._issued(Wanted(HOSTS, f"{HOST_PREFIX}{uid}", (CLIENT, SERVER), YEAR, known))
         certificate, key = certificate_pem(pair.certificate).decode(), key_pem(pair.key).decode()
         return HostCredentials(server=server_url, host=name, uid=uid, ca=self.ca_pem, certificate=certificate, key=key)
 

@@ -11,10 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanovirt.resources.errors import Rejected
 
+if TYPE_CHECKING:
+    from nanovirt.resources.credentials import HostCredentials
+
+AEAD_ONLY = "ECDHE+AESGCM:ECDHE+CHACHA20"
 HOST_FIELDS = ("server", "ca", "certificate", "key", "host")
 """What is read here of the JSON file of a host's agent (`resources.credentials`)."""
 
@@ -61,6 +65,11 @@ def from_credentials_file(path: Path) -> Credentials:
     )
 
 
+def from_host_credentials(given: HostCredentials) -> Credentials:
+    """The same, from what would stand in the file."""
+    return Credentials(given.server, given.ca, "", given.certificate, given.key, given.host)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
@@ -91,6 +100,23 @@ def tls(credentials: Credentials) -> ssl.SSLContext | None:
                 context.load_cert_chain(path)
     except (ssl.SSLError, ValueError) as error:
         raise BadCredentials(f"certificate, key or authority for {credentials.server} is damaged: {error}") from error
+    return context
+
+
+def listening_tls(credentials: Credentials) -> ssl.SSLContext:
+    """For the own port of a host's agent: shows the host's certificate, and demands one of the same authority."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(AEAD_ONLY)
+        context.load_verify_locations(cadata=credentials.ca_pem)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        context.num_tickets = 0
+        with _written(credentials.certificate_pem + "\n" + credentials.key_pem) as path:
+            context.load_cert_chain(path)
+    except (ssl.SSLError, ValueError) as error:
+        raise BadCredentials(f"certificate, key or authority of {credentials.host} is damaged: {error}") from error
     return context
 
 

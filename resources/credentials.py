@@ -5,6 +5,9 @@ from __future__ import annotations
 from nanovirt.resources.fields import Name, Uid
 from nanovirt.resources.metadata import Model
 
+SERVERS = "nano:servers"
+"""The organization in the certificate of the control plane: nobody else may call an agent."""
+
 
 class HostCredentials(Model):
     """One JSON file of mode 0600; `ca`, `certificate` and `key` are PEM texts.

@@ -59,6 +59,8 @@ class HostFacts(Status):
     """What changes seldom: the machine itself, its versions, bridges and storage."""
 
     address: str = ""
+    port: int = 0
+    """TCP port on which the agent listens to the server; 0: on none."""
     architecture: str = "x86_64"
     accelerator: Literal["", "kvm", "tcg", "simulated"] = ""
     capacity: Amounts = Amounts()

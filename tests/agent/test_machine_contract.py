@@ -23,7 +23,7 @@ import pytest
 
 from nanovirt.agent.machine import Machine, SeenDomain
 from nanovirt.agent.simulation import SimulatedMachine, Traits
-from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.placement import PlacementSpec
 from tests.agent.placements import spec
 from tests.agent.real_machine import real_machine, volumes_of
@@ -356,6 +356,14 @@ async def test_suspending_what_is_off_is_refused(bench: Bench) -> None:
     wanted = await bench.made()
     with pytest.raises(HypervisorError):
         await bench.machine.suspend(wanted.domain.uuid)
+
+
+async def test_screen_of_a_running_machine_is_shown_as_png(bench: Bench) -> None:
+    uuid = await bench.started()
+    assert (await bench.machine.screenshot(uuid)).startswith(b"\x89PNG\r\n\x1a\n")
+    await bench.machine.destroy(uuid)
+    with pytest.raises(Conflict, match="does not run"):
+        await bench.machine.screenshot(uuid)
 
 
 async def test_crash_is_told_and_seen_as_one(bench: Bench) -> None:

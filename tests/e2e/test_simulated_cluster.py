@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from nanovirt.agent.simulation import Traits
-from nanovirt.resources.client import Client, key_of
+from nanovirt.agent.simulation import BLACK_PIXEL, Traits
+from nanovirt.resources.client import Client, key_of, path_of
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.errors import AlreadyExists, NotFound, StoreUnreachable
+from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
 from tests.e2e.server_process import MANIFESTS, PATIENT, ServerProcess, running_server
@@ -93,6 +94,20 @@ async def placement_of(client: Client, name: str) -> JSON:
 def addresses(docs: dict[str, JSON]) -> list[str]:
     """Every address of these instances."""
     return [one["ip"] for doc in docs.values() for one in doc["status"]["addresses"]]
+
+
+# --- what only the host knows ---
+
+
+async def test_screen_of_a_machine_is_asked_of_its_host(client: Client) -> None:
+    await run(client, "seen")
+    shown = BytesIO()
+    await client.fetch_into(path_of(instance_key("seen"), "screenshot"), shown)
+    assert shown.getvalue() == BLACK_PIXEL
+    await client.patch(instance_key("seen"), {"spec": {"powerState": "Stopped"}})
+    await until(client, instance_key("seen"), "Stopped")
+    with pytest.raises(Conflict, match="does not run"):
+        await client.fetch_into(path_of(instance_key("seen"), "screenshot"), shown)
 
 
 # --- manifests --------------------------------------------------------------------------------------------
