@@ -161,7 +161,7 @@ async def test_other_host_in_its_place_is_not_believed(w: RelayWorld) -> None:
     key = Key("placements", "default", "web-2")
     await commit(w.store, Create(key, doc))
     w.reports.hear("h2", w.reports.heard("h1").report, 7.0)  # type: ignore[union-attr]
-    with pytest.raises(HostUnreachable, match="h2.*certificate"):
+    with pytest.raises(HostUnreachable, match=r"h2.*certificate"):
         await w.relay.fetch(WEB, "GET", "screenshot")
 
 
