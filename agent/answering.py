@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from aiohttp import web
 
+from nanovirt.agent.history import History
 from nanovirt.agent.listener import Routes
 from nanovirt.agent.machine import Machine
+from nanovirt.resources.codec import dump
+from nanovirt.resources.errors import Malformed
 from nanovirt.resources.placement import Placement
+
+QUARTER = 900.0
 
 
 def routes(machine: Machine) -> Routes:
@@ -18,3 +26,26 @@ def routes(machine: Machine) -> Routes:
         return web.Response(body=shown, content_type="image/png")
 
     return {("GET", "screenshot"): screenshot}
+
+
+def usage_routes(history: History) -> Routes:
+    """What the machine has used."""
+
+    async def usage(request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        """GET ?from=&to=&step= (seconds, from and to since 1970; the last quarter of an hour by default): columns."""
+        now = time.time()
+        start, end = _number(request, "from", now - QUARTER), _number(request, "to", now)
+        uuid, step = placement.spec.domain.uuid, int(_number(request, "step", 0))
+        columns = await asyncio.to_thread(history.between, uuid, start, end, step, now)
+        return web.Response(body=dump(columns), content_type="application/json")
+
+    return {("GET", "usage"): usage}
+
+
+def _number(request: web.BaseRequest, name: str, otherwise: float) -> float:
+    said = request.query.get(name)
+    if said is None:
+        return otherwise
+    if not said.replace(".", "", 1).isdecimal() or len(said) > 15:
+        raise Malformed(f"{name}: a number of seconds, not {said[:20]!r}")
+    return float(said)

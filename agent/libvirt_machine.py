@@ -15,7 +15,7 @@ from nanovirt.agent.domain import Kept, Platform, console_log, kept, render, see
 from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
-from nanovirt.agent.machine import SeenDomain, SeenVolume
+from nanovirt.agent.machine import Counters, SeenDomain, SeenVolume
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
@@ -111,6 +111,10 @@ class LibvirtMachine:
     async def domain(self, uuid: str) -> SeenDomain | None:
         """See Machine."""
         return await self.hypervisor.domain(uuid)
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """See Machine."""
+        return await self.hypervisor.counters()
 
     async def volume(self, file: str) -> SeenVolume | None:
         """See Machine."""

@@ -14,6 +14,7 @@ from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
+from nanovirt.agent.usage import Sampler
 from nanovirt.agent.worker import Surroundings, Worker
 from nanovirt.resources.errors import Conflict, HypervisorError, NanoError, NotFound
 from nanovirt.resources.kind import Key
@@ -68,10 +69,12 @@ class Agent:
         server: Server,
         pace: Pace = USUAL,
         clocks: Clocks = Clocks(),
+        sampler: Sampler | None = None,
     ) -> None:
         self.lease_until = clocks.lease()
         """Until when (on the lease's clock) the server counts this host as alive."""
         self._around = Surroundings(host, machine, leases, memories, server, clocks.wall)
+        self.sampler = sampler or Sampler(machine, clocks.wall)
         self._pace = pace
         self._clocks = clocks
         self._workers: dict[str, Worker] = {}
@@ -104,6 +107,7 @@ class Agent:
                 self._worker(uuid, memory)
             group.create_task(self._watch())
             group.create_task(self._report())
+            group.create_task(self.sampler.run())
             group.create_task(self._resync())
             group.create_task(self._lose_patience())
 
@@ -131,6 +135,7 @@ class Agent:
         await worker.run()
         if self._workers.get(worker.uuid) is worker:
             del self._workers[worker.uuid]
+            self.sampler.forget(worker.uuid)
             if worker.memory.epoch:
                 self._past[worker.uuid] = worker.memory
         # An order that came with the end begins anew.
@@ -212,7 +217,13 @@ class Agent:
             self._notice_leases()
             sequence += 1
             holdings = await self._holdings() if self._asked or self._asked_once else None
-            report = HostReport(sequence=sequence, facts=self._told(), unclaimed=self._unclaimed, holdings=holdings)
+            report = HostReport(
+                sequence=sequence,
+                facts=self._told(),
+                unclaimed=self._unclaimed,
+                usage=self.sampler.latest,
+                holdings=holdings,
+            )
             await self._send(report)
             await asyncio.sleep(self._pace.report)
 

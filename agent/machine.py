@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from nanovirt.agent.drift import Form
 from nanovirt.resources.errors import HypervisorError
@@ -50,6 +50,22 @@ class SeenVolume:
     used: int
 
 
+class Counters(NamedTuple):
+    """What was counted of a running machine since it was started; bytes and requests of all its disks and cards.
+
+    `memory` is no counter: bytes that the guest uses now. In and out are as the guest sees them.
+    """
+
+    cpu_ns: int = 0
+    memory: int = 0
+    disk_read: int = 0
+    disk_write: int = 0
+    disk_reads: int = 0
+    disk_writes: int = 0
+    net_in: int = 0
+    net_out: int = 0
+
+
 class NoRoom(HypervisorError):
     """The file system of `path` has no room left for what was asked; what had been begun is removed again."""
 
@@ -83,6 +99,10 @@ class Machine(Protocol):
 
     async def domain(self, uuid: str) -> SeenDomain | None:
         """One domain, or None if there is none of that uuid; cheaper than all of them."""
+        ...
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """Of every machine that runs, by its uuid, in one question; a busy one may be left out."""
         ...
 
     async def volume(self, file: str) -> SeenVolume | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.agent import firewall
-from nanovirt.agent.answering import routes
+from nanovirt.agent.answering import routes, usage_routes
+from nanovirt.agent.history import History
 from nanovirt.agent.leases import Bridges
 from nanovirt.agent.listener import Listener, Served, listening
 from nanovirt.agent.local_server import LocalServers
@@ -19,6 +21,7 @@ from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import FileMemories, KeptMemories
 from nanovirt.agent.server import Server
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.agent.usage import Sampler, read_host
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import HypervisorError, NotFound
 from nanovirt.resources.kind import Key
@@ -49,8 +52,10 @@ async def run_agent(
     when its notes cannot be read, or its port is taken.
     """
     leases = Bridges(bridges)
-    agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server)
-    served = Served(agent.active, routes(machine))
+    history = History(folder / "agent" / "usage")
+    sampler = Sampler(machine, time.time, history, read_host)
+    agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server, sampler=sampler)
+    served = Served(agent.active, {**routes(machine), **usage_routes(history)})
     try:
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})
@@ -59,6 +64,7 @@ async def run_agent(
                 group.create_task(agent.run())
     finally:
         leases.close()
+        history.close()
 
 
 async def _guard(agent: Agent) -> None:

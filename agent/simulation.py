@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nanovirt.agent.drift import Form
-from nanovirt.agent.machine import Ending, NoRoom, SeenDomain, SeenVolume
+from nanovirt.agent.machine import Counters, Ending, NoRoom, SeenDomain, SeenVolume
 from nanovirt.agent.simulated_network import SimulatedLeases
 from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.host import Amounts, Versions
@@ -156,6 +156,25 @@ class SimulatedMachine:
         self._answers("domain")
         found = self._domains.get(uuid)
         return found.seen() if found else self._foreign.get(uuid)
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """See Machine: each of its processors is busy for a tenth of the time, and a little is read and written."""
+        self._answers("counters")
+        now = asyncio.get_running_loop().time()
+        return {
+            uuid: Counters(
+                cpu_ns=int(now * 1e8) * one.running.cpu,
+                memory=int(one.running.memory) // 2,
+                disk_read=int(now * 65_536),
+                disk_write=int(now * 16_384),
+                disk_reads=int(now * 16),
+                disk_writes=int(now * 4),
+                net_in=int(now * 8_192),
+                net_out=int(now * 4_096),
+            )
+            for uuid, one in self._domains.items()
+            if one.running is not None
+        }
 
     async def volume(self, file: str) -> SeenVolume | None:
         """See Machine."""

@@ -201,11 +201,13 @@ async def _listening(
     from nanovirt.portal.identity import ADMIN, Identities, now_utc
     from nanovirt.portal.images import Library
     from nanovirt.portal.login import Login
+    from nanovirt.portal.metrics import Metrics
     from nanovirt.portal.relayed import relayed
     from nanovirt.portal.relaying import Relay
     from nanovirt.portal.safekeeping import Safekeeping
     from nanovirt.portal.seeds import Seeds
     from nanovirt.portal.server import listening
+    from nanovirt.portal.usage import Figures
     from nanovirt.portal.watch_socket import WatchSockets
     from nanovirt.portal.web_app import WebApp
     from nanovirt.resources.sealing import key_file
@@ -218,9 +220,13 @@ async def _listening(
     relay = Relay(heart.store, heart.reports, relay_tls)
     safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
+    figures = Figures(heart.store, heart.reports, identities.identify, relay)
+    metrics = Metrics(heart.store, figures, identities.identify)
     hooks = {
         ("hosts", "report", "POST"): heart.agents.report,
         ("placements", "secrets", "GET"): Seeds(heart.store, sealer).secrets,
+        ("instances", "usage", "GET"): figures.instance,
+        ("hosts", "usage", "GET"): figures.host,
         **library.hooks,
         **people(heart.store),
         **relayed(relay),
@@ -229,7 +235,7 @@ async def _listening(
         heart.store,
         identities.identify,
         hooks,
-        {**safekeeping.pages, **Login(identities).pages},
+        {**safekeeping.pages, **Login(identities).pages, **figures.pages, **metrics.pages},
         version=version("nanovirt"),
         sealer=sealer,
         standing=identities.standing,

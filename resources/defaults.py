@@ -63,6 +63,7 @@ def roles() -> Iterator[Document]:
             {"kinds": MACHINES, "verbs": [*READING, "create", "update", "patch", "delete", "deletecollection"]},
             {"kinds": ["images/upload"], "verbs": ["get", "create", "update", "patch"]},
             {"kinds": ["instancesets/scale"], "verbs": ["get", "update", "patch"]},
+            {"kinds": ["instances/usage"], "verbs": ["get"]},
             {"kinds": LOOKED_AT, "verbs": READING},
         ],
         menus=["dashboard", "instances", "images", "secrets"],
@@ -71,7 +72,7 @@ def roles() -> Iterator[Document]:
         "Role",
         "viewer",
         displayName="Viewer",
-        rules=[{"kinds": [*MACHINES, "instancesets/scale", *LOOKED_AT], "verbs": READING}],
+        rules=[{"kinds": [*MACHINES, "instances/usage", "instancesets/scale", *LOOKED_AT], "verbs": READING}],
         menus=["dashboard", "instances", "images"],
     )
 

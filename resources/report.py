@@ -9,6 +9,7 @@ from pydantic import Field
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.kind import Status
 from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.usage import UsageReport
 
 REPORT_SECONDS = 2.0
 LEASE_SECONDS = 10.0
@@ -77,6 +78,7 @@ class HostReport(Status):
     sequence: int = 0
     facts: HostFacts = HostFacts()
     unclaimed: Annotated[tuple[Unclaimed, ...], Field(max_length=10_000)] = ()
+    usage: UsageReport = UsageReport()
     holdings: Annotated[tuple[Holding, ...], Field(max_length=10_000)] | None = None
 
 

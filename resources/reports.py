@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import HostReport, ImageProgress, lost_after
+from nanovirt.resources.usage import Usage, total
+
+RECENT = 450
+"""Reports of a host whose usage is remembered: a quarter of an hour."""
 
 
 class Heard(NamedTuple):
@@ -16,6 +21,15 @@ class Heard(NamedTuple):
     at: float
 
 
+class Moment(NamedTuple):
+    """What a host has used at a time of the server's own monotonic clock; `machines` is all of them together."""
+
+    at: float
+    machines: Usage
+    cpu: float
+    memory: float
+
+
 class Reports:
     """Empty after every start: the server knows nothing until a full lease with its margin has passed."""
 
@@ -23,6 +37,7 @@ class Reports:
         """`started`: the server's monotonic clock now."""
         self.started = started
         self._hosts: dict[str, Heard] = {}
+        self._recent: dict[str, deque[Moment]] = {}
         self._images: dict[Key, ImageProgress] = {}
         self._sinks: list[Callable[[Key], None]] = []
 
@@ -38,6 +53,9 @@ class Reports:
         """Take a report; only one that says something new (or ends a silence) wakes anybody."""
         before = self._hosts.get(host)
         self._hosts[host] = Heard(report, now)
+        usage = report.usage
+        moment = Moment(now, total(usage), usage.host_cpu, usage.host_memory)
+        self._recent.setdefault(host, deque(maxlen=RECENT)).append(moment)
         if before is None or now - before.at >= lost_after() or _news(before.report) != _news(report):
             self._tell(Key("hosts", "", host))
 
@@ -51,11 +69,16 @@ class Reports:
             self._images[key] = progress
             self._tell(key)
 
+    def recent(self, host: str) -> tuple[Moment, ...]:
+        """What the host and its machines together have used in the last quarter of an hour, oldest first."""
+        return tuple(self._recent.get(host, ()))
+
     def forget(self, key: Key) -> None:
         """Drop what was heard of an object that is gone."""
         self._images.pop(key, None)
         if key.plural == "hosts":
             self._hosts.pop(key.name, None)
+            self._recent.pop(key.name, None)
 
     def _tell(self, key: Key) -> None:
         for sink in self._sinks:

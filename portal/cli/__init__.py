@@ -39,6 +39,7 @@ LAZY = {
     "suspend": "power",
     "resume": "power",
     "scale": "scaling",
+    "top": "topping",
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",

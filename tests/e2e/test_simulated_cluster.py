@@ -22,6 +22,7 @@ from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
+from tests.e2e.looking import look
 from tests.e2e.server_process import MANIFESTS, PATIENT, ServerProcess, running_server
 from tests.e2e.simulated_agent import SimulatedAgent, starts, until_nothing_is_left, with_agents
 from tests.e2e.waiting import (
@@ -431,3 +432,19 @@ def test_told_to_end_it_ends_cleanly_and_starts_again(tmp_path: Path) -> None:
         server.start()
         assert server.stop() == 0
         assert "Traceback" not in server.said()
+
+
+# --- usage ------------------------------------------------------------------------------------------------
+
+
+async def test_top_shows_what_instances_and_hosts_use(cluster: ServerProcess, client: Client) -> None:
+    await run(client, "busy", cpus=2)
+
+    async def shown() -> str:
+        return cluster.nanoctl("top", "instances")
+
+    told = await look("usage", shown, lambda text: "busy" in text, 20)
+    heading, line = told.splitlines()
+    assert heading.split() == ["NAME", "HOST", "CPU", "MEMORY", "READ/S", "WRITE/S", "IN/S", "OUT/S"]
+    assert line.split()[2:4] == ["0.20", "128Mi"]
+    assert "sim-1" in cluster.nanoctl("top", "hosts", "--sort", "memory")
