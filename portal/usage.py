@@ -102,7 +102,7 @@ class Figures:
     async def instance(self, request: web.BaseRequest, _subject: Subject, key: Key) -> web.StreamResponse:
         """GET instances/NAME/usage: the latest figures; with from, to or step, columns of the past from its host."""
         self._store.get(key)
-        asked = {name: request.query[name] for name in QUERY if name in request.query}
+        asked: dict[str, Any] = {name: request.query[name] for name in QUERY if name in request.query}
         for name, value in asked.items():
             if not value.replace(".", "", 1).isdigit() or len(value) > 15:
                 raise Invalid(name, "a number of seconds (from and to: since 1970)")
