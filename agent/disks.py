@@ -69,6 +69,15 @@ class Disks:
         finally:
             new.unlink(missing_ok=True)
 
+    async def grow(self, file: str, size: int) -> None:
+        """See Machine."""
+        place = self._place(file)
+        seen = await asyncio.to_thread(_seen, place)
+        if seen is None:
+            raise HypervisorError(f"{place} is gone; it cannot grow")
+        if seen.size < size:
+            await qemu_img.grow(place, size)
+
     async def remove(self, file: str) -> None:
         """See Machine. A half-made one goes too."""
         place = self._place(file)

@@ -11,20 +11,37 @@ from xml.etree.ElementTree import Element, ParseError, indent, register_namespac
 
 from defusedxml import ElementTree
 
+from nanovirt.agent.continuity import Kept, identity, settle
+from nanovirt.agent.domain_limits import card_element, disk_element, processor_element
 from nanovirt.agent.firewall import LEASED, PHYSICAL
+from nanovirt.agent.hardware import DRIVE
 from nanovirt.agent.image_cache import cached
-from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.placement import Domain, PlacedGuest, PlacedNic, PlacedVolume, PlacementSpec
+from nanovirt.agent.xml_element import element
+from nanovirt.resources.placement import (
+    Domain,
+    PlacedGuest,
+    PlacedImage,
+    PlacedMedium,
+    PlacedNic,
+    PlacedVolume,
+    PlacementSpec,
+)
+from nanovirt.resources.system_template import DiskBus
 
 NAMESPACE = "urn:nano:v1"
 PREFIX = "nano"
-ROOT_PORTS = 16
-"""Room for devices on q35: each takes one, plugged in or not, and without spare ones nothing can be plugged in live."""
-BUSES = {"Virtio": ("virtio", "vd"), "Scsi": ("scsi", "sd"), "Sata": ("sata", "sd"), "Ide": ("ide", "hd")}
+ROOT_PORTS = 32
+"""Room for devices on q35, each of which takes one: 16 disks, 8 cards, and what every machine has."""
+BLOCK = 2 * 2**20
+"""Bytes in which virtio-mem gives memory."""
+BUSES = {"Virtio": "virtio", "Scsi": "scsi", "Sata": "sata", "Ide": "ide"}
+PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
+"""How libvirt's names of disks begin, by their bus."""
 SEED_BUSES = {"Virtio": "scsi", "Scsi": "scsi", "Sata": "sata", "Ide": "ide"}
 SEED_TARGETS = {"scsi": "sdz", "sata": "sdr", "ide": "hdd"}
 """Names that no disk has; libvirt derives the place on SATA and IDE from them."""
 EMULATED = "Nehalem"
+FAMILIES = {"q35": "pc-q35-", "i440fx": "pc-i440fx-"}
 CARDS = {"Virtio": "virtio", "E1000": "e1000", "Rtl8139": "rtl8139"}
 SERIAL_MAX = 20
 """What virtio-blk, IDE and SATA carry; they cut longer ones off without a word."""
@@ -60,13 +77,6 @@ class Mark(NamedTuple):
     started: bool = False
 
 
-class Kept(NamedTuple):
-    """What a new definition takes over from the one before, so that an upgrade of QEMU changes no guest's hardware."""
-
-    machine: str = ""
-    started: bool = False
-
-
 def render(spec: PlacementSpec, digest: str, platform: Platform, kept: Kept | None = None) -> str:
     """The whole definition. HypervisorError when a text cannot stand in XML or an image's hash is none."""
     kept = kept or Kept()
@@ -75,8 +85,9 @@ def render(spec: PlacementSpec, digest: str, platform: Platform, kept: Kept | No
         element("name", spec.domain.name),
         element("uuid", spec.domain.uuid),
         element("metadata", mark_element(Mark(digest, spec.epoch, spec.cpu, spec.memory, kept.started))),
-        element("memory", str(int(spec.memory)), unit="b"),
-        element("vcpu", str(spec.cpu), placement="static"),
+        *_memory(spec),
+        element("vcpu", str(most_cpus(spec)), placement="static", current=str(spec.cpu)),
+        *processor_element(spec.qos),
         _system(spec.domain, platform, kept),
         element("features", element("acpi"), element("apic")),
         _processor(spec, platform),
@@ -84,31 +95,13 @@ def render(spec: PlacementSpec, digest: str, platform: Platform, kept: Kept | No
         element("on_poweroff", "destroy"),
         element("on_reboot", "restart"),
         element("on_crash", "destroy"),
-        element("devices", *_devices(spec, platform)),
+        element("devices", *_devices(spec, platform, kept)),
         type="kvm" if platform.accelerator == "kvm" else "qemu",
     )
+    if kept.machine.startswith(FAMILIES[spec.domain.machine]):
+        settle(domain, kept, ROOT_PORTS + 1 if spec.domain.machine == "q35" else 1)
     indent(domain)
     return tostring(domain, encoding="unicode") + "\n"
-
-
-def element(tag: str, *content: Element | str, **attributes: str) -> Element:
-    """An element with children, or with a text. HypervisorError for characters that XML cannot carry."""
-    made = Element(tag, {name: _legal(value) for name, value in attributes.items()})
-    for one in content:
-        if isinstance(one, str):
-            made.text = _legal(one)
-        else:
-            made.append(one)
-    return made
-
-
-def _legal(text: str) -> str:
-    """Control characters (a carriage return would come back as another one), surrogates and U+FFFE, U+FFFF are not."""
-    for character in text:
-        code = ord(character)
-        if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in {0xFFFE, 0xFFFF}:
-            raise HypervisorError(f"{text[:60]!r} holds the character U+{code:04X}, which no definition can carry")
-    return text
 
 
 # --- the mark in the metadata -----------------------------------------------------------------------------------------
@@ -136,17 +129,40 @@ def read_mark(text: str) -> Mark:
     return Mark(digest=found.get("digest", ""), started=found.get("started") == "yes", **number)
 
 
-def kept(definition: str, mark: Mark) -> Kept:
-    """What to take over from a definition that stands, given as XML, and its mark."""
-    machine = ElementTree.fromstring(definition).find("os/type")
-    return Kept("" if machine is None else machine.get("machine", ""), mark.started)
-
-
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
+def most_cpus(spec: PlacementSpec) -> int:
+    """How many it may have without a start."""
+    return max(spec.cpu, spec.max_cpu or 0)
+
+
+def spare_memory(spec: PlacementSpec) -> int:
+    """Bytes that it may grow by without a start, in whole blocks."""
+    return max(0, (spec.max_memory or 0) - spec.memory) // BLOCK * BLOCK
+
+
+def _memory(spec: PlacementSpec) -> Iterator[Element]:
+    """Only a machine that may grow says so: a guest that hears of it keeps room to copy through, 64 MiB in Linux."""
+    if spare := spare_memory(spec):
+        yield element("maxMemory", str(int(spec.memory) + spare), unit="b", slots="1")
+    yield element("memory", str(int(spec.memory)), unit="b")
+
+
+def _spare_memory(spec: PlacementSpec) -> Iterator[Element]:
+    if spare := spare_memory(spec):
+        target = element(
+            "target",
+            element("size", str(spare), unit="b"),
+            element("node", "0"),
+            element("block", str(BLOCK), unit="b"),
+            element("requested", "0", unit="b"),
+        )
+        yield element("memory", target, model="virtio-mem")
+
+
 def _system(domain: Domain, platform: Platform, kept: Kept) -> Element:
-    family = {"q35": "pc-q35-", "i440fx": "pc-i440fx-"}[domain.machine]
+    family = FAMILIES[domain.machine]
     fresh = {"q35": "q35", "i440fx": "pc"}[domain.machine]
     machine = kept.machine if kept.machine.startswith(family) else fresh
     made = element("os", element("type", "hvm", arch="x86_64", machine=machine))
@@ -162,11 +178,15 @@ def _processor(spec: PlacementSpec, platform: Platform) -> Element:
 
     TCG has no host model. Nehalem is x86-64-v2, which newer distributions ask for, without what emulation makes slow.
     """
-    topology = element("topology", sockets="1", cores=str(spec.cpu), threads="1")
+    cores = most_cpus(spec)
+    topology = [element("topology", sockets="1", cores=str(cores), threads="1")]
+    if spare_memory(spec):  # memory that comes later needs a node to belong to
+        cell = element("cell", id="0", cpus=f"0-{cores - 1}", memory=str(int(spec.memory)), unit="b")
+        topology.append(element("numa", cell))
     if platform.accelerator == "kvm":
-        return element("cpu", topology, mode="host-model", check="partial")
+        return element("cpu", *topology, mode="host-model", check="partial")
     model = element("model", EMULATED, fallback="forbid")
-    return element("cpu", model, topology, mode="custom", match="exact", check="none")
+    return element("cpu", model, *topology, mode="custom", match="exact", check="none")
 
 
 def _clock(domain: Domain) -> Element:
@@ -181,17 +201,19 @@ def _clock(domain: Domain) -> Element:
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-def _devices(spec: PlacementSpec, platform: Platform) -> Iterator[Element]:
+def _devices(spec: PlacementSpec, platform: Platform, kept: Kept) -> Iterator[Element]:
     yield from _controllers(spec)
-    yield from _disks(spec, platform)
+    yield from _disks(spec, platform, kept)
     if seeded(spec):
         yield _seed(spec, platform)
-    yield from (_card(nic) for nic in spec.nics)
+    turns = _turns(spec)
+    yield from (_card(nic, turns.get(f"nic/{nic.mac}")) for nic in spec.nics)
     yield from _lines(spec.domain, platform)
     yield from _console(spec.domain)
     yield element("memballoon", element("stats", period="5"), model="virtio")
     yield element("rng", element("backend", "/dev/urandom", model="random"), model="virtio")
     yield element("panic", model="isa")
+    yield from _spare_memory(spec)
 
 
 def _controllers(spec: PlacementSpec) -> Iterator[Element]:
@@ -204,24 +226,69 @@ def _controllers(spec: PlacementSpec) -> Iterator[Element]:
     else:
         usb = "piix3-uhci"
     yield element("controller", type="usb", index="0", model=usb if tablet else "none")
-    if any(volume.bus == "Scsi" for volume in spec.volumes) or (seeded(spec) and _on_scsi(spec)):
+    if drive_bus(spec) == "Scsi" or any(volume.bus == "Scsi" for volume in spec.volumes):
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     yield element("controller", type="virtio-serial", index="0")
 
 
-def _on_scsi(spec: PlacementSpec) -> bool:
-    return SEED_BUSES[spec.domain.disk_bus] == "scsi"
+def boot_order(spec: PlacementSpec) -> tuple[str, ...]:
+    """What the firmware looks through: `disk/SERIAL`, `medium/NAME`, `nic/MAC`. Unless said: all disks, then media."""
+    disks = {volume.name: f"disk/{serial(volume.name)}" for volume in spec.volumes if volume.purpose == "Disk"}
+    media = {medium.name: f"medium/{medium.name}" for medium in spec.media}
+    if not spec.boot_order:
+        return (*disks.values(), *media.values())
+    found = {nic.name: f"nic/{nic.mac}" for nic in spec.nics} | media | disks
+    return tuple(dict.fromkeys(found[name] for name in spec.boot_order if name in found))
 
 
-def _disks(spec: PlacementSpec, platform: Platform) -> Iterator[Element]:
-    used: dict[str, int] = {}
-    for order, volume in enumerate(spec.volumes, 1):
-        bus, prefix = BUSES[volume.bus]
-        at = used[prefix] = used.get(prefix, -1) + 1
-        yield _disk(volume, platform, bus, f"{prefix}{letters(at)}", order)
+def _turns(spec: PlacementSpec) -> dict[str, str]:
+    return {key: str(turn) for turn, key in enumerate(boot_order(spec), 1)}
 
 
-def _disk(volume: PlacedVolume, platform: Platform, bus: str, target: str, order: int) -> Element:
+def drive_bus(spec: PlacementSpec) -> DiskBus:
+    """Where drives for media are: where a guest that has none of our drivers looks, else where they can be plugged."""
+    return spec.domain.disk_bus if spec.domain.disk_bus in ("Ide", "Sata") else "Scsi"
+
+
+def _disks(spec: PlacementSpec, platform: Platform, kept: Kept) -> Iterator[Element]:
+    turns = _turns(spec)
+    made = [_disk(volume, platform, turns.get(f"disk/{serial(volume.name)}")) for volume in spec.volumes]
+    made += [_drive(medium, drive_bus(spec), platform, turns.get(f"medium/{medium.name}")) for medium in spec.media]
+    _name_targets(made, kept, {name for bus, name in SEED_TARGETS.items() if bus != "ide" or seeded(spec)})
+    yield from made
+
+
+def _name_targets(disks: list[Element], kept: Kept, reserved: set[str]) -> None:
+    """Disks keep libvirt's name for them; the letter of a new one is that of no other, in the running machine too."""
+    used = reserved | {name for name in kept.targets.values() if kept.running}
+    targets = [(disk, disk.find("target")) for disk in disks]
+    for disk, target in targets:
+        if target is not None and (known := kept.targets.get(identity(disk))) is not None:
+            target.set("dev", known)
+            used.add(known)
+    for disk, target in targets:
+        if target is None or target.get("dev"):
+            continue
+        bus = target.get("bus", "")
+        free = (f"{PREFIXES[bus]}{letters(at)}" for at in range(len(used) + 1))
+        target.set("dev", next(name for name in free if name not in used))
+        used.add(target.get("dev", ""))
+        if bus == "scsi":
+            disk.append(_scsi_place(target.get("dev", "")))
+
+
+def _scsi_place(name: str) -> Element:
+    """One controller for all: each disk has a target of its own, while by their letters seven would fit.
+
+    The first two are left to the seed, and to disks of machines that were defined by their letters.
+    """
+    number = 0
+    for letter in name[len(PREFIXES["scsi"]) :]:
+        number = number * 26 + ord(letter) - ord("a") + 1
+    return element("address", type="drive", controller="0", bus="0", target=str(number + 1), unit="0")
+
+
+def _disk(volume: PlacedVolume, platform: Platform, turn: str | None) -> Element:
     """The chain below it is written out, so that nobody guesses formats from what a guest may have written."""
     cache = "none" if Path(volume.file).parent in platform.direct else "writeback"
     return element(
@@ -229,11 +296,27 @@ def _disk(volume: PlacedVolume, platform: Platform, bus: str, target: str, order
         element("driver", name="qemu", type=volume.format, cache=cache, discard="unmap"),
         element("source", file=volume.file),
         _backing(volume, platform),
-        element("target", dev=target, bus=bus),
+        element("target", bus=BUSES[volume.bus]),
+        *disk_element(volume.qos),
         element("serial", serial(volume.name)),
-        element("boot", order=str(order)),
+        *([element("boot", order=turn)] if turn else []),
         type="file",
         device="disk",
+    )
+
+
+def _drive(medium: PlacedMedium, bus: DiskBus, platform: Platform, turn: str | None) -> Element:
+    """A drive, empty or with an image from the cache, which nobody writes to."""
+    return element(
+        "disk",
+        element("driver", name="qemu", type="qcow2" if medium.image else "raw"),
+        *medium_element(medium.image, platform.images),
+        element("target", bus=BUSES[bus]),
+        element("readonly"),
+        *([element("boot", order=turn)] if turn else []),
+        element("alias", name=f"{DRIVE}{medium.name}"),
+        type="file",
+        device="cdrom",
     )
 
 
@@ -267,6 +350,13 @@ def seed_file(folder: Path, uuid: str) -> Path:
     return folder / f"{uuid}.iso"
 
 
+def medium_element(image: PlacedImage | None, images: Path) -> Iterator[Element]:
+    """What lies in a drive; nothing for an empty one."""
+    if image is not None:
+        yield element("source", file=str(cached(images, image.sha256)))
+        yield element("backingStore")
+
+
 def _backing(volume: PlacedVolume, platform: Platform) -> Element:
     if volume.source is None:
         return element("backingStore")
@@ -298,18 +388,19 @@ def tap(nic: PlacedNic) -> str:
     return (LEASED if nic.lease is not None and nic.ip is not None else PHYSICAL) + nic.mac.replace(":", "")
 
 
-def _card(nic: PlacedNic) -> Element:
-    made = element(
+def _card(nic: PlacedNic, turn: str | None) -> Element:
+    """Its VLAN is not written here: a Linux bridge has it at the port, which is the card's `tap`."""
+    return element(
         "interface",
         element("mac", address=nic.mac),
         element("source", bridge=nic.bridge),
         element("target", dev=tap(nic)),
         element("model", type=CARDS[nic.model]),
+        *card_element(nic.qos),
+        *([element("mtu", size=str(nic.mtu))] if nic.mtu is not None else []),
+        *([element("boot", order=turn)] if turn else []),
         type="bridge",
     )
-    if nic.mtu is not None:
-        made.append(element("mtu", size=str(nic.mtu)))
-    return made
 
 
 def _lines(domain: Domain, platform: Platform) -> Iterator[Element]:

@@ -7,13 +7,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
 
+from nanovirt.agent import hypervisor_changes
+from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark
+from nanovirt.agent.hardware import Hardware, read
 from nanovirt.agent.machine import Counters, DomainState, Ending, SeenDomain
 from nanovirt.resources.errors import Conflict, HypervisorError
 
@@ -23,6 +27,8 @@ OPEN_SECONDS: Final = 5.0
 QUICK_SECONDS: Final = 10.0
 LONG_SECONDS: Final = 60.0
 """For starting, ending and defining; the first one after a boot waits while libvirt examines QEMU."""
+CHANGE_SECONDS: Final = 40.0
+"""For a change of a running machine: its guest may take its time, and be asked twice."""
 TURNS: Final = 4
 """Calls at a time: libvirtd works on five of one connection, and one stays free."""
 KEEPALIVE: Final = (5, 3)
@@ -234,8 +240,8 @@ class Hypervisor:
         """Of every machine that runs."""
         return await self.call(_counters)
 
-    async def definition(self, uuid: str) -> tuple[str, Mark]:
-        """What would be started next, as XML, and its mark; ("", ...) if there is no such domain."""
+    async def definition(self, uuid: str) -> tuple[str, Mark, str]:
+        """What would be started next, as XML, its mark, and what runs ("": nothing); ("", ...) if there is none."""
         return await self.call(lambda connection: _definition(connection, uuid))
 
     async def inactive(self, uuid: str) -> str | None:
@@ -276,6 +282,10 @@ class Hypervisor:
     async def suspend(self, uuid: str) -> None:
         """Let it stand still, unless it does."""
         await self.call(lambda connection: _suspend(connection, uuid))
+
+    async def change(self, uuid: str, change: Change) -> None:
+        """Change the running machine."""
+        await self.call(lambda connection: _change(connection, uuid, change), CHANGE_SECONDS)
 
     async def resume(self, uuid: str) -> None:
         """Let it go on, unless it does."""
@@ -388,7 +398,18 @@ def _one(connection: Any, uuid: str, pids: Path) -> SeenDomain | None:
     if domain is None:
         return None
     stats = connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_STATE)
-    return _seen(domain, stats[0][1], pids) if stats else None
+    found = _seen(domain, stats[0][1], pids) if stats else None
+    return found and replace(found, hardware=_hardware(domain, found))
+
+
+def _hardware(domain: Any, seen: SeenDomain) -> Hardware | None:
+    """Of a machine of ours that runs; None if it ended meanwhile."""
+    if seen.state == "Off" or not seen.live:
+        return None
+    try:
+        return read(domain.XMLDesc(0))
+    except ValueError as error:
+        raise HypervisorError(str(error)) from error
 
 
 def _seen(domain: Any, record: Mapping[str, int], pids: Path) -> SeenDomain | None:
@@ -441,11 +462,17 @@ def _run(domain: Any, name: str, pids: Path) -> str:
     return f"{pid}.{status.rpartition(')')[2].split()[19]}"
 
 
-def _definition(connection: Any, uuid: str) -> tuple[str, Mark]:
+def _definition(connection: Any, uuid: str) -> tuple[str, Mark, str]:
     domain = _find(connection, uuid)
     if domain is None:
-        return "", Mark()
-    return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        return "", Mark(), ""
+    next_time = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    running = domain.XMLDesc(0) if domain.isActive() else ""
+    return next_time, _mark(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG), running
+
+
+def _change(connection: Any, uuid: str, change: Change) -> None:
+    hypervisor_changes.apply(connection.lookupByUUIDString(uuid), change)
 
 
 def _inactive(connection: Any, uuid: str) -> str | None:

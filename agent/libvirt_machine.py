@@ -10,8 +10,10 @@ from typing import Literal
 
 from nanovirt.agent import facts as host
 from nanovirt.agent import iso
+from nanovirt.agent.changes import Change
+from nanovirt.agent.continuity import Kept, kept
 from nanovirt.agent.disks import Disks
-from nanovirt.agent.domain import Kept, Platform, console_log, kept, render, seed_file
+from nanovirt.agent.domain import Platform, console_log, render, seed_file
 from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
@@ -138,6 +140,10 @@ class LibvirtMachine:
         """See Machine."""
         await self.disks.remove(file)
 
+    async def grow_volume(self, file: str, size: int) -> None:
+        """See Machine."""
+        await self.disks.grow(file, size)
+
     # --- the seed ---
 
     async def seed(self, uuid: str) -> str:
@@ -159,8 +165,8 @@ class LibvirtMachine:
         accelerator = await self.accelerator()
         direct = await asyncio.to_thread(self._prepare)
         platform = Platform(accelerator, self.images.folder, self.consoles, direct=direct, seeds=self.seeds)
-        before, mark = await self.hypervisor.definition(placement.domain.uuid)
-        taken = kept(before, mark) if before else Kept()
+        before, mark, running = await self.hypervisor.definition(placement.domain.uuid)
+        taken = kept(before, started=mark.started, running=running) if before else Kept()
         await self.hypervisor.define(render(placement, digest, platform, taken))
 
     def _prepare(self) -> frozenset[Path]:
@@ -191,6 +197,10 @@ class LibvirtMachine:
     async def suspend(self, uuid: str) -> None:
         """See Machine."""
         await self.hypervisor.suspend(uuid)
+
+    async def change(self, uuid: str, change: Change) -> None:
+        """See Machine."""
+        await self.hypervisor.change(uuid, change)
 
     async def resume(self, uuid: str) -> None:
         """See Machine."""

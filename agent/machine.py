@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from nanovirt.agent.changes import Change
 from nanovirt.agent.drift import Form
+from nanovirt.agent.hardware import Hardware
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
 from nanovirt.resources.report import HostFacts
@@ -36,9 +38,11 @@ class SeenDomain:
     live: str = ""
     """Digest of what the running machine was started from; "" when Off."""
     cpu: int = 0
-    """Virtual processors of the running machine; 0 when Off."""
+    """Virtual processors that the running machine was started with; 0 when Off."""
     memory: int = 0
-    """Bytes of memory of the running machine; 0 when Off."""
+    """Bytes of memory that the running machine was started with; 0 when Off."""
+    hardware: Hardware | None = None
+    """What the running machine has now; None when Off, for a domain that is not ours, and in a list of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,10 @@ class Machine(Protocol):
         """Remove a volume's file; the images below it stay."""
         ...
 
+    async def grow_volume(self, file: str, size: int) -> None:
+        """Let a volume that no machine uses have `size` bytes; one that has as many or more is left alone."""
+        ...
+
     async def seed(self, uuid: str) -> str:
         """What the machine's seed says that it was made from; "" if there is none."""
         ...
@@ -140,6 +148,7 @@ class Machine(Protocol):
     async def define(self, placement: PlacementSpec, digest: str) -> None:
         """Define the domain from the Placement, under its own uuid; a running machine keeps running as it is.
 
+        Devices that were in the definition before, or are in the running machine, stay in their places.
         Its volumes need not be there yet. Autostart is off. `digest` is what `SeenDomain.definition` says afterwards,
         and `live` after the next start.
         """
@@ -155,6 +164,14 @@ class Machine(Protocol):
 
     async def suspend(self, uuid: str) -> None:
         """Let a running machine stand still, with its memory, until it is resumed; it is Paused when this returns."""
+        ...
+
+    async def change(self, uuid: str, change: Change) -> None:
+        """Change the running machine, whose definition must be the wished one; what it has already is left alone.
+
+        On return the change is seen in `SeenDomain.hardware`; a guest that does not do its part in time is an error,
+        and may still do it later.
+        """
         ...
 
     async def resume(self, uuid: str) -> None:

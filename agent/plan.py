@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nanovirt.agent import drift, power
+from nanovirt.agent import drift, live, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
-from nanovirt.agent.domain import seeded
+from nanovirt.agent.changes import Change
+from nanovirt.agent.domain import seeded, tap
 from nanovirt.agent.drift import UNJUDGED, Form, Judgement
 from nanovirt.agent.leases import Served, reservations
+from nanovirt.agent.live import Live
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.steps import (
@@ -19,6 +21,7 @@ from nanovirt.agent.steps import (
     Define,
     Destroy,
     FetchImage,
+    GrowVolume,
     LookAgain,
     MakeVolume,
     Remember,
@@ -32,11 +35,14 @@ from nanovirt.agent.steps import (
     Undefine,
     Withhold,
 )
+from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
 UNTOLD = PlacementStatus()
 BRIDGE_SECONDS = 10.0
 """How often to look for a bridge that is missing."""
+TAKING_SECONDS = 2.0
+"""How often to look at a guest that is taking memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class Observed:
     """Whom it waits for, since the host was booted anew."""
     told: PlacementStatus = field(default_factory=PlacementStatus)
     trouble: Trouble | None = None
+    refused: Mapping[Change, Trouble] = field(default_factory=dict)
+    """Changes of the running machine that failed; they hold up nothing else."""
 
     @property
     def on(self) -> bool:
@@ -103,6 +111,10 @@ class Decision:
     ahead: Ahead = NOBODY
     drift: Judgement = UNJUDGED
     """Whether the definition is still as it was made."""
+    live: tuple[Live, ...] = ()
+    """What the running machine is to take now, among the steps or not yet to be tried again."""
+    awaiting: tuple[AwaitingChange, ...] = ()
+    """What it cannot take before its next start."""
 
     @property
     def settled(self) -> bool:
@@ -119,10 +131,11 @@ def digest(spec: PlacementSpec) -> str:
     """What the definition depends on, and nothing else: power, size of disks and leases are not of it."""
     hardware = (
         spec.domain.model_dump_json(),
-        spec.cpu,
-        int(spec.memory),
-        tuple((volume.name, volume.file, volume.bus, volume.purpose, volume.format) for volume in spec.volumes),
-        tuple((nic.name, nic.mac, nic.model, nic.bridge, nic.mtu) for nic in spec.nics),
+        (spec.cpu, spec.max_cpu, int(spec.memory), int(spec.max_memory or 0), spec.qos),
+        tuple((disk.name, disk.file, disk.bus, disk.purpose, disk.format, disk.qos) for disk in spec.volumes),
+        tuple((nic.name, nic.mac, nic.model, nic.bridge, nic.mtu, nic.qos, tap(nic)) for nic in spec.nics),
+        tuple((medium.name, medium.image.sha256 if medium.image else "") for medium in spec.media),
+        spec.boot_order,
         seeded(spec),
     )
     return hashlib.sha256(repr(hardware).encode()).hexdigest()[:32]
@@ -231,12 +244,55 @@ def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
         waits, noted, acts = seen.ahead, known, (LookAgain(seen.ahead.left),)
     # What ends the machine, or lets it go on, does not wait for a definition that may be refused.
     urgent = any(isinstance(act, ShutDown | Destroy | Suspend | Resume) for act in acts)
-    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted, judged)), *acts)
-    return Decision((*_note(memory, noted), *paced(steps, seen, now)), noted, bridge, lost, waits, judged)
+    found = _differences(spec, seen)
+    noted = _attached(spec, seen, noted)
+    # What is plugged in is taken from the definition, which is not ours while somebody else's stands.
+    changes = () if urgent or judged.hold or not _runs(seen) else tuple(_changing(found, seen, now))
+    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted, judged)), *changes, *acts)
+    refused = tuple(one.otherwise for one in found.changes if one.change in seen.refused)
+    paced_steps = (*_note(memory, noted), *paced(steps, seen, now))
+    return Decision(paced_steps, noted, bridge, lost, waits, judged, found.changes, (*found.awaiting, *refused))
 
 
 def _with_form(memory: Memory, judged: Judgement) -> Memory:
     return memory if judged.defined == memory.defined else replace(memory, defined=judged.defined)
+
+
+def _runs(seen: Observed) -> bool:
+    """Whether its guest can answer for what is plugged in and out."""
+    return seen.domain is not None and seen.domain.state == "Running"
+
+
+def _differences(spec: PlacementSpec, seen: Observed) -> live.Differences:
+    hardware = seen.domain.hardware if seen.domain is not None else None
+    if hardware is None:
+        return live.NONE
+    return live.differences(spec, hardware, {file: volume.size for file, volume in seen.volumes.items()})
+
+
+def _changing(found: live.Differences, seen: Observed, now: float) -> Iterator[Step]:
+    """Those that are not to wait after a failure; those that do keep nothing else from being done."""
+    waits = []
+    for one in found.changes:
+        failed = seen.refused.get(one.change)
+        if failed is None or now >= failed.until:
+            yield one.change
+        else:
+            waits.append(failed.until - now)
+    if found.taking:
+        waits.append(TAKING_SECONDS)
+    if waits:
+        yield LookAgain(min(waits))
+
+
+def _attached(spec: PlacementSpec, seen: Observed, memory: Memory) -> Memory:
+    """A disk that was plugged in counts as started with: should it be lost, it is not made anew."""
+    hardware = seen.domain.hardware if seen.domain is not None else None
+    if hardware is None or memory.intent != "Started":
+        return memory
+    there = {disk.file for disk in hardware.disks.values()}
+    new = tuple(one.file for one in spec.volumes if one.file in there and one.file not in memory.volumes)
+    return replace(memory, volumes=(*memory.volumes, *new)) if new else memory
 
 
 def _wanted(spec: PlacementSpec, file: str) -> bool:
@@ -259,11 +315,28 @@ def _preparing(wish: Wish, seen: Observed, memory: Memory, judged: Judgement) ->
             images.add(volume.source.sha256)
             yield FetchImage(volume.name, volume.source)
         yield MakeVolume(volume)
+    for medium in spec.media:
+        if medium.image is not None and medium.image.sha256 not in images:
+            images.add(medium.image.sha256)
+            yield FetchImage(medium.name, medium.image)
+    yield from _growing(spec, seen)
     if judged.redefine:  # what the hypervisor makes of it this time is what is compared from then on
         yield Define(spec, wish.digest)
         yield Remember(replace(memory, defined=None))
     elif seen.domain is None or (seen.domain.definition != wish.digest and not judged.hold):
         yield Define(spec, wish.digest)
+
+
+def _growing(spec: PlacementSpec, seen: Observed) -> Iterator[Act]:
+    """Disks that no running machine has; the others grow with it."""
+    hardware = seen.domain.hardware if seen.domain is not None else None
+    if seen.on and hardware is None:
+        return
+    used = {disk.file for disk in hardware.disks.values()} if hardware is not None else set()
+    for volume in spec.volumes:
+        there = seen.volumes.get(volume.file)
+        if there is not None and there.size < volume.size and volume.file not in used:
+            yield GrowVolume(volume.file, int(volume.size))
 
 
 def paced(steps: Iterator[Act] | tuple[Step, ...], seen: Observed, now: float) -> tuple[Step, ...]:

@@ -24,6 +24,11 @@ def create_argv(file: Path, size: int, backing: Path | None = None) -> Argv:
     return ("qemu-img", "create", "-q", "-f", "qcow2", *below, "--", _operand(file), str(size))
 
 
+def resize_argv(file: Path, size: int) -> Argv:
+    """Let the qcow2 file have `size` bytes, more than it has."""
+    return ("qemu-img", "resize", "-q", "-f", "qcow2", "--", _operand(file), str(size))
+
+
 def convert_argv(source: Path, form: str, target: Path, seconds: int) -> Argv:
     """A fresh qcow2 file from `source`, taken for nothing but `form`; at most `seconds` of processor time."""
     limits = ("prlimit", f"--cpu={seconds}", f"--as={MEMORY}", "--core=0")
@@ -42,6 +47,11 @@ async def create(file: Path, size: int, backing: Path | None = None) -> None:
     argv = create_argv(file, size, backing)
     await asyncio.to_thread(_reserve, file)
     await _run(argv, file, CREATE_SECONDS)
+
+
+async def grow(file: Path, size: int) -> None:
+    """Grow it. NoRoom, or HypervisorError, also when a machine uses the file."""
+    await _run(resize_argv(file, size), file, CREATE_SECONDS)
 
 
 async def convert(source: Path, form: str, target: Path, seconds: int) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nanovirt.agent import simulated_hardware
+from nanovirt.agent.changes import Change, ResizeDisk
 from nanovirt.agent.drift import Form
+from nanovirt.agent.hardware import Hardware
 from nanovirt.agent.machine import Counters, Ending, NoRoom, SeenDomain, SeenVolume
 from nanovirt.agent.simulated_network import SimulatedLeases
 from nanovirt.resources.errors import Conflict, HypervisorError
@@ -69,6 +72,7 @@ class _Domain:
     spec: PlacementSpec
     digest: str
     running: PlacementSpec | None = None
+    hardware: Hardware | None = None
     live: str = ""
     run: str = ""
     paused: str = ""
@@ -99,6 +103,7 @@ class _Domain:
             live=self.live,
             cpu=live.cpu if live else 0,
             memory=int(live.memory) if live else 0,
+            hardware=self.hardware,
         )
 
 
@@ -149,7 +154,8 @@ class SimulatedMachine:
     async def domains(self) -> Mapping[str, SeenDomain]:
         """See Machine."""
         self._answers("domains")
-        return {uuid: domain.seen() for uuid, domain in self._domains.items()} | self._foreign
+        ours = {uuid: replace(domain.seen(), hardware=None) for uuid, domain in self._domains.items()}
+        return ours | self._foreign
 
     async def domain(self, uuid: str) -> SeenDomain | None:
         """See Machine."""
@@ -210,6 +216,17 @@ class SimulatedMachine:
         self._room(volume.file)
         self.files[volume.file] = SeenVolume(volume.file, int(volume.size), OVERLAY_BYTES)
 
+    async def grow_volume(self, file: str, size: int) -> None:
+        """See Machine."""
+        self._answers("grow_volume")
+        if file not in self.files:
+            raise HypervisorError(f"{file} is gone; it cannot grow")
+        self._grow(file, size)
+
+    def _grow(self, file: str, size: int) -> None:
+        seen = self.files[file]
+        self.files[file] = replace(seen, size=max(seen.size, size))
+
     async def remove_volume(self, file: str) -> None:
         """See Machine."""
         self._answers("remove_volume")
@@ -257,6 +274,7 @@ class SimulatedMachine:
                 raise HypervisorError(f"cannot start {found.spec.domain.name}: there is no {volume.file}", code=38)
         self.starts[uuid] += 1
         found.running, found.live, found.run = found.spec, found.digest, f"{self.boot_id}/{self.starts[uuid]}"
+        found.hardware = simulated_hardware.started(found.spec)
         found.ended, found.detail, found.paused = "", "", ""
         self._later(self._random.uniform(*self.traits.boot_seconds), self._boot, uuid, found.run)
 
@@ -266,6 +284,18 @@ class SimulatedMachine:
         if found.running is None:
             raise HypervisorError(f"{found.spec.domain.name} does not run", code=55)
         found.paused = found.paused or "by a user"
+
+    async def change(self, uuid: str, change: Change) -> None:
+        """See Machine."""
+        found = self._defined(uuid, "change")
+        if found.hardware is None:
+            raise HypervisorError(f"{found.spec.domain.name} does not run; nothing of it is changed", code=55)
+        try:
+            found.hardware = simulated_hardware.changed(found.hardware, found.spec, change)
+            if isinstance(change, ResizeDisk):
+                self._grow(found.hardware.disks[change.serial].file, change.size)
+        except KeyError as error:
+            raise HypervisorError(f"{found.spec.domain.name} has no device {error}") from error
 
     async def resume(self, uuid: str) -> None:
         """See Machine."""
@@ -403,7 +433,7 @@ async def _pass(seconds: float) -> None:
 
 
 def _stop(domain: _Domain, ended: Ending, detail: str) -> None:
-    domain.running, domain.live, domain.run, domain.paused = None, "", "", ""
+    domain.running, domain.hardware, domain.live, domain.run, domain.paused = None, None, "", "", ""
     domain.ended, domain.detail = ended, detail
 
 

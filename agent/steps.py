@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from nanovirt.agent.changes import Change
 from nanovirt.agent.leases import Leases, Served
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
@@ -26,6 +27,14 @@ class MakeVolume:
     """Make a disk file."""
 
     volume: PlacedVolume
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVolume:
+    """Let a disk file that no machine uses have more bytes."""
+
+    file: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,11 @@ class LookAgain:
     after: float
 
 
-OfMachine = FetchImage | MakeVolume | Define | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
-Act = OfMachine | Remember | Serve | Withhold
+OfMachine = (
+    FetchImage | MakeVolume | GrowVolume | Define
+    | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
+)  # fmt: skip
+Act = OfMachine | Change | Remember | Serve | Withhold
 Step = Act | LookAgain
 Fetch = Callable[[str, Path], Awaitable[None]]
 """Brings the bytes of the image of the volume so named into a file."""
@@ -122,11 +134,16 @@ class Hands:
 
     async def carry_out(self, step: Act) -> None:
         """Do one step. Raises what the machine, the server or the disk says: Unavailable, Rejected, Stale."""
+        if isinstance(step, Change):
+            await self.machine.change(self.uuid, step)
+            return
         match step:
             case FetchImage(volume, image):
                 await self.machine.add_image(image.sha256, lambda path: self.fetch(volume, path))
             case MakeVolume(made):
                 await self.machine.make_volume(made)
+            case GrowVolume(file, size):
+                await self.machine.grow_volume(file, size)
             case Define(spec, digest):
                 await self.machine.define(spec, digest)
             case Start():

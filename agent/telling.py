@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanovirt.agent import power
+from nanovirt.agent.live import GRAIN
 from nanovirt.agent.machine import NoRoom, SeenDomain
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Wish, doomed, outdated
@@ -40,14 +41,15 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         return None
     state, reason, params = _word(spec, seen, decision)
     domain = seen.domain
-    same = domain is not None and wish.digest == domain.definition == (domain.live or wish.digest)
+    same = domain is not None and wish.digest == domain.definition and not decision.live and not decision.awaiting
     return PlacementStatus(
         state=state,
         reason=reason,
         params=params,
         epoch=spec.epoch,
         applied_generation=_generation(wish, seen) if same and decision.settled else seen.told.applied_generation,
-        applied=_applied(domain),
+        applied=_applied(spec, domain),
+        awaiting=decision.awaiting,
         restarted_at=max(filter(None, (memory.restart_at, seen.told.restarted_at)), default=None),
         started=max(memory.started, seen.told.started),
         nics=_nics(spec, seen, memory),
@@ -78,10 +80,13 @@ def _generation(wish: Wish, seen: Observed) -> int:
     return seen.told.applied_generation if failing else wish.placement.metadata.generation
 
 
-def _applied(domain: SeenDomain | None) -> dict[str, Any]:
-    if domain is None or not domain.cpu:
+def _applied(spec: PlacementSpec, domain: SeenDomain | None) -> dict[str, Any]:
+    """What the running machine has; memory that misses the wish by less than a block is as wished."""
+    if domain is None or domain.hardware is None:
         return {}
-    return {"cpu": domain.cpu, "memory": str(Bytes(domain.memory))}
+    memory = domain.hardware.memory
+    same = abs(memory - spec.memory) < GRAIN
+    return {"cpu": domain.hardware.cpus, "memory": str(spec.memory if same else Bytes(memory))}
 
 
 def _nics(spec: PlacementSpec, seen: Observed, memory: Memory) -> tuple[SeenNic, ...]:
@@ -148,7 +153,10 @@ def _on(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
         detail = f"the machine is paused ({seen.domain.detail or 'for no known reason'})"
         return "Failed", "HypervisorRefused", {"host": spec.host, "detail": detail}
     troubled = _troubled(seen, decision)
-    return ("Running", troubled[1], troubled[2]) if troubled else ("Running", "", {})
+    if troubled is not None:
+        return "Running", troubled[1], troubled[2]
+    refused = next((seen.refused[one.change] for one in decision.live if one.change in seen.refused), None)
+    return ("Running", refused.reason, dict(refused.params)) if refused else ("Running", "", {})
 
 
 def _troubled(seen: Observed, decision: Decision) -> Word | None:
@@ -194,6 +202,7 @@ def _ending(wish: Wish, seen: Observed) -> PlacementStatus:
             "params": {},
             "epoch": spec.epoch,
             "applied": {},
+            "awaiting": (),
             "nics": (),
             "operations": results,
             "released": released,

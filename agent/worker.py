@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanovirt.agent import seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
+from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import seeded
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine, SeenVolume
@@ -78,6 +79,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._trouble: Trouble | None = None
+        self._refused: dict[Change, Trouble] = {}
         self._failures = 0
         self._state = ("", 0.0)
         self._wake.set()
@@ -180,6 +182,8 @@ class Worker:
             decision = decide(order.wish, seen, self.memory, self._around.clock())
             if decision.missing_bridge or decision.lost_volume:
                 self._around.boot_order.through(self.uuid)
+            wished = {one.change for one in decision.live}
+            self._refused = {change: failed for change, failed in self._refused.items() if change in wished}
             if decision.waits:
                 await self._tell(order, seen, decision)
             await self._act_and_say(order, seen, decision)
@@ -216,6 +220,7 @@ class Worker:
             ahead=around.boot_order.ahead(self.uuid, now),
             told=order.told if order else PlacementStatus(),
             trouble=self._trouble,
+            refused=dict(self._refused),
         )
 
     def _note_boot(self, placement: Placement, *, on: bool) -> None:
@@ -232,6 +237,7 @@ class Worker:
 
     async def _images(self, spec: PlacementSpec, volumes: dict[str, SeenVolume]) -> frozenset[str]:
         needed = {one.source.sha256 for one in spec.volumes if one.source and one.file not in volumes}
+        needed |= {medium.image.sha256 for medium in spec.media if medium.image}
         return frozenset([sha256 for sha256 in needed if await self._around.machine.has_image(sha256)])
 
     # --- act ---
@@ -247,7 +253,11 @@ class Worker:
                 await hands.carry_out(step)
             except NanoError as error:
                 self._failed(step, error)
+                if isinstance(step, Change):
+                    continue  # it holds up nothing else
                 return
+            if isinstance(step, Change):
+                self._refused.pop(step, None)
             if isinstance(step, Remember):
                 self.memory = step.memory
             if self._trouble is not None and self._trouble.step == step:
@@ -296,10 +306,14 @@ class Worker:
         return make
 
     def _failed(self, step: Act, error: NanoError) -> None:
-        before = self._trouble
+        before = self._refused.get(step) if isinstance(step, Change) else self._trouble
         tries = before.tries + 1 if before is not None and before.step == step else 1
         reason, params = telling.why(step, error, self._around.host)
-        self._trouble = Trouble(step, reason, params, tries, self._around.clock() + backoff(tries))
+        trouble = Trouble(step, reason, params, tries, self._around.clock() + backoff(tries))
+        if isinstance(step, Change):
+            self._refused[step] = trouble
+        else:
+            self._trouble = trouble
         named = self._named(step=type(step).__name__, detail=str(error), tries=tries)
         log.warning("step failed; will retry", extra=named)
 

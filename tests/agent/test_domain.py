@@ -10,12 +10,11 @@ from defusedxml import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanovirt.agent.continuity import Kept, kept
 from nanovirt.agent.domain import (
     NAMESPACE,
-    Kept,
     Mark,
     Platform,
-    kept,
     letters,
     mark_text,
     read_mark,
@@ -125,7 +124,8 @@ def test_number_of_the_machine_type_is_kept() -> None:
 
 def test_what_is_kept_is_read_from_the_definition_before() -> None:
     before = render(machine("linux"), DIGEST, platform(), Kept("pc-q35-7.2"))
-    assert kept(before, Mark(started=True)) == Kept("pc-q35-7.2", started=True)
+    found = kept(before, started=True)
+    assert (found.machine, found.started, found.running) == ("pc-q35-7.2", True, False)
 
 
 def test_disk_of_an_image_that_is_no_hash_is_refused() -> None:

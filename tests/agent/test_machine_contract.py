@@ -21,10 +21,14 @@ import libvirt
 import libvirt_qemu
 import pytest
 
+from nanovirt.agent.changes import LimitDisk, SetCpus
+from nanovirt.agent.hardware import Hardware
+from nanovirt.agent.live import Differences, differences
 from nanovirt.agent.machine import Machine, SeenDomain
 from nanovirt.agent.simulation import SimulatedMachine, Traits
 from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.placement import PlacementSpec
+from nanovirt.resources.qos import DiskQos
 from tests.agent.placements import spec
 from tests.agent.real_machine import real_machine, volumes_of
 from tests.testbed import Host
@@ -386,6 +390,115 @@ async def test_end_from_inside_is_seen_as_one(bench: Bench) -> None:
         while (await bench.seen(uuid)).state != "Off":
             await asyncio.sleep(0.01)
     assert (await bench.seen(uuid)).ended == "Shutdown"
+
+
+# --- changes of the running machine -----------------------------------------------------------------------------------
+
+
+def disk(bench: Bench, name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "file": f"{bench.folder}/web-1-{name}.qcow2", "size": "64Mi", **more}
+
+
+def room(bench: Bench, **changes: Any) -> PlacementSpec:
+    """A machine that may grow, with a disk and a drive that are plugged without asking the guest."""
+    media = [{"name": "cd0", "image": {"image": "tiny", "sha256": bench.sha256}}]
+    base: dict[str, Any] = {"cpu": 1, "max_cpu": 2, "max_memory": "128Mi", "media": media}
+    return bench.spec(**(base | {"volumes": [disk(bench, "system"), disk(bench, "data", bus="Scsi")]} | changes))
+
+
+async def running(bench: Bench, wanted: PlacementSpec) -> Hardware:
+    """It runs, brought to where the plan leads without a word of the guest."""
+    uuid = wanted.domain.uuid
+    await bench.machine.add_image(bench.sha256, bench.fetch)
+    for volume in wanted.volumes:
+        await bench.machine.make_volume(volume)
+    await bench.machine.define(wanted, DIGEST)
+    await bench.machine.start(uuid)
+    return await hardware(bench, uuid)
+
+
+async def hardware(bench: Bench, uuid: str) -> Hardware:
+    found = (await bench.seen(uuid)).hardware
+    assert found is not None
+    return found
+
+
+async def test_hardware_of_a_machine_that_has_just_started_is_the_wished_one(bench: Bench) -> None:
+    wanted = room(bench, qos={"priority": "Low", "limit": "500m"})
+    seen = await running(bench, wanted)
+    assert differences(wanted, seen, {}) == Differences()
+    assert (seen.cpus, seen.max_cpus, seen.memory, seen.max_memory) == (1, 2, 64 * MIB, 128 * MIB)
+    assert (seen.shares, seen.quota, seen.scsi) == (512, 500, True)
+    assert seen.ports >= 16 + 8, "room for all that an instance may have"
+    assert (await bench.machine.domains())[wanted.domain.uuid].hardware is None
+
+
+async def test_changes_are_seen_and_making_them_again_changes_nothing(bench: Bench) -> None:
+    before = room(bench)
+    uuid = before.domain.uuid
+    await running(bench, before)
+    run = (await bench.seen(uuid)).run
+    more = {"name": "second", "mac": "52:54:00:00:00:77", "bridge": bench.bridge}
+    limits = {"readBytesPerSecond": "1Mi", "writeIops": 100}
+    after = room(
+        bench, cpu=2, qos={"priority": "High", "limit": "1500m"}, media=[{"name": "cd0"}],
+        nics=[*before.nics, more],
+        volumes=[disk(bench, "system", qos=limits, size="80Mi"), disk(bench, "new", bus="Scsi"), disk(bench, "newer")],
+    )  # fmt: skip
+    for volume in after.volumes:
+        await bench.machine.make_volume(volume)
+    await bench.machine.define(after, OTHER)
+    sizes = {before.volumes[0].file: 64 * MIB}
+    found = differences(after, await hardware(bench, uuid), sizes)
+    assert found.awaiting == ()
+    for one in found.changes:
+        for _ in range(2):
+            await bench.machine.change(uuid, one.change)
+    seen = await hardware(bench, uuid)
+    grown = await bench.machine.volume(before.volumes[0].file)
+    assert grown is not None
+    assert grown.size == 80 * MIB
+    assert differences(after, seen, {}) == Differences()
+    assert (seen.cpus, seen.shares, seen.quota) == (2, 2048, 1500)
+    assert set(seen.disks) == {"system", "new", "newer"}
+    assert (await bench.seen(uuid)).run == run
+    assert (await bench.seen(uuid)).live == DIGEST
+
+
+async def test_what_was_changed_is_so_at_the_next_start_too(bench: Bench) -> None:
+    before = room(bench)
+    uuid = before.domain.uuid
+    await running(bench, before)
+    after = room(bench, cpu=2, volumes=[*before.volumes, disk(bench, "newer")])
+    await bench.machine.make_volume(after.volumes[-1])
+    await bench.machine.define(after, OTHER)
+    for one in differences(after, await hardware(bench, uuid), {}).changes:
+        await bench.machine.change(uuid, one.change)
+    await bench.machine.destroy(uuid)
+    assert (await bench.seen(uuid)).hardware is None
+    await bench.machine.start(uuid)
+    assert differences(after, await hardware(bench, uuid), {}) == Differences()
+
+
+async def test_change_of_what_is_off_or_not_there_is_refused(bench: Bench) -> None:
+    wanted = await bench.made()
+    for uuid in (wanted.domain.uuid, bench.spec(7).domain.uuid):
+        with pytest.raises(HypervisorError):
+            await bench.machine.change(uuid, SetCpus(2))
+    await bench.machine.start(wanted.domain.uuid)
+    with pytest.raises(HypervisorError):
+        await bench.machine.change(wanted.domain.uuid, LimitDisk("none", DiskQos()))
+
+
+async def test_volume_grows_and_never_shrinks_by_growing(bench: Bench) -> None:
+    volume = (await bench.made()).volumes[0]
+    for size in (80 * MIB, 64 * MIB, 80 * MIB):
+        await bench.machine.grow_volume(volume.file, size)
+        seen = await bench.machine.volume(volume.file)
+        assert seen is not None
+        assert seen.size == 80 * MIB
+    with pytest.raises(HypervisorError):
+        await bench.machine.grow_volume(f"{bench.folder}/none.qcow2", 80 * MIB)
 
 
 async def test_machines_are_told_apart(bench: Bench) -> None:

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from nanovirt.agent import power, telling
+from nanovirt.agent.changes import AttachDisk, LimitCpu, ResizeDisk, SetCpus
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide, digest
+from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.steps import (
     Define,
     Destroy,
     FetchImage,
+    GrowVolume,
     LookAgain,
     MakeVolume,
     Remember,
@@ -25,12 +28,16 @@ from nanovirt.agent.steps import (
     Withhold,
 )
 from nanovirt.resources.placement import Placement, PlacementStatus
+from nanovirt.resources.quantities import Bytes
 from tests.agent.placements import FILE, MAC, REMOVE, SHA, UUID, at, placement, restart, spec, volume
 
 NOW = 10_000.0
 DIGEST = digest(spec())
 GIB = 2**30
-RUNNING = SeenDomain(UUID, "default.web-1", "Running", run="r1", definition=DIGEST, live=DIGEST, cpu=2, memory=GIB)
+HARDWARE = started(spec())
+RUNNING = SeenDomain(
+    UUID, "default.web-1", "Running", run="r1", definition=DIGEST, live=DIGEST, cpu=2, memory=GIB, hardware=HARDWARE
+)
 OFF = SeenDomain(UUID, "default.web-1", "Off", definition=DIGEST)
 NEVER_STARTED = OFF
 THERE = {FILE: SeenVolume(FILE, GIB, 1000)}
@@ -165,9 +172,9 @@ def test_disk_that_was_there_and_is_gone_is_not_made_anew() -> None:
     assert word(placement(), seen, memory) == ("Failed", "HypervisorRefused")
 
 
-def test_new_disk_of_a_running_machine_is_made_and_defined_for_the_next_start() -> None:
+def test_new_disk_of_a_running_machine_is_made_defined_and_plugged_in() -> None:
     made = placement(volumes=[volume(), volume("second", image=False)], generation=2)
-    assert names(decided(made, ON, knowing(placement()))) == ["Remember", "MakeVolume", "Define"]
+    assert names(decided(made, ON, knowing(placement()))) == ["Remember", "MakeVolume", "Define", "AttachDisk"]
 
 
 # --- power ---
@@ -382,6 +389,70 @@ def test_change_that_is_not_live_is_defined_and_told_as_not_applied() -> None:
     assert decided(made, defined, knowing(made)).steps == ()
     status = told(made, defined, knowing(made))
     assert (status.state, status.applied_generation, status.applied) == ("Running", 1, {"cpu": 2, "memory": "1Gi"})
+    assert [(one.path, one.current, one.desired) for one in status.awaiting] == [("spec.cpus", 2, 4)]
+    assert told(placement(), replace(ON, told=status), knowing(placement())).awaiting == (), "it is reverted"
+
+
+def test_change_that_is_live_is_defined_and_then_made() -> None:
+    room = replace(HARDWARE, max_cpus=4)
+    seen = replace(ON, domain=replace(RUNNING, hardware=room))
+    made = placement(cpu=4, generation=2)
+    assert names(decided(made, seen, knowing(placement()))) == ["Remember", "Define", "SetCpus"]
+    taken = replace(RUNNING, definition=digest(made.spec), hardware=replace(room, cpus=4))
+    assert decided(made, replace(ON, domain=taken), knowing(made)).steps == ()
+    status = told(made, replace(ON, domain=taken), knowing(made))
+    assert (status.applied_generation, status.awaiting, status.applied["cpu"]) == (2, (), 4)
+
+
+def test_change_that_was_refused_is_told_awaits_and_holds_up_no_other() -> None:
+    made = placement(cpu=4, qos={"priority": "High"}, generation=2)
+    domain = replace(RUNNING, definition=digest(made.spec), hardware=replace(HARDWARE, max_cpus=4))
+    failed = Trouble(SetCpus(4), "HypervisorRefused", {"host": "node-1", "detail": "no"}, 1, NOW + 5)
+    seen = replace(ON, domain=domain, refused={SetCpus(4): failed})
+    assert decided(made, seen, knowing(made)).steps == (LimitCpu(2048, 0), LookAgain(5))
+    status = told(made, seen, knowing(made))
+    assert (status.state, status.reason, status.params["detail"]) == ("Running", "HypervisorRefused", "no")
+    assert [one.path for one in status.awaiting] == ["spec.cpus"]
+    assert decided(made, seen, knowing(made), NOW + 5).steps == (SetCpus(4), LimitCpu(2048, 0))
+
+
+@pytest.mark.parametrize("state", ["Paused", "Stopping"])
+def test_machine_that_does_not_answer_is_not_changed(state: Any) -> None:
+    made = placement(qos={"priority": "High"})
+    domain = replace(RUNNING, definition=digest(made.spec), state=state)
+    assert "LimitCpu" not in names(decided(made, replace(ON, domain=domain), knowing(made)))
+
+
+def test_machine_that_is_to_stop_is_not_changed_any_more() -> None:
+    made = placement(cpu=4, power_state="Stopped", qos={"priority": "High"})
+    assert names(decided(made, ON, knowing(made))) == ["Remember", "ShutDown", "LookAgain"]
+
+
+def test_disk_that_was_plugged_in_is_not_made_anew_when_it_is_lost() -> None:
+    made = placement(volumes=[volume(), volume("data", image=False)], generation=2)
+    data = made.spec.volumes[1]
+    there = {**THERE, data.file: SeenVolume(data.file, GIB, 0)}
+    attaching = decided(made, ON, knowing(placement()))
+    assert names(attaching) == ["Remember", "MakeVolume", "Define", "AttachDisk"]
+    assert AttachDisk("data") in attaching.steps
+    plugged = replace(RUNNING, definition=digest(made.spec), hardware=started(made.spec))
+    noting = decided(made, replace(ON, domain=plugged, volumes=there), knowing(made))
+    assert noting.memory.volumes == (FILE, data.file)
+    assert names(noting) == ["Remember"]
+    assert decided(made, replace(ON, domain=plugged), noting.memory).steps == ()
+
+
+def test_disk_grows_by_itself_when_the_machine_is_off_and_with_it_when_it_runs() -> None:
+    larger = [volume().model_copy(update={"size": Bytes("2Gi")})]
+    off = placement(volumes=larger, power_state="Stopped")
+    assert decided(off, ended("Destroyed"), knowing(off, intent="Off")).steps == (GrowVolume(FILE, 2 * GIB),)
+    on = placement(volumes=larger)
+    assert decided(on, ON, knowing(on)).steps == (ResizeDisk("system", 2 * GIB),)
+
+
+def test_medium_is_fetched_before_the_drive_is_defined() -> None:
+    made = placement(media=[{"name": "cd0", "image": {"image": "iso", "sha256": "cd" * 32}}], generation=2)
+    assert names(decided(made, ON, knowing(placement()))) == ["Remember", "FetchImage", "Define", "AttachDrive"]
 
 
 def test_change_that_is_in_force_is_told_as_applied() -> None:

@@ -65,7 +65,7 @@ async def through_the_door(machine: LibvirtMachine, figures: Figures) -> str:
     await timed(figures, "door: define", lambda: machine.define(wanted, "digest"))
     await timed(figures, "door: start", lambda: machine.start(uuid(1)))
     await timed(figures, "door: destroy", lambda: machine.destroy(uuid(1)))
-    definition, _mark = await machine.hypervisor.definition(uuid(1))
+    definition = (await machine.hypervisor.definition(uuid(1)))[0]
     await machine.undefine(uuid(1))
     return definition
 
