@@ -121,11 +121,11 @@ def _cpus(spec: PlacementSpec, hardware: Hardware) -> Found:
 
 
 def _memory(spec: PlacementSpec, hardware: Hardware) -> Found:
+    """Without a word of a most, nobody reckons with memory that changes while the machine runs, and it does not."""
     entry = awaiting("spec.memory", str(Bytes(hardware.taken_memory)), str(spec.memory))
-    if spec.memory > hardware.max_memory:
-        yield entry
-    elif abs(spec.memory - hardware.memory) >= GRAIN:
-        yield Live(SetMemory(int(spec.memory)), entry)
+    if abs(spec.memory - hardware.memory) >= GRAIN:
+        hot = spec.max_memory is not None and spec.memory <= hardware.max_memory
+        yield Live(SetMemory(int(spec.memory)), entry) if hot else entry
     elif abs(spec.memory - hardware.taken_memory) >= max(NEAR, spec.memory // 32):
         yield entry
     most = spec.max_memory

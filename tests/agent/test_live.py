@@ -93,6 +93,7 @@ ROWS: list[tuple[str, PlacementSpec, PlacementSpec, list[Change], list[str]]] = 
     ("no word of a most", machine(), machine(max_cpu=None), [], []),
     ("more memory", machine(), machine(memory="2Gi"), [SetMemory(2 * GIB)], []),
     ("less memory", machine(), machine(memory="512Mi"), [SetMemory(512 * MIB)], []),
+    ("memory without a most", machine(), machine(memory="512Mi", max_memory=None), [], ["spec.memory"]),
     ("memory above the most", machine(), machine(memory="3Gi"), [], ["spec.memory", "spec.maxMemory"]),
     ("another most of memory", machine(), machine(max_memory="4Gi"), [], ["spec.maxMemory"]),
     ("priority", machine(), machine(qos={"priority": "High"}), [LimitCpu(2048, 0)], []),
