@@ -113,7 +113,10 @@ class LiveGuest:
         images = frozenset({self.sha256} if await machine.has_image(self.sha256) else ())
         bridges = frozenset({self.host.bridge, "br1"})
         domain = await machine.domain(UUID)
-        return Observed(domain, 0.0, volumes, images, bridges, reservations(wish.placement.spec), boot_id="b1")
+        served = reservations(wish.placement.spec)
+        return Observed(
+            domain=domain, volumes=volumes, images=images, bridges=bridges, served=served, boot_id="b1"
+        )  # fmt: skip
 
     async def _do(self, machine: LibvirtMachine, step: Step) -> None:
         match step:
