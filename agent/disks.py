@@ -30,6 +30,7 @@ class Disks:
         self.images = images
         self._folders: set[Path] = set()
         self._direct: dict[Path, bool] = {}
+        self._adopted: set[Path] = set()
         self.admit(folders)
 
     def admit(self, folders: Iterable[str]) -> None:
@@ -43,8 +44,11 @@ class Disks:
                 self._direct[folder] = takes_direct(folder)
         return frozenset(folder for folder, yes in self._direct.items() if yes)
 
-    async def volume(self, file: str) -> SeenVolume | None:
+    async def volume(self, file: str, *, adopted: bool = False) -> SeenVolume | None:
         """See Machine. The size stands in the file's header, which needs no lock and no tool."""
+        if adopted:
+            self._adopted.add(Path(file))
+            return await asyncio.to_thread(_seen_anywhere, Path(file))
         return await asyncio.to_thread(_seen, self._place(file))
 
     async def make(self, volume: PlacedVolume) -> None:
@@ -87,7 +91,9 @@ class Disks:
             raise _refused(place, error) from error
 
     def _place(self, file: str) -> Path:
-        """HypervisorError unless the file lies directly in a storage folder of this host."""
+        """HypervisorError unless the file lies directly in a storage folder of this host, or was adopted."""
+        if Path(file) in self._adopted:
+            return Path(file)
         if ".." in Path(file).parts or Path(file).parent not in self._folders:
             known = ", ".join(sorted(map(str, self._folders))) or "none yet"
             raise HypervisorError(f"{file} does not lie in a storage path of this host ({known})")
@@ -135,6 +141,27 @@ def _seen(file: Path) -> SeenVolume | None:
     if not head.startswith(MAGIC) or len(head) < _SIZE_AT + _SIZE.size:
         raise HypervisorError(f"{file} is not a qcow2 file, so it is no volume of ours; it is left alone")
     return SeenVolume(str(file), _SIZE.unpack_from(head, _SIZE_AT)[0], found.st_blocks * 512)
+
+
+def _seen_anywhere(file: Path) -> SeenVolume | None:
+    """A file that was there before Nano: qcow2 or raw, maybe behind a link."""
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _refused(file, error) from error
+    try:
+        found = os.fstat(opened)
+        head = os.pread(opened, _SIZE_AT + _SIZE.size, 0) if stat.S_ISREG(found.st_mode) else b""
+    finally:
+        os.close(opened)
+    if not stat.S_ISREG(found.st_mode):
+        raise HypervisorError(f"{file} is no regular file; it is left alone")
+    whole = head.startswith(MAGIC) and len(head) == _SIZE_AT + _SIZE.size
+    return SeenVolume(
+        str(file), _SIZE.unpack_from(head, _SIZE_AT)[0] if whole else found.st_size, found.st_blocks * 512
+    )
 
 
 def _refused(file: Path, error: OSError) -> HypervisorError:

@@ -295,7 +295,7 @@ def _disk(volume: PlacedVolume, platform: Platform, turn: str | None) -> Element
         "disk",
         element("driver", name="qemu", type=volume.format, cache=cache, discard="unmap"),
         element("source", file=volume.file),
-        _backing(volume, platform),
+        *(() if volume.adopted else (_backing(volume, platform),)),  # what is below it, it says itself
         element("target", bus=BUSES[volume.bus]),
         *disk_element(volume.qos),
         element("serial", serial(volume.name)),

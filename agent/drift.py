@@ -124,7 +124,7 @@ def beyond(fields: Mapping[str, str]) -> list[Drift]:
 
 
 def _modelled(name: str, fields: Mapping[str, str]) -> bool:
-    kind = name.partition("[")[0]
+    kind = name.partition("[")[0].partition("#")[0]
     match kind:
         case "devices/disk":
             return fields.get(f"{name}@type") == "file" and fields.get(f"{name}@device", "disk") == "disk"

@@ -19,6 +19,7 @@ from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark
 from nanovirt.agent.hardware import Hardware, read
 from nanovirt.agent.machine import Counters, DomainState, Ending, SeenDomain
+from nanovirt.agent.strangers import files_of
 from nanovirt.resources.errors import Conflict, HypervisorError
 
 T = TypeVar("T")
@@ -126,6 +127,14 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 def translated(error: libvirt.libvirtError) -> HypervisorError:
     """Our error with the message and the number of libvirt's."""
     return HypervisorError(f"libvirt: {error.get_error_message() or error}", error.get_error_code() or 0)
+
+
+class Described(NamedTuple):
+    """A definition as XML, the virtual sizes of its files, and whether it outlives the machine."""
+
+    xml: str
+    sizes: Mapping[str, int]
+    persistent: bool
 
 
 class Qemu(NamedTuple):
@@ -243,6 +252,10 @@ class Hypervisor:
     async def definition(self, uuid: str) -> tuple[str, Mark, str]:
         """What would be started next, as XML, its mark, and what runs ("": nothing); ("", ...) if there is none."""
         return await self.call(lambda connection: _definition(connection, uuid))
+
+    async def described(self, uuid: str) -> Described | None:
+        """What is known of any domain; None if there is none."""
+        return await self.call(lambda connection: _described(connection, uuid))
 
     async def inactive(self, uuid: str) -> str | None:
         """The definition that would be started next, as XML; None if there is none, though the machine may run."""
@@ -473,6 +486,19 @@ def _definition(connection: Any, uuid: str) -> tuple[str, Mark, str]:
 
 def _change(connection: Any, uuid: str, change: Change) -> None:
     hypervisor_changes.apply(connection.lookupByUUIDString(uuid), change)
+
+
+def _described(connection: Any, uuid: str) -> Described | None:
+    domain = _find(connection, uuid)
+    if domain is None:
+        return None
+    persistent = bool(domain.isPersistent())
+    xml = str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    sizes = {}
+    for file in files_of(xml):
+        with contextlib.suppress(libvirt.libvirtError):  # it is not there, or cannot be read
+            sizes[file] = int(domain.blockInfo(file)[0])
+    return Described(xml, sizes, persistent)
 
 
 def _inactive(connection: Any, uuid: str) -> str | None:

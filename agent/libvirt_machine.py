@@ -18,10 +18,11 @@ from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
 from nanovirt.agent.machine import Counters, SeenDomain, SeenVolume
+from nanovirt.agent.strangers import described
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
-from nanovirt.resources.report import HostFacts, StorageFact
+from nanovirt.resources.report import DomainFacts, HostFacts, StorageFact
 
 Accelerator = Literal["kvm", "tcg"]
 FACTS_SECONDS = 2.0
@@ -118,9 +119,14 @@ class LibvirtMachine:
         """See Machine."""
         return await self.hypervisor.counters()
 
-    async def volume(self, file: str) -> SeenVolume | None:
+    async def describe(self, uuid: str) -> DomainFacts | None:
         """See Machine."""
-        return await self.disks.volume(file)
+        found = await self.hypervisor.described(uuid)
+        return described(found.xml, found.sizes, persistent=found.persistent) if found is not None else None
+
+    async def volume(self, file: str, *, adopted: bool = False) -> SeenVolume | None:
+        """See Machine."""
+        return await self.disks.volume(file, adopted=adopted)
 
     async def has_image(self, sha256: str) -> bool:
         """See Machine."""

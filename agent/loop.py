@@ -47,6 +47,8 @@ class Pace:
 
 
 USUAL = Pace()
+DESCRIBED = 64
+"""Of so many domains that nobody claims the report says what they are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +312,13 @@ class Agent:
             return
         domains = await self._around.machine.domains()
         claimed = {uuid for uuid, worker in self._workers.items() if worker.orders}
+        strangers = [domain for uuid, domain in sorted(domains.items()) if uuid not in claimed]
+        facts = {one.uuid: await self._around.machine.describe(one.uuid) for one in strangers[:DESCRIBED]}
         self._unclaimed = tuple(
-            Unclaimed(uuid=uuid, name=domain.name, state=domain.state, nics=self._nics_of(uuid))
-            for uuid, domain in sorted(domains.items())
-            if uuid not in claimed
+            Unclaimed(
+                uuid=one.uuid, name=one.name, state=one.state, nics=self._nics_of(one.uuid), facts=facts.get(one.uuid)
+            )
+            for one in strangers
         )
         self._asked = False
 

@@ -12,7 +12,7 @@ from nanovirt.agent.drift import Form
 from nanovirt.agent.hardware import Hardware
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
-from nanovirt.resources.report import HostFacts
+from nanovirt.resources.report import DomainFacts, HostFacts
 
 DomainState = Literal["Running", "Paused", "Stopping", "Off"]
 Ending = Literal["", "Shutdown", "Crashed", "Destroyed", "Failed", "Unknown"]
@@ -109,8 +109,15 @@ class Machine(Protocol):
         """Of every machine that runs, by its uuid, in one question; a busy one may be left out."""
         ...
 
-    async def volume(self, file: str) -> SeenVolume | None:
-        """The volume behind a file, or None if there is no such file. A file that QEMU has locked is seen too."""
+    async def describe(self, uuid: str) -> DomainFacts | None:
+        """What a domain is made of that is none of ours; None if there is none."""
+        ...
+
+    async def volume(self, file: str, *, adopted: bool = False) -> SeenVolume | None:
+        """The volume behind a file, or None if there is no such file. A file that QEMU has locked is seen too.
+
+        One that is `adopted` lies anywhere, may be raw, and may be removed from then on.
+        """
         ...
 
     async def has_image(self, sha256: str) -> bool:

@@ -309,7 +309,7 @@ def _preparing(wish: Wish, seen: Observed, memory: Memory, judged: Judgement) ->
     """Disks that were never there, and the definition; a disk that was there and is gone is lost, not made anew."""
     spec, images = wish.placement.spec, set(seen.images)
     for volume in spec.volumes:
-        if volume.file in seen.volumes or volume.file in memory.volumes:
+        if volume.file in seen.volumes or volume.file in memory.volumes or volume.adopted:
             continue
         if volume.source is not None and volume.source.sha256 not in images:
             images.add(volume.source.sha256)

@@ -21,7 +21,7 @@ from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
 from nanovirt.resources.quantities import Bytes
-from nanovirt.resources.report import HostFacts, StorageFact
+from nanovirt.resources.report import DomainFacts, HostFacts, StorageFact
 
 CAPACITY = Amounts(cpus=32, memory=Bytes("128Gi"), disk=Bytes("2Ti"))
 OVERLAY_BYTES = 196_624
@@ -125,6 +125,8 @@ class SimulatedMachine:
         self.seeds: dict[str, str] = {}
         self._domains: dict[str, _Domain] = {}
         self._foreign: dict[str, SeenDomain] = {}
+        self.strangers: dict[str, DomainFacts] = {}
+        """What foreign domains are made of."""
         self._fetching: dict[str, asyncio.Lock] = {}
         self._random = random.Random(f"{name}/{seed}")
         self._changed: Callable[[str], None] = lambda _uuid: None
@@ -182,8 +184,14 @@ class SimulatedMachine:
             if one.running is not None
         }
 
-    async def volume(self, file: str) -> SeenVolume | None:
+    async def describe(self, uuid: str) -> DomainFacts | None:
         """See Machine."""
+        self._answers("describe")
+        return self.strangers.get(uuid)
+
+    async def volume(self, file: str, *, adopted: bool = False) -> SeenVolume | None:
+        """See Machine."""
+        del adopted
         return self.files.get(file)
 
     def had(self, disks: Iterable[tuple[str, int]]) -> None:
@@ -261,6 +269,8 @@ class SimulatedMachine:
         """See Machine."""
         self._answers("form")
         found = self._domains.get(uuid)
+        if found is None and uuid in self._foreign:
+            return Form("simulated", {"name": self._foreign[uuid].name})
         return Form("simulated", found.form()) if found is not None and found.persistent else None
 
     async def start(self, uuid: str) -> None:

@@ -41,7 +41,8 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         return None
     state, reason, params = _word(spec, seen, decision)
     domain = seen.domain
-    same = domain is not None and wish.digest == domain.definition and not decision.live and not decision.awaiting
+    ours = domain is not None and (wish.digest == domain.definition or (decision.drift.hold and not domain.definition))
+    same = ours and not decision.live and not decision.awaiting
     return PlacementStatus(
         state=state,
         reason=reason,

@@ -232,7 +232,7 @@ class Worker:
             around.boot_order.through(self.uuid)
 
     async def _volumes(self, spec: PlacementSpec) -> dict[str, SeenVolume]:
-        found = [await self._around.machine.volume(volume.file) for volume in spec.volumes]
+        found = [await self._around.machine.volume(one.file, adopted=one.adopted) for one in spec.volumes]
         return {volume.file: volume for volume in found if volume is not None}
 
     async def _images(self, spec: PlacementSpec, volumes: dict[str, SeenVolume]) -> frozenset[str]:

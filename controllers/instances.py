@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from nanovirt.controllers.actions import Action, Transact, set_status
+from nanovirt.controllers.actions import Action, LookAgain, Transact, set_status
+from nanovirt.controllers.adopting import adopt, adopted
 from nanovirt.controllers.composing import Composition, Missing, compose, followed, reissued, volume_name
 from nanovirt.controllers.drifting import with_policy
 from nanovirt.controllers.news import WARNINGS, tell, turned
@@ -69,10 +70,12 @@ def placements_of(instance: Instance, world: World) -> list[Placement]:
 
 def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action]:
     try:
-        made = compose(instance, world)
+        made = adopt(instance, world) if adopted(instance) else compose(instance, world)
     except Missing as missing:
         status = waiting(instance, missing.reason, **missing.params)
         yield from _status(instance, status, world, now)
+        if adopted(instance):  # its host reports it soon, and that wakes nobody else
+            yield LookAgain(2.0)
         return
     placed = with_policy(made.placement.spec, instance, world)
     made = replace(made, placement=made.placement.model_copy(update={"spec": placed}))
@@ -133,6 +136,7 @@ def _removal(placement: Placement) -> PlacementSpec:
     orders = tuple(
         Operation(uid=f"{uid}.{one.name}.remove", verb="RemoveVolume", volume=one.name)
         for one in placement.spec.volumes
+        if not one.adopted
     )
     return placement.spec.model_copy(update={"power_state": "Stopped", "stop_grace_seconds": 0, "operations": orders})
 

@@ -194,6 +194,7 @@ async def _listening(
     """The API and all that plugs into it."""
     from importlib.metadata import version
 
+    from nanovirt.portal.api.adopting import Adoption
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
     from nanovirt.portal.desired.desk import pages
@@ -229,6 +230,7 @@ async def _listening(
         ("hosts", "usage", "GET"): figures.host,
         **library.hooks,
         **people(heart.store),
+        **Adoption(heart.store, heart.reports, lambda: api.writer).hooks,
         **relayed(relay),
     }
     api = Api(

@@ -23,7 +23,7 @@ from nanovirt.resources.fields import (
     Title,
 )
 from nanovirt.resources.guest import Guest, GuestReport
-from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Refers, Resource, Spec, Status
+from nanovirt.resources.kind import LATER, NAMESPACED, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import DiskQos, Qos
 from nanovirt.resources.quantities import Bytes
@@ -78,7 +78,7 @@ class Disk(Model):
     name: ShortName
     size: Bytes | None = None
     source: DiskSource | None = None
-    reclaim: Annotated[Literal["Delete", "Retain"], Later("Retain")] = "Delete"
+    reclaim: Literal["Delete", "Retain"] = "Delete"
     rebuild: Annotated[int, Field(ge=0), LATER] = 0
     format: DiskFormat | None = None
     qos: Annotated[DiskQos | None, LATER] = None

@@ -44,11 +44,13 @@ class PlacedVolume(Model):
     size: Bytes
     source: PlacedImage | None = None
     purpose: Literal["Disk", "Seed", "Firmware", "Tpm"] = "Disk"
-    format: Literal["qcow2"] = "qcow2"
+    format: Literal["qcow2", "raw"] = "qcow2"
     bus: DiskBus = "Virtio"
     qos: DiskQos = DiskQos()
     file_system: DiskFormat | None = None
     """What the guest makes of it when it is empty."""
+    adopted: bool = False
+    """It was there before Nano: never made, and looked at wherever it lies."""
 
 
 class Lease(Model):

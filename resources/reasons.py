@@ -58,6 +58,7 @@ class Reason(Enum):
     Scheduled = "Placed on {host}."
     NoHostFits = "No host of pool {pool} fits: {hosts}."
     PoolNotFound = "ComputePool {pool} does not exist."
+    DomainNotReported = "Host {host} does not report the domain {uuid} as one that nobody claims."
     PoolDisabled = "ComputePool {pool} is disabled."
     PoolHasNoHosts = "ComputePool {pool} has no hosts."
     StoragePoolNotFound = "StoragePool {pool} does not exist."

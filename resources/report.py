@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from nanovirt.resources.fields import AbsolutePath, ShortName
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.kind import Status
 from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.system_template import DiskBus
 from nanovirt.resources.usage import UsageReport
 
 REPORT_SECONDS = 2.0
@@ -38,6 +40,38 @@ class HeldNic(Status):
     ip: str = ""
 
 
+class StrangeDisk(Status):
+    """A disk of a domain that nobody claims: the name under which the domain has it, its file and virtual size."""
+
+    name: ShortName
+    file: AbsolutePath
+    format: Literal["qcow2", "raw"]
+    size: Bytes
+    bus: DiskBus
+
+
+class StrangeNic(Status):
+    """A card of such a domain; `bridge` "" when it is on none, `model` "" when no instance can have it."""
+
+    mac: str
+    bridge: str = ""
+    model: Literal["", "Virtio", "E1000", "Rtl8139"] = ""
+
+
+class DomainFacts(Status):
+    """What such a domain is made of; `beyond`: what of it an instance cannot say, `problems`: why it cannot be one."""
+
+    cpus: int = 0
+    memory: Bytes = Bytes(0)
+    machine: Literal["q35", "i440fx"] = "q35"
+    firmware: Literal["UEFI", "BIOS"] = "BIOS"
+    clock: Literal["Utc", "LocalTime"] = "Utc"
+    disks: Annotated[tuple[StrangeDisk, ...], Field(max_length=16)] = ()
+    nics: Annotated[tuple[StrangeNic, ...], Field(max_length=8)] = ()
+    beyond: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+    problems: Annotated[tuple[str, ...], Field(max_length=20)] = ()
+
+
 class Unclaimed(Status):
     """A domain without a Placement: reported and left alone. `nics`: as far as the agent remembers them."""
 
@@ -45,6 +79,8 @@ class Unclaimed(Status):
     name: str
     state: str = ""
     nics: tuple[HeldNic, ...] = ()
+    facts: DomainFacts | None = None
+    """Of the first few on a host."""
 
 
 class Holding(Unclaimed):

@@ -10,7 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from nanovirt.portal.api import applying, bodies, paths
+from nanovirt.portal import powering
+from nanovirt.portal.api import applying, bodies, bulk, paths
 from nanovirt.portal.api.documents import Documents
 from nanovirt.portal.api.failures import refusal
 from nanovirt.portal.api.fanout import Hub
@@ -49,7 +50,7 @@ HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
-KEYED = ("", "status", "owner")
+KEYED = ("", "status", "owner", "adopt")
 """Sub-resources whose writes may have an Idempotency-Key, and are answered with the object."""
 STREAMED = ("upload",)
 """Sub-resources whose bodies are taken as they come, and may be longer than any memory."""
@@ -92,6 +93,7 @@ class Api:
         self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
         self.reader = Reader(store, clock)
         past = Past(store.log, lambda: store.committed)
+        self._bulk = bulk.Bulk(self.writer, self.reader, clock)
         self._recaller, self._recounter = Recaller(store, past, clock), Recounter(store, past)
         self._roll_back = RollBack(store, past, Transactor(store, self.writer, clock), clock)
         self._lasting = Lasting(store)
@@ -163,21 +165,43 @@ class Api:
             return await self._hooked(request, subject, target, hook)
         if target.subresource == TIMELINE and target.key.name:
             return await self._recounter.timeline(partial(self.identify, request), target, request)
-        if hook is None and target.subresource not in ("", "status") and not scalable(target):
+        power = target.key.plural == bulk.PLURAL and target.subresource in powering.VERBS
+        if hook is None and target.subresource not in ("", "status") and not scalable(target) and not power:
             raise Unknown
+        if power and method != "POST":
+            raise NotAllowed(f"{method} is not possible here; POST it", "POST")
+        if method == "POST" and target.key.plural == bulk.PLURAL and not target.subresource and target.key.name:
+            return await self._many(request, subject, target)
         if method in READS and hook is None:
             return await self._read(request, subject, target)
         subject = await self._arrived(request, subject)
         if hook is not None and target.subresource not in KEYED:
             return await self._hooked(request, subject, target, hook)
-        write = partial(self._hooked, hook=hook) if hook is not None else self._write
-        verb = "deletecollection" if method == "DELETE" and not target.key.name else VERBS.get(method, "")
+        write = partial(self._hooked, hook=hook) if hook is not None else self._power if power else self._write
+        verb = (
+            "patch"
+            if power
+            else "deletecollection"
+            if method == "DELETE" and not target.key.name
+            else VERBS.get(method, "")
+        )
         deed = Deed(
             partial(write, request, subject, target),
-            partial(_told_again, request, target),
-            lambda count: [(verb, target.subresource)] * count,
+            partial(_told_again, request, target._replace(subresource="") if power else target),
+            lambda count: [(verb, "" if power else target.subresource)] * count,
         )
         return await self._counted(self._repeats.once(request, subject, deed))
+
+    async def _many(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        if target.key.name not in bulk.VERBS:
+            known = ", ".join(bulk.VERBS)
+            raise NotAllowed(f"POST is not possible on one of {target.key.plural}, but for {known}", *ON_OBJECTS)
+        subject = await self._arrived(request, subject)
+        return await self._counted(self._bulk.answer(request, subject, target))
+
+    async def _power(self, request: web.BaseRequest, subject: Subject, target: Target) -> Reply:
+        written = await self._bulk.change(request, subject, target)
+        return _told(target._replace(subresource=""), written)
 
     async def _arrived(self, request: web.BaseRequest, subject: Subject, limit: int = BODY_MAX) -> Subject:
         """Who asks, as things are once the whole body is there: rights may end while it is on its way."""

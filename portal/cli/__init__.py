@@ -46,6 +46,7 @@ LAZY = {
     "token": "people",
     "chown": "people",
     "host": "hosts",
+    "adopt": "adopting",
     "desired": "desired",
     "backup": "backing_up",
     "restore": "restoring",

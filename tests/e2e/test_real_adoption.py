@@ -1,0 +1,237 @@
+"""Machines that others made or changed on a real host: adopted without a restart, drifted, reverted, ended."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from nanovirt.resources.client import Client
+from nanovirt.resources.codec import JSON
+from nanovirt.resources.kind import Key
+from tests.e2e.cluster import NANOCTL, Cluster, instance_key, placement_of, real_cluster, remove_all, run
+from tests.e2e.looking import BOOT, is_off, look, names, runs, until, until_gone
+from tests.e2e.processes import Agent
+
+pytestmark = pytest.mark.timeout(600)
+
+OLD = "11111111-2222-4333-8444-555555555555"
+MAC = "52:54:00:99:00:01"
+XML = """
+<domain type='qemu'>
+  <name>Old_Web</name><uuid>{uuid}</uuid><memory unit='MiB'>160</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <features><acpi/></features><cpu mode='custom'><model>Nehalem</model></cpu>
+  <devices>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{file}'/>
+      <target dev='vda' bus='virtio'/></disk>
+    <interface type='bridge'><mac address='{mac}'/><source bridge='{bridge}'/><model type='virtio'/></interface>
+    <serial type='file'><source path='{log}'/><target port='0'/></serial>
+    <sound model='ich9'/>
+  </devices>
+</domain>
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(mini_guest: Path) -> Iterator[Cluster]:
+    """One host."""
+    with real_cluster(mini_guest, hosts=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    """Of the administrator; no instance is left behind."""
+    async with cluster.client() as client:
+        try:
+            yield client
+        finally:
+            print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
+            await remove_all(client)
+
+
+def nanoctl(cluster: Cluster, *words: str) -> str:
+    """What `nanoctl` says on the server's machine."""
+    done = cluster.bed.server.run([*NANOCTL, *words, "--kubeconfig", cluster.kubeconfig], check=False)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+async def test_domain_made_with_virsh_goes_on_as_an_instance_without_a_restart(
+    cluster: Cluster, client: Client, mini_guest: Path
+) -> None:
+    agent = cluster.agents["h1"]
+    folder = agent.folder / "old"
+    folder.mkdir(mode=0o711)
+    disk, log = folder / "old.qcow2", folder / "old.log"
+    shutil.copyfile(mini_guest, disk)
+    definition = folder / "old.xml"
+    definition.write_text(XML.format(uuid=OLD, file=disk, mac=MAC, bridge=agent.host.bridge, log=log))
+    agent.virsh("define", str(definition))
+    agent.virsh("start", "Old_Web")
+    pid, before = agent.runs("Old_Web"), agent.virsh("dumpxml", "Old_Web", "--inactive")
+
+    async def said() -> str:
+        return log.read_text(errors="replace")
+
+    await look("guest", said, lambda text: "nano-guest: " in text, BOOT)
+    boots = (await said()).count("nano-guest: ready")
+    host = Key("hosts", "", "h1")
+    await until(client, host, lambda doc: doc["status"].get("unclaimed") == ["Old_Web"])
+    listed = nanoctl(cluster, "adopt", "h1")
+    assert "Old_Web  Running  1 cpus, 160Mi, 1 disks, 1 cards" in listed
+    assert agent.runs("Old_Web") == pid  # left alone, as long as nobody adopts it
+
+    assert nanoctl(cluster, "adopt", "h1/Old_Web", "--name", "old") == "instance/old adopted from h1/Old_Web\n"
+    doc = await until(client, instance_key("old"), runs)
+    assert doc["spec"]["disks"][0]["reclaim"] == "Retain"
+    assert doc["spec"]["nics"][0]["mac"] == MAC
+    assert doc["metadata"]["labels"]["nano/owner"]
+    placement = await placement_of(client, "old")
+    assert (placement["spec"]["domain"]["uuid"], placement["spec"]["domain"]["name"]) == (OLD, "Old_Web")
+    assert placement["spec"]["volumes"][0]["file"] == str(disk)
+    assert [one["path"] for one in doc["status"]["drift"]] == ["cpu", "devices/sound"]
+    drifted = next(one for one in doc["status"]["conditions"] if one["type"] == "Drifted")
+    assert drifted["reason"] == "AdoptedAsItIs"
+    await until(client, host, lambda doc: not doc["status"].get("unclaimed"))
+    again = cluster.bed.server.run([*NANOCTL, "adopt", f"h1/{OLD}", "--kubeconfig", cluster.kubeconfig], check=False)
+    assert again.returncode != 0
+
+    agent.kill()
+    agent.start()
+    await client.patch(instance_key("old"), {"spec": {"displayName": "Old"}})
+    await until(client, instance_key("old"), runs)
+    assert agent.runs("Old_Web") == pid
+    assert (await said()).count("nano-guest: ready") <= max(1, boots)
+    assert agent.virsh("dumpxml", "Old_Web", "--inactive") == before
+
+    await client.patch(instance_key("old"), {"spec": {"powerState": "Stopped", "stopGraceSeconds": 1}})
+    await until(client, instance_key("old"), is_off)
+    await client.patch(instance_key("old"), {"spec": {"powerState": "Running"}})
+    await until(client, instance_key("old"), runs)
+    assert agent.virsh("dumpxml", "Old_Web", "--inactive") == before  # its definition is what was started
+
+    await client.delete(instance_key("old"))
+    await until_gone(client, instance_key("old"))
+    assert agent.domains() == []
+    assert disk.exists()
+
+
+async def test_edit_behind_our_back_is_told_and_reverted_when_asked_for(cluster: Cluster, client: Client) -> None:
+    await run(client, "edited")
+    agent = cluster.agents["h1"]
+    pid = agent.runs("default.edited")
+    edit(agent, "default.edited", "<on_crash>destroy</on_crash>", "<on_crash>restart</on_crash>")
+    doc = await until(client, instance_key("edited"), lambda doc: bool(doc["status"].get("drift")))
+    assert doc["status"]["drift"] == [{"path": "on_crash", "current": "restart", "desired": "destroy"}]
+    assert "<on_crash>restart" in agent.virsh("dumpxml", "default.edited", "--inactive")
+    assert "on_crash is restart, not destroy" in nanoctl(cluster, "why", "instance/edited")
+    pool = Key("computepools", "", "default")
+    await client.patch(pool, {"spec": {"drift": "Revert"}})
+    try:
+        await until(client, instance_key("edited"), lambda doc: not doc["status"].get("drift"))
+    finally:
+        await client.patch(pool, {"spec": {"drift": "Report"}})
+    assert "<on_crash>destroy" in agent.virsh("dumpxml", "default.edited", "--inactive")
+    agent.virsh("undefine", "default.edited")
+
+    async def persistent() -> str:
+        return agent.virsh("list", "--persistent", "--name")
+
+    await look("definition", persistent, lambda text: "default.edited" in text)
+    assert agent.runs("default.edited") == pid
+
+
+def edit(agent: Agent, name: str, old: str, new: str) -> None:
+    """`virsh edit`."""
+    xml = agent.virsh("dumpxml", name, "--inactive")
+    assert old in xml
+    file = agent.folder / "edited.xml"
+    file.write_text(xml.replace(old, new))
+    agent.virsh("define", str(file))
+
+
+OFF = "o /w 0x604 0x2000"
+"""How a guest of q35 switches itself off, and how it says that it has panicked."""
+PANIC = "o /b 0x505 1"
+STARTS, STAYS_OFF = "starts", "stays off"
+ROWS = [
+    ("OnFailure", "guest shutdown", STAYS_OFF, "GuestShutdown"),
+    ("Always", "guest shutdown", STARTS, ""),
+    ("Never", "guest shutdown", STAYS_OFF, "GuestShutdown"),
+    ("OnFailure", "panic", STARTS, ""),
+    ("Never", "panic", STAYS_OFF, "Crashed"),
+    ("OnFailure", "QEMU killed", STARTS, ""),
+    ("Always", "QEMU killed", STARTS, ""),
+    ("Never", "QEMU killed", STAYS_OFF, "Crashed"),
+    ("OnFailure", "virsh destroy", STARTS, ""),
+    ("Never", "virsh destroy", STAYS_OFF, "Crashed"),
+]
+
+
+@pytest.mark.long
+async def test_machine_ends_and_starts_as_the_table_says(cluster: Cluster, client: Client) -> None:
+    """One machine for each row, all at a time; a boot of the host and suspended ones are in the tables of the agent."""
+    agent = cluster.agents["h1"]
+    made = {f"row-{at}": row for at, row in enumerate(ROWS)}
+    for name, (policy, *_rest) in made.items():
+        await run(client, name, restartPolicy=policy)
+    for name, (_policy, ending, *_more) in made.items():
+        before = agent.runs(f"default.{name}")
+        end(agent, f"default.{name}", ending)
+
+        async def process(name: str = name, before: int = before) -> int:
+            found = agent.runs(f"default.{name}")
+            return -1 if found == before else found
+
+        await look(name, process, lambda found: found != -1)
+    for name, (policy, ending, happens, reason) in made.items():
+        row = f"{policy}, {ending}"
+        if happens == STARTS:
+            await until(client, instance_key(name), runs)
+            assert (await placement_of(client, name))["status"]["started"] == 2, row
+        else:
+            doc = await until(client, instance_key(name), lambda doc: doc["status"]["phase"] == "Stopped")
+            ready = next(one for one in doc["status"]["conditions"] if one["type"] == "Ready")
+            assert ready["reason"] == reason, row
+            assert agent.runs(f"default.{name}") == 0, row
+
+
+def end(agent: Agent, machine: str, how: str) -> None:
+    match how:
+        case "guest shutdown":
+            agent.virsh("qemu-monitor-command", machine, "--hmp", OFF)
+        case "panic":
+            agent.virsh("qemu-monitor-command", machine, "--hmp", PANIC)
+        case "QEMU killed":
+            agent.host.run(["kill", "-9", str(agent.runs(machine))])
+        case _:
+            agent.virsh("destroy", machine)
+
+
+async def test_suspended_machine_keeps_its_process_and_goes_on(cluster: Cluster, client: Client) -> None:
+    await run(client, "still")
+    agent = cluster.agents["h1"]
+    pid = agent.runs("default.still")
+    assert nanoctl(cluster, "suspend", "still", "--wait") == "instance/still suspending\ninstance/still is Suspended\n"
+    assert "paused" in agent.virsh("domstate", "default.still")
+    agent.kill()
+    agent.start()
+    assert nanoctl(cluster, "resume", "still", "--wait") == "instance/still resuming\ninstance/still is Running\n"
+    assert "running" in agent.virsh("domstate", "default.still")
+    assert agent.runs("default.still") == pid
+    nanoctl(cluster, "suspend", "still", "--wait")
+    agent.host.run(["kill", "-9", str(pid)])
+
+    def lost(doc: JSON) -> bool:
+        return any(one["reason"] == "SuspendedMemoryLost" for one in doc["status"]["conditions"])
+
+    await until(client, instance_key("still"), lost)
+    assert agent.runs("default.still") == 0
+    nanoctl(cluster, "start", "still", "--wait")
+    assert agent.runs("default.still") not in (0, pid)
+    assert await names(client, "instances") == ["still"]
