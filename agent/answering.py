@@ -7,6 +7,7 @@ import time
 
 from aiohttp import web
 
+from nanovirt.agent.consoles import Consoles
 from nanovirt.agent.history import History
 from nanovirt.agent.listener import Routes
 from nanovirt.agent.machine import Machine
@@ -25,7 +26,7 @@ def routes(machine: Machine) -> Routes:
         shown = await machine.screenshot(placement.spec.domain.uuid)
         return web.Response(body=shown, content_type="image/png")
 
-    return {("GET", "screenshot"): screenshot}
+    return {("GET", "screenshot"): screenshot, **Consoles(machine).routes}
 
 
 def usage_routes(history: History) -> Routes:

@@ -407,13 +407,31 @@ def _lines(domain: Domain, platform: Platform) -> Iterator[Element]:
     """The serial line, which a file records, and the guest agent's channel."""
     if domain.serial:
         log = element("log", file=str(console_log(platform.consoles, domain.uuid)), append="on")
-        yield element("serial", log, element("target", port="0"), type="pty")
+        line = element("source", mode="bind", path=str(console_line(platform.consoles, domain.uuid)))
+        yield element("serial", line, log, element("target", port="0"), type="unix")
     yield element("channel", element("target", type="virtio", name="org.qemu.guest_agent.0"), type="unix")
 
 
 def console_log(folder: Path, uuid: str) -> Path:
     """What the guest said on its serial line."""
     return folder / f"{uuid}.log"
+
+
+def console_line(folder: Path, uuid: str) -> Path:
+    """The socket of the guest's serial line: one hears it at a time, the others wait."""
+    return folder / f"{uuid}.sock"
+
+
+def screen_trouble(definition: str) -> str:
+    """Why the display of a running machine (as XML) cannot be shown, or "": it must be reachable from nowhere else."""
+    shown = ElementTree.fromstring(definition).findall("devices/graphics")
+    if not shown:
+        return "it has no display"
+    for one in shown:
+        kinds = {listen.get("type") for listen in one.findall("listen")}
+        if one.get("type") != "vnc" or kinds - {"socket", "none"} or one.get("port", "-1") != "-1":
+            return "its display listens on TCP, which Nano never shows; restart it so that it gets one that does not"
+    return ""
 
 
 def _console(domain: Domain) -> Iterator[Element]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from socket import socket
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +17,7 @@ import libvirt
 
 from nanovirt.agent import hypervisor_changes
 from nanovirt.agent.changes import Change
-from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark
+from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark, screen_trouble
 from nanovirt.agent.hardware import Hardware, read
 from nanovirt.agent.machine import Counters, DomainState, Ending, SeenDomain
 from nanovirt.agent.strangers import files_of
@@ -312,6 +313,10 @@ class Hypervisor:
         """Cut its power, if it is on."""
         await self.call(lambda connection: _destroy(connection, uuid), LONG_SECONDS)
 
+    async def screen(self, uuid: str) -> socket:
+        """A new connection to its display. Conflict when it is off, has none, or one that others can reach."""
+        return await self.call(lambda connection: _screen(connection, uuid))
+
     async def screenshot(self, uuid: str) -> bytes:
         """Its screen as PNG. Conflict when it is off or has none."""
         return await self.call(lambda connection: _screenshot(connection, uuid))
@@ -577,6 +582,15 @@ def _shut_down(connection: Any, uuid: str) -> None:
 def _destroy(connection: Any, uuid: str) -> None:
     with _unless_off(connection, uuid):
         connection.lookupByUUIDString(uuid).destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+
+
+def _screen(connection: Any, uuid: str) -> socket:
+    domain = connection.lookupByUUIDString(uuid)
+    if not domain.isActive():
+        raise Conflict("instances", domain.name(), "it does not run, so there is nothing to be seen")
+    if trouble := screen_trouble(domain.XMLDesc(0)):
+        raise Conflict("instances", domain.name(), trouble)
+    return socket(fileno=domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH))
 
 
 def _screenshot(connection: Any, uuid: str) -> bytes:

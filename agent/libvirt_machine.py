@@ -6,14 +6,15 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from socket import socket
 from typing import Literal
 
 from nanovirt.agent import facts as host
-from nanovirt.agent import iso
+from nanovirt.agent import iso, serial_log
 from nanovirt.agent.changes import Change
 from nanovirt.agent.continuity import Kept, kept
 from nanovirt.agent.disks import Disks
-from nanovirt.agent.domain import Platform, console_log, render, seed_file
+from nanovirt.agent.domain import Platform, console_line, console_log, render, seed_file
 from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
@@ -223,12 +224,25 @@ class LibvirtMachine:
     async def undefine(self, uuid: str) -> None:
         """See Machine."""
         await self.hypervisor.undefine(uuid)
-        console_log(self.consoles, uuid).unlink(missing_ok=True)
+        serial_log.remove(console_log(self.consoles, uuid))
+        console_line(self.consoles, uuid).unlink(missing_ok=True)
         seed_file(self.seeds, uuid).unlink(missing_ok=True)
 
     async def screenshot(self, uuid: str) -> bytes:
         """See Machine."""
         return await self.hypervisor.screenshot(uuid)
+
+    async def screen(self, uuid: str) -> socket:
+        """See Machine."""
+        return await self.hypervisor.screen(uuid)
+
+    async def serial(self, uuid: str) -> socket:
+        """See Machine."""
+        return await serial_log.connect(console_line(self.consoles, uuid))
+
+    async def serial_log(self, uuid: str) -> bytes:
+        """See Machine."""
+        return await asyncio.to_thread(serial_log.read, console_log(self.consoles, uuid))
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""

@@ -16,12 +16,13 @@ from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
 from nanovirt.agent.usage import Sampler
 from nanovirt.agent.worker import Surroundings, Worker
-from nanovirt.resources.errors import Conflict, HypervisorError, NanoError, NotFound
+from nanovirt.resources.errors import Conflict, HypervisorError, NanoError, NotFound, Rejected, Stale
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.report import (
     LEASE_SECONDS,
     REPORT_SECONDS,
+    Gateway,
     HeldNic,
     Holding,
     HostFacts,
@@ -93,6 +94,7 @@ class Agent:
         self._complaint = ""
         self.port = 0
         """TCP port on which the server reaches this agent; 0: on none."""
+        self.gateway: Gateway | None = None
         self._paths: tuple[str, ...] = ()
         self._heard = True
         self._group = asyncio.TaskGroup()
@@ -123,6 +125,15 @@ class Agent:
         if spec.role != "Active" or spec.epoch < worker.memory.epoch:
             raise Conflict(key.plural, key.name, f"it is {spec.role} at epoch {spec.epoch}, and not what counts here")
         return order.wish.placement
+
+    def placement_of(self, instance: Key) -> Placement | None:
+        """The Placement that is obeyed here for an instance, if there is one."""
+        for worker in self._workers.values():
+            for key, order in worker.orders.items():
+                if (key.namespace, order.wish.placement.spec.instance) == (instance.namespace, instance.name):
+                    with suppress(Rejected, Stale):
+                        return self.active(key)
+        return None
 
     # --- workers ---
 
@@ -235,7 +246,7 @@ class Agent:
 
     def _told(self) -> HostFacts:
         trouble = self._facts.hypervisor_error or self._complaint
-        return self._facts.model_copy(update={"port": self.port, "hypervisor_error": trouble})
+        return self._facts.model_copy(update={"port": self.port, "gateway": self.gateway, "hypervisor_error": trouble})
 
     def _notice_leases(self) -> None:
         for uuid, worker in self._workers.items():

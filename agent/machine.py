@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from typing import Literal, NamedTuple, Protocol
 
 from nanovirt.agent.changes import Change
@@ -199,6 +200,21 @@ class Machine(Protocol):
 
     async def screenshot(self, uuid: str) -> bytes:
         """What a running machine's screen shows, as PNG. Conflict when it is Off or has no screen."""
+        ...
+
+    async def screen(self, uuid: str) -> socket:
+        """A new connection (RFB, not authenticated) to a running machine's display.
+
+        Conflict when it is Off, has none, or one that others than this host can reach.
+        """
+        ...
+
+    async def serial(self, uuid: str) -> socket:
+        """A connection to a running machine's serial line, which hears one at a time. Conflict when there is none."""
+        ...
+
+    async def serial_log(self, uuid: str) -> bytes:
+        """The end of what the guest has said on its serial line, a few MiB at most, also while it is Off."""
         ...
 
     def on_change(self, call: Callable[[str], None]) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanovirt.agent import firewall
+from nanovirt.agent import firewall, serial_log
 from nanovirt.agent.answering import routes, usage_routes
+from nanovirt.agent.gateway import Admit, Doors
 from nanovirt.agent.history import History
 from nanovirt.agent.leases import Bridges
 from nanovirt.agent.listener import Listener, Served, listening
@@ -26,7 +27,7 @@ from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import HypervisorError, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
-from nanovirt.resources.report import ReportReply
+from nanovirt.resources.report import Gateway, ReportReply
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Store
 
@@ -41,10 +42,22 @@ class Port:
 
     number: int
     tls: ssl.SSLContext
+    gateway: int = 0
+    """TCP port for viewers of third parties; 0: none."""
+    viewers: ssl.SSLContext | None = None
+    """The same certificate, and none is demanded."""
+    address: str = ""
+    """By which viewers reach this host: the certificate says it."""
 
 
 async def run_agent(
-    host: str, machine: Machine, server: Server, folder: Path, port: Port, bridges: tuple[str, ...] = ()
+    host: str,
+    machine: Machine,
+    server: Server,
+    admit: Admit,
+    folder: Path,
+    port: Port,
+    bridges: tuple[str, ...] = (),
 ) -> None:
     """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent/machines`.
 
@@ -61,10 +74,20 @@ async def run_agent(
             log.info("agent listens", extra={"host": host, "port": agent.port})
             async with asyncio.TaskGroup() as group:
                 group.create_task(_guard(agent))
+                group.create_task(_keep_logs(folder / "agent" / "consoles"))
+                if port.gateway:
+                    agent.gateway = await begin_gateway(group, agent, machine, admit, port)
                 group.create_task(agent.run())
     finally:
         leases.close()
         history.close()
+
+
+async def _keep_logs(folder: Path) -> None:
+    """Keep what guests say on their serial lines within limits."""
+    while True:
+        await asyncio.to_thread(serial_log.trim_all, folder)
+        await asyncio.sleep(serial_log.TRIM_SECONDS)
 
 
 async def _guard(agent: Agent) -> None:
@@ -85,6 +108,23 @@ async def _guard(agent: Agent) -> None:
             complaint = str(error)
         agent.complain(complaint)
         await asyncio.sleep(FIREWALL_SECONDS)
+
+
+async def begin_gateway(
+    group: asyncio.TaskGroup, agent: Agent, machine: Machine, admit: Admit, port: Port
+) -> Gateway | None:
+    """Let viewers in from now on; None, with a word in the log, when the port is taken."""
+    assert port.viewers is not None
+    doors = Doors(agent.placement_of, machine.screen, admit, port.viewers)
+    try:
+        server = await asyncio.start_server(doors.enter, None, port.gateway, backlog=64)
+    except OSError as error:
+        why = error.strerror or str(error)
+        log.error("viewers cannot be let in", extra={"port": port.gateway, "detail": why})  # noqa: TRY400
+        return None
+    group.create_task(doors.serve(server))
+    log.info("viewers are let in", extra={"port": port.gateway, "address": port.address})
+    return Gateway(address=port.address, port=port.gateway)
 
 
 class SimulatedHost:

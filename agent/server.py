@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -110,6 +110,22 @@ class ApiServer:
     async def fetch_secrets(self, placement: Key) -> GuestSecrets:
         """See Server: the sub-resource `secrets` of the Placement."""
         return GuestSecrets.model_validate(await self._client.get(placement, "secrets"))
+
+    @asynccontextmanager
+    async def admit(self, placement: Key, digest: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Ask whether a token (its SHA-256, hex) opens the screen of that machine. Forbidden when it does not.
+
+        Gives what ends when it may not be looked at any more, or the server is gone.
+        """
+        async with self._client.stream(path_of(placement, "console"), {"digest": digest}) as pieces:
+
+            async def until_over() -> None:
+                with suppress(StoreUnreachable):
+                    async for piece in pieces:
+                        if piece.strip():
+                            return
+
+            yield until_over
 
     async def fetch_image(self, placement: Key, volume: str, path: Path) -> None:
         """See Server: the sub-resource `image` of the Placement, with the volume's name as a parameter."""

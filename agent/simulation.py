@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from socket import socket, socketpair
 
 from nanovirt.agent import simulated_hardware
 from nanovirt.agent.changes import Change, ResizeDisk
@@ -340,6 +341,45 @@ class SimulatedMachine:
         if found.running is None:
             raise Conflict("instances", found.spec.instance, "it does not run, so there is nothing to be seen")
         return BLACK_PIXEL
+
+    async def screen(self, uuid: str) -> socket:
+        """See Machine: it greets as RFB servers do, and then sends back what it is sent."""
+        return self._line(uuid, b"RFB 003.008\n")
+
+    async def serial(self, uuid: str) -> socket:
+        """See Machine: it sends back what it is sent."""
+        return self._line(uuid, b"")
+
+    def _line(self, uuid: str, greeting: bytes) -> socket:
+        found = self._defined(uuid, "screen")
+        if found.running is None:
+            raise Conflict("instances", found.spec.instance, "it does not run")
+        ours, theirs = socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        theirs.send(greeting)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(theirs, self._echo, loop, uuid, theirs)
+        return ours
+
+    def _echo(self, loop: asyncio.AbstractEventLoop, uuid: str, line: socket) -> None:
+        """Send back what came; what does not fit is lost, as on any serial line. It ends with the machine."""
+        try:
+            found = self._domains.get(uuid)
+            came = line.recv(65536) if found is not None and found.running is not None else b""
+            if came:
+                line.send(came)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        loop.remove_reader(line)
+        line.close()
+
+    async def serial_log(self, uuid: str) -> bytes:
+        """See Machine."""
+        return f"{self._defined(uuid, 'serial_log').spec.hostname} login: ".encode()
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """See Machine."""

@@ -197,6 +197,7 @@ async def _listening(
     from nanovirt.portal.api.adopting import Adoption
     from nanovirt.portal.api.dispatch import Api
     from nanovirt.portal.api.people import people
+    from nanovirt.portal.consoles import Consoles
     from nanovirt.portal.desired.desk import pages
     from nanovirt.portal.desired.keeping import Desired
     from nanovirt.portal.identity import ADMIN, Identities, now_utc
@@ -219,6 +220,7 @@ async def _listening(
     filing = group.create_task(library.run())
     relay_tls = heart.pki.relay_context()
     relay = Relay(heart.store, heart.reports, relay_tls)
+    consoles = Consoles(heart.store, relay, identities)
     safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
     figures = Figures(heart.store, heart.reports, identities.identify, relay)
@@ -232,6 +234,7 @@ async def _listening(
         **people(heart.store),
         **Adoption(heart.store, heart.reports, lambda: api.writer).hooks,
         **relayed(relay),
+        **consoles.hooks,
     }
     api = Api(
         heart.store,
@@ -242,6 +245,7 @@ async def _listening(
         sealer=sealer,
         standing=identities.standing,
         foresee=foresee,
+        doors={("instances", "console", "GET"): consoles.page},
     )
     desired = Desired(
         heart.store,
@@ -345,7 +349,7 @@ async def _host(store: Engine, name: str, bridge: str, volumes: str) -> Host:
 
 async def _agent_here(heart: Heart, options: Options) -> None:
     """Let this machine be a host of the server in the same process: an agent as on any other host, over TLS."""
-    from nanovirt.portal.pki import save_credentials
+    from nanovirt.portal.pki import own_names, save_credentials
 
     bridge = options.bridge or (DEFAULT_BRIDGE if (NODES / DEFAULT_BRIDGE).exists() else "")
     if not bridge:
@@ -354,7 +358,8 @@ async def _agent_here(heart: Heart, options: Options) -> None:
     file = options.data / "agent" / "credentials.json"
     file.parent.mkdir(mode=0o700, exist_ok=True)
     url = f"https://127.0.0.1:{heart.api_port}"
-    save_credentials(heart.pki.host_credentials(host.metadata.name, host.metadata.uid, url), file)
+    names = own_names()  # viewers come by any of them
+    save_credentials(heart.pki.host_credentials(host.metadata.name, host.metadata.uid, url, names), file)
     await _agent_alone(replace(options, credentials=file, bridge=bridge))
 
 
@@ -367,7 +372,7 @@ async def _agent_alone(options: Options) -> None:
     from nanovirt.agent.libvirt_machine import LibvirtMachine
     from nanovirt.agent.main import Port, run_agent
     from nanovirt.agent.server import ApiServer
-    from nanovirt.resources.access import from_credentials_file, listening_tls
+    from nanovirt.resources.access import from_credentials_file, listening_tls, named
     from nanovirt.resources.client import Client
 
     assert options.credentials is not None
@@ -383,8 +388,11 @@ async def _agent_alone(options: Options) -> None:
     log.info("agent starts", extra={"host": host, "server": access.server, "libvirt": options.libvirt_uri})
     try:
         async with Client(access) as client:
-            port = Port(options.agent_port, listening_tls(access))
-            await run_agent(host, machine, ApiServer(client, host), folder, port, bridges)
+            own = _address_to(access.server)
+            viewers = listening_tls(access, anybody=True)
+            port = Port(options.agent_port, listening_tls(access), options.console_port, viewers, named(access, own))
+            server = ApiServer(client, host)
+            await run_agent(host, machine, server, server.admit, folder, port, bridges)
     finally:
         await machine.close()
 

@@ -21,6 +21,7 @@ HOST_RIGHTS = frozenset(
         ("list", "placements", ""),
         ("watch", "placements", ""),
         ("get", "placements", "image"),
+        ("create", "placements", "console"),
         ("get", "placements", "secrets"),
         ("update", "placements", "status"),
         ("patch", "placements", "status"),

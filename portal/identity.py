@@ -134,6 +134,17 @@ class Identities:
             return False
         return entry.uid == subject.uid and not entry.row.disabled and not entry.deleting
 
+    def again(self, subject: Subject) -> Subject:
+        """The same one with the rights of this moment. Raises Unauthorized when it may not be recognized any more."""
+        if subject.rights is None:
+            return subject
+        if subject.credential and not self._credentials.good(subject.credential):
+            raise Unauthorized("the token is not good any more")
+        fresh = self.user(subject.name)
+        if fresh.uid != subject.uid:
+            raise Unauthorized(f"another User {subject.name} is meant")
+        return fresh
+
     def standing(self, subject: Subject) -> bool:
         """Whether a subject may go on as what it was recognized as: a watch ends when this is no longer so."""
         if subject.rights is None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from nanovirt.resources import errors, wire
+from nanovirt.resources.console import FRAME_MAX
 from nanovirt.resources.errors import Conflict, HostUnreachable, NanoError, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import HostFacts, lost_after
@@ -29,8 +30,6 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 ANSWER_MAX = 1 << 20
 """Bytes that an answer may have unless its caller allows more: an agent may have been taken over."""
-FRAME_MAX = 4 << 20
-"""Bytes of one websocket message."""
 PASSED_ON = (errors.Conflict, errors.Malformed, errors.TooLarge, errors.HypervisorError, errors.Invalid)
 """What an agent may refuse with; anything else that it says is a fault of its own."""
 
@@ -155,13 +154,19 @@ class Relay:
 
     @asynccontextmanager
     async def open(
-        self, instance: Key, word: str, *, seconds: float = ANSWER_SECONDS, **query: str
+        self,
+        instance: Key,
+        word: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
+        **query: str,
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A websocket of binary messages to the agent, open within the block; `seconds` are for opening it."""
-        placed, url, headers = self._call(instance, word, query)
+        placed, url, own = self._call(instance, word, query)
         with _faults(placed.host):
             async with asyncio.timeout(seconds):
-                opened = await self._shake(placed, url, headers)
+                opened = await self._shake(placed, url, {**(headers or {}), **own})
         try:
             yield opened
         finally:

@@ -82,6 +82,14 @@ class Sessions:
         session.seen = now
         return session
 
+    def goes_on(self, session: Session) -> bool:
+        """Whether that session is neither over nor ended."""
+        return not session.over(self._clock()) and any(one is session for one in self._open.values())
+
+    def touch(self, session: Session) -> None:
+        """Somebody does something there, although no request says so."""
+        session.seen = self._clock()
+
     def _sweep(self, now: datetime) -> None:
         for key in [key for key, one in self._open.items() if one.over(now)]:
             del self._open[key]

@@ -103,14 +103,32 @@ def tls(credentials: Credentials) -> ssl.SSLContext | None:
     return context
 
 
-def listening_tls(credentials: Credentials) -> ssl.SSLContext:
-    """For the own port of a host's agent: shows the host's certificate, and demands one of the same authority."""
+def named(credentials: Credentials, address: str) -> str:
+    """The address of a host if its certificate says it, else the name of the host, which it always says."""
+    said = [line for line in _alternatives(credentials.certificate_pem) if line == address]
+    return said[0] if said else credentials.host
+
+
+def _alternatives(pem: str) -> list[str]:
+    """Names and addresses in a certificate."""
+    from cryptography import x509  # noqa: PLC0415 - slow to load, and only an agent asks
+
+    found = x509.load_pem_x509_certificate(pem.encode()).extensions
+    names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(one.value) for one in names]
+
+
+def listening_tls(credentials: Credentials, *, anybody: bool = False) -> ssl.SSLContext:
+    """For the own port of a host's agent: shows the host's certificate, and demands one of the same authority.
+
+    `anybody` demands none: whoever comes has to prove in another way who it is.
+    """
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(AEAD_ONLY)
         context.load_verify_locations(cadata=credentials.ca_pem)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_NONE if anybody else ssl.CERT_REQUIRED
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         context.num_tickets = 0
         with _written(credentials.certificate_pem + "\n" + credentials.key_pem) as path:

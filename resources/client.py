@@ -263,6 +263,16 @@ class Client:
             if progress:
                 progress(sent, total)
 
+    @asynccontextmanager
+    async def stream(self, path: str, doc: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send `doc`; gives the pieces of an answer that goes on as long as the block does."""
+        async with self._reply("POST", path, orjson.dumps(doc), JSON_TYPE, long=True) as reply:
+            try:
+                yield aiter(reply.content.iter_any())
+            finally:
+                if reply.connection is not None and reply.connection.transport is not None:
+                    reply.connection.transport.abort()
+
     # --- the door -------------------------------------------------------------------------------------
 
     async def _json(self, method: str, url: str, doc: Any = None, content_type: str = JSON_TYPE) -> JSON:

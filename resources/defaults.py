@@ -14,6 +14,8 @@ GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
 READING = ["get", "list", "watch"]
 MACHINES = ["instances", "instancesets", "images", "secrets"]
+SEEN = ["instances/screenshot", "instances/log", "instances/usage"]
+"""What a guest shows, says and uses."""
 LOOKED_AT = [
     "placements", "volumes", "addresses", "events", "namespaces", "computepools", "storagepools", "addresspools",
     "systemtemplates",
@@ -63,7 +65,8 @@ def roles() -> Iterator[Document]:
             {"kinds": MACHINES, "verbs": [*READING, "create", "update", "patch", "delete", "deletecollection"]},
             {"kinds": ["images/upload"], "verbs": ["get", "create", "update", "patch"]},
             {"kinds": ["instancesets/scale"], "verbs": ["get", "update", "patch"]},
-            {"kinds": ["instances/usage"], "verbs": ["get"]},
+            {"kinds": ["instances/console"], "verbs": ["create", "delete"]},
+            {"kinds": SEEN, "verbs": ["get"]},
             {"kinds": LOOKED_AT, "verbs": READING},
         ],
         menus=["dashboard", "instances", "images", "secrets"],

@@ -92,12 +92,20 @@ class Holding(Unclaimed):
     epoch: int = 0
 
 
+class Gateway(Status):
+    """Where viewers of third parties find the screens of a host's machines; its certificate says that address."""
+
+    address: str = ""
+    port: int = 0
+
+
 class HostFacts(Status):
     """What changes seldom: the machine itself, its versions, bridges and storage."""
 
     address: str = ""
     port: int = 0
     """TCP port on which the agent listens to the server; 0: on none."""
+    gateway: Gateway | None = None
     architecture: str = "x86_64"
     accelerator: Literal["", "kvm", "tcg", "simulated"] = ""
     capacity: Amounts = Amounts()

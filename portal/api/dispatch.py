@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 Reply = web.StreamResponse
 Hook = Callable[[web.BaseRequest, Subject, Key], Awaitable[Reply]]
 Page = Callable[[web.BaseRequest], Awaitable[Reply]]
+Door = Callable[[web.BaseRequest, Key], Awaitable[Reply]]
 HookTable = Mapping[tuple[str, str, str], Hook]
 """(plural, sub-resource, method) -> who answers; the door has authorized by then."""
 VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -58,6 +59,8 @@ HISTORY, TIMELINE = "history", "timeline"
 READS = ("GET", "HEAD")
 ON_COLLECTIONS = (*READS, "POST", "DELETE")
 ON_OBJECTS = (*READS, "PUT", "PATCH", "DELETE")
+IN_NAMESPACE = 8
+"""Parts of apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL/NAME/SUBRESOURCE."""
 ROOTS = {"apis": GROUP_VERSION, "api": CORE}
 
 
@@ -81,13 +84,15 @@ class Api:
         sealer: Sealer | None = None,
         standing: Callable[[Subject], bool] = lambda _subject: True,
         foresee: Foresee = nothing,
+        doors: Mapping[tuple[str, str, str], Door] | None = None,
     ) -> None:
         """`pages`: (method, exact path) -> handler for what is no object; it looks after its own authentication.
 
+        `doors`: (plural, sub-resource, method) -> handler for a sub-resource that recognizes who asks by itself.
         `standing`: whether a subject may go on as what it was recognized as; asked again for every open watch.
         """
         self._store, self.identify, self._ready, self._clock = store, identify, ready, clock
-        self._hooks, self._pages = dict(hooks or {}), dict(pages or {})
+        self._hooks, self._pages, self._doors = dict(hooks or {}), dict(pages or {}), dict(doors or {})
         self.writer = Writer(store, sealer)
         self._repeats = Repeats(store, sealer)
         self._transactions = Transactions(store, self.writer, self._repeats, foresee, clock)
@@ -130,6 +135,9 @@ class Api:
         page = self._pages.get((request.method, path))
         if page is not None:
             return await page(request)
+        if len(segments) == IN_NAMESPACE and (door := self._doors.get((segments[5], segments[7], request.method))):
+            target = paths.target("/".join(segments[1:3]), segments[3:])
+            return await door(request, target.key)
         if root in ROOTS and len(segments) > (2 if root == "api" else 3):
             subject = self.identify(request)
             group_version = "/".join(segments[1:2] if root == "api" else segments[1:3])

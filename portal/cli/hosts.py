@@ -34,9 +34,17 @@ def host() -> None:
 @click.option("--server", metavar="URL", help="How that host reaches the server.  [default: as the admin does]")
 @click.option("--pool", default="default", show_default=True, metavar="POOL", help="ComputePool of the host.")
 @click.option("--bridge", "bridges", multiple=True, metavar="NETWORK=DEVICE", help="A bridge, and where it leads.")
+@click.option("--address", "addresses", multiple=True, metavar="IP|NAME", help="By which VNC viewers reach that host.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Or NAME.json.")
 def add(
-    *, name: str, data: Path | None, server: str | None, pool: str, bridges: tuple[str, ...], output: Path | None
+    *,
+    name: str,
+    data: Path | None,
+    server: str | None,
+    pool: str,
+    bridges: tuple[str, ...],
+    addresses: tuple[str, ...],
+    output: Path | None,
 ) -> None:
     """Create a Host and write the credentials file of its agent.
 
@@ -49,7 +57,7 @@ def add(
         address = (server or connection.credentials.server).rstrip("/")
         made = _host(connection, name, pool, bridges)
         file = output or Path(f"{name}.json")
-        _write(folder, name, made["metadata"]["uid"], address, file)
+        _write(folder, (name, made["metadata"]["uid"]), address, addresses, file)
     finally:
         connection.close()
     click.echo(f"host/{name} is there, its credentials are in {file} (mode 0600)")
@@ -80,12 +88,12 @@ def _bridge(text: str) -> JSON:
     return {"network": network or "default", "device": device}
 
 
-def _write(folder: Path, name: str, uid: str, server: str, file: Path) -> None:
+def _write(folder: Path, host: tuple[str, str], server: str, addresses: tuple[str, ...], file: Path) -> None:
     from nanovirt.portal.pki import Pki, save_credentials  # noqa: PLC0415 - cryptography is slow to load
 
     if not (folder / "pki" / "ca.key").is_file():
         raise Rejected(f"{folder / 'pki' / 'ca.key'} is not there: run this on the server's machine, with its --data")
     try:
-        save_credentials(Pki(folder, datetime.now(UTC)).host_credentials(name, uid, server), file)
+        save_credentials(Pki(folder, datetime.now(UTC)).host_credentials(*host, server, addresses), file)
     except OSError as error:
         raise Rejected(f"{error.filename or file} cannot be read or written: {error.strerror}") from error

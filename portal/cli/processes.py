@@ -58,6 +58,8 @@ class Options:
     export: Path | None = None
     """Where every object is written as a file; None: DIR/export, if that is there."""
     verbose: bool = False
+    console_port: int = 5950
+    """For viewers of third parties; 0: none are let in."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ OPTIONS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "api": click.option("--api-port", type=PORT, default=5870, show_default=True, help="TCP port of the API."),
     "portal": click.option("--portal-port", type=PORT, default=5850, show_default=True, help="TCP port of the portal."),
     "port": click.option("--agent-port", type=PORT, default=5860, show_default=True, help="TCP port of the agent."),
+    "console": click.option(
+        "--console-port", type=PORT, default=5950, show_default=True, help="TCP port for VNC viewers; 0: none.",
+    ),
     "bridge": click.option("--bridge", default="", metavar="NAME", help="Bridge that instances are attached to."),
     "uri": click.option(
         "--libvirt-uri", default="qemu:///system", show_default=True, metavar="URI", help="Which libvirt to use.",
@@ -144,6 +149,7 @@ def _up(processes: Processes) -> click.Command:
         "api",
         "portal",
         "port",
+        "console",
         "bridge",
         "uri",
         "accelerator",
@@ -186,7 +192,7 @@ def _agent(processes: Processes) -> click.Command:
         "--credentials", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
         help="The file that `nanoctl host add` wrote.",
     )  # fmt: skip
-    @_options("data", "port", "bridge", "uri", "accelerator", "verbose")
+    @_options("data", "port", "console", "bridge", "uri", "accelerator", "verbose")
     def agent(**given: Any) -> None:
         """Run the agent of this host."""
         _ended(processes.agent(Options(**given)))

@@ -31,6 +31,7 @@ MINE = {
     ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1"),
     ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1/image"),
     ("GET", "/apis/nano/v1/namespaces/default/placements/at-node-1/secrets"),
+    ("POST", "/apis/nano/v1/namespaces/default/placements/at-node-1/console"),
     ("PUT", "/apis/nano/v1/namespaces/default/placements/at-node-1/status"),
     ("PATCH", "/apis/nano/v1/namespaces/default/placements/at-node-1/status"),
     ("GET", "/apis/nano/v1/placements"),
@@ -54,6 +55,7 @@ async def w() -> AsyncIterator[World]:
         return await agents.report(request, subject, key)
 
     hooks: Any = {
+        ("placements", "console", "POST"): image,
         ("placements", "image", "GET"): image,
         ("placements", "secrets", "GET"): image,
         ("hosts", "report", "POST"): report,
