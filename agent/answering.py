@@ -8,14 +8,16 @@ import time
 from aiohttp import web
 
 from nanovirt.agent.consoles import Consoles
+from nanovirt.agent.guests import Guests
 from nanovirt.agent.history import History
 from nanovirt.agent.listener import Routes
 from nanovirt.agent.machine import Machine
 from nanovirt.resources.codec import dump
-from nanovirt.resources.errors import Malformed
+from nanovirt.resources.errors import Conflict, Malformed
 from nanovirt.resources.placement import Placement
 
 QUARTER = 900.0
+SILENT = "no guest agent answers; it needs qemu-guest-agent in the guest, and to have started"
 
 
 def routes(machine: Machine) -> Routes:
@@ -41,6 +43,20 @@ def usage_routes(history: History) -> Routes:
         return web.Response(body=dump(columns), content_type="application/json")
 
     return {("GET", "usage"): usage}
+
+
+def guest_routes(guests: Guests) -> Routes:
+    """What the guest says."""
+
+    async def guest(_request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        """GET: what its agent says now, or said last if it is silent; 409 when it was never heard."""
+        uuid = placement.spec.domain.uuid
+        details = await guests.ask(uuid) or guests.details(uuid)
+        if details is None:
+            raise Conflict("instances", placement.spec.instance, SILENT)
+        return web.Response(body=dump(details.to_json()), content_type="application/json")
+
+    return {("GET", "guest"): guest}
 
 
 def _number(request: web.BaseRequest, name: str, otherwise: float) -> float:

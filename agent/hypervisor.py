@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
+import libvirt_qemu
 
 from nanovirt.agent import hypervisor_changes
 from nanovirt.agent.changes import Change
@@ -250,6 +251,10 @@ class Hypervisor:
         """Of every machine that runs."""
         return await self.call(_counters)
 
+    async def ask_guest(self, uuid: str, commands: Sequence[str], seconds: int) -> Mapping[str, str | None]:
+        """See Channel of agent/guests.py; a command is a name, or JSON with arguments."""
+        return await self.call(lambda connection: _asked(connection, uuid, commands, seconds), seconds + QUICK_SECONDS)
+
     async def definition(self, uuid: str) -> tuple[str, Mark, str]:
         """What would be started next, as XML, its mark, and what runs ("": nothing); ("", ...) if there is none."""
         return await self.call(lambda connection: _definition(connection, uuid))
@@ -350,6 +355,7 @@ def _open(uri: str, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]
     connection.setKeepAlive(*KEEPALIVE)
     connection.registerCloseCallback(ended, None)
     connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed, None)
+    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, changed, None)
     return connection
 
 
@@ -409,6 +415,30 @@ def counted(record: Mapping[str, Any]) -> Counters:
         net_in=summed("net", "rx.bytes"),
         net_out=summed("net", "tx.bytes"),
     )
+
+
+REFUSED: Final = {libvirt.VIR_ERR_INTERNAL_ERROR, getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", -1)}
+"""What libvirt says when an agent answers that it will not, or does not know the command."""
+
+
+def _asked(connection: Any, uuid: str, commands: Sequence[str], seconds: int) -> dict[str, str | None]:
+    """All within `seconds`. What the agent said is given as it came; libvirt has seen that it is JSON."""
+    domain = connection.lookupByUUIDString(uuid)
+    replies: dict[str, str | None] = dict.fromkeys(commands)
+    until = time.monotonic() + seconds
+    for number, command in enumerate(commands):
+        left = int(until - time.monotonic())
+        if left < 1:
+            break
+        words = command if command.startswith("{") else f'{{"execute": "{command}"}}'
+        try:
+            replies[command] = libvirt_qemu.qemuAgentCommand(domain, words, left, 0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in REFUSED:
+                if not number:
+                    raise
+                break
+    return replies
 
 
 def _one(connection: Any, uuid: str, pids: Path) -> SeenDomain | None:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
@@ -73,10 +74,11 @@ class Agent:
         pace: Pace = USUAL,
         clocks: Clocks = Clocks(),
         sampler: Sampler | None = None,
+        guests: Guests | None = None,
     ) -> None:
         self.lease_until = clocks.lease()
         """Until when (on the lease's clock) the server counts this host as alive."""
-        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall)
+        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall, guests=guests)
         self.sampler = sampler or Sampler(machine, clocks.wall)
         self._pace = pace
         self._clocks = clocks
@@ -112,6 +114,8 @@ class Agent:
             group.create_task(self._watch())
             group.create_task(self._report())
             group.create_task(self.sampler.run())
+            if self._around.guests is not None:
+                group.create_task(self._around.guests.run())
             group.create_task(self._resync())
             group.create_task(self._lose_patience())
 
@@ -156,6 +160,8 @@ class Agent:
             self._order(order.wish.placement)
 
     def _changed(self, uuid: str) -> None:
+        if self._around.guests is not None:
+            self._around.guests.heard(uuid)
         if uuid in self._workers:
             self._workers[uuid].wake()
         else:

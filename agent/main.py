@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.agent import firewall, serial_log
-from nanovirt.agent.answering import routes, usage_routes
+from nanovirt.agent.answering import guest_routes, routes, usage_routes
 from nanovirt.agent.gateway import Admit, Doors
+from nanovirt.agent.guests import Channel, Guests
 from nanovirt.agent.history import History
 from nanovirt.agent.leases import Bridges
 from nanovirt.agent.listener import Listener, Served, listening
@@ -58,17 +59,22 @@ async def run_agent(
     folder: Path,
     port: Port,
     bridges: tuple[str, ...] = (),
+    *,
+    channel: Channel,
 ) -> None:
     """The agent of this host, until cancelled. `folder`: its own notes are kept in `folder/agent/machines`.
 
-    `bridges` are served from the start; others as soon as a machine with a card there comes. Raises HypervisorError
-    when its notes cannot be read, or its port is taken.
+    `channel` leads to the guests' agents. `bridges` are served from the start; others as soon as a machine with a card
+    there comes. Raises HypervisorError when its notes cannot be read, or its port is taken.
     """
     leases = Bridges(bridges)
     history = History(folder / "agent" / "usage")
     sampler = Sampler(machine, time.time, history, read_host)
-    agent = Agent(host, machine, leases, FileMemories(folder / "agent" / "machines"), server, sampler=sampler)
-    served = Served(agent.active, {**routes(machine), **usage_routes(history)})
+    guests = Guests(channel)
+    agent = Agent(
+        host, machine, leases, FileMemories(folder / "agent" / "machines"), server, sampler=sampler, guests=guests
+    )
+    served = Served(agent.active, {**routes(machine), **usage_routes(history), **guest_routes(guests)})
     try:
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})

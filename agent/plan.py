@@ -35,6 +35,7 @@ from nanovirt.agent.steps import (
     Undefine,
     Withhold,
 )
+from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
@@ -89,6 +90,8 @@ class Observed:
     boot_id: str = ""
     ahead: Ahead = NOBODY
     """Whom it waits for, since the host was booted anew."""
+    guest: GuestReport | None = None
+    """What the guest agent said last; None when it was not heard since the agent of the host began."""
     told: PlacementStatus = field(default_factory=PlacementStatus)
     trouble: Trouble | None = None
     refused: Mapping[Change, Trouble] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Wish, doomed, outdated
 from nanovirt.agent.steps import Act, Define, FetchImage, LookAgain, MakeVolume, RemoveVolume, Start
 from nanovirt.resources.errors import NanoError
+from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.placement import (
     OperationResult,
     Placement,
@@ -57,8 +58,16 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         volumes=_volumes(spec, seen),
         drift=decision.drift.drift,
         drift_count=decision.drift.total,
-        guest=seen.told.guest,
+        guest=_guest(seen),
     )
+
+
+def _guest(seen: Observed) -> GuestReport | None:
+    """What the guest says, or said: one that is off does not answer, and what it said may still be of use."""
+    report = seen.guest or seen.told.guest
+    if report is None or seen.on:
+        return report
+    return report.model_copy(update={"agent": "Disconnected", "addresses": ()})
 
 
 def _ahead(seen: Observed, memory: Memory) -> PlacementStatus | None:

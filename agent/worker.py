@@ -12,14 +12,15 @@ from nanovirt.agent import seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
 from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import seeded
+from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
-from nanovirt.agent.machine import Machine, SeenVolume
+from nanovirt.agent.machine import Machine, SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
 from nanovirt.agent.server import Server
 from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Step
 from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
-from nanovirt.resources.guest import GuestSecrets
+from nanovirt.resources.guest import GuestReport, GuestSecrets
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
@@ -44,6 +45,8 @@ class Surroundings:
     memories: Memories
     server: Server
     clock: Callable[[], float]
+    guests: Guests | None = None
+    """Who asks the guest agents; simulated guests have none."""
     bridges: frozenset[str] = frozenset()
     boot_id: str = ""
     listed: bool = False
@@ -218,10 +221,22 @@ class Worker:
             leased=self.leased,
             boot_id=around.boot_id,
             ahead=around.boot_order.ahead(self.uuid, now),
+            guest=self._guest(domain),
             told=order.told if order else PlacementStatus(),
             trouble=self._trouble,
             refused=dict(self._refused),
         )
+
+    def _guest(self, domain: SeenDomain | None) -> GuestReport | None:
+        """What the guest says; asked of whatever runs here, by the task that asks them all."""
+        guests = self._around.guests
+        if guests is None:
+            return None
+        if domain is None or domain.state == "Off":
+            guests.leave(self.uuid)
+            return None
+        guests.follow(self.uuid, self.wake)
+        return guests.report(self.uuid)
 
     def _note_boot(self, placement: Placement, *, on: bool) -> None:
         """Say whether it is still to be started because of a boot; what has failed once keeps no others waiting."""

@@ -62,16 +62,35 @@ def observed(instance: Instance, placement: Placement, *, reachable: bool) -> In
         phase=phase,
         host=placement.spec.host,
         placement=placement.metadata.name,
-        addresses=tuple(
-            InstanceAddress(nic=nic.name, ip=str(nic.ip), mac=nic.mac)
-            for nic in placement.spec.nics
-            if nic.ip is not None
-        ),
+        addresses=tuple(_addresses(placement)),
         guest=placement.status.guest,
         restart_awaiting_changes=awaiting,
         drift=placement.status.drift,
         conditions=tuple(_conditions(instance, placement, phase, awaiting, reachable=reachable)),
     )
+
+
+def _addresses(placement: Placement) -> Iterator[InstanceAddress]:
+    """Of a pool, or for a card without one what the guest says."""
+    guest = placement.status.guest
+    said = guest.addresses if guest is not None and guest.agent == "Connected" else ()
+    for nic in placement.spec.nics:
+        if nic.ip is not None:
+            yield InstanceAddress(nic=nic.name, ip=str(nic.ip), mac=nic.mac)
+        else:
+            found = (one.ip for one in said if one.mac == nic.mac)
+            yield from (InstanceAddress(nic=nic.name, ip=ip, mac=nic.mac, source="Guest") for ip in found)
+
+
+def _guest_agent(placement: Placement, generation: int) -> Iterator[Condition]:
+    """Said of a machine that runs, once its agent was ever heard: many guests have none."""
+    guest = placement.status.guest
+    if guest is None or placement.status.state != "Running":
+        return
+    if guest.agent == "Connected":
+        yield condition("GuestAgentConnected", "True", Reason.GuestAgentAnswers, generation)
+    else:
+        yield condition("GuestAgentConnected", "False", Reason.GuestAgentSilent, generation)
 
 
 def _conditions(
@@ -94,6 +113,7 @@ def _conditions(
         yield condition("RestartRequired", "True", Reason.RestartNeeded, generation, count=len(awaiting))
     else:
         yield condition("RestartRequired", "False", Reason.NothingAwaits, generation)
+    yield from _guest_agent(placement, generation)
     yield from drifted(instance, placement)
 
 

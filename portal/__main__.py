@@ -392,7 +392,7 @@ async def _agent_alone(options: Options) -> None:
             viewers = listening_tls(access, anybody=True)
             port = Port(options.agent_port, listening_tls(access), options.console_port, viewers, named(access, own))
             server = ApiServer(client, host)
-            await run_agent(host, machine, server, server.admit, folder, port, bridges)
+            await run_agent(host, machine, server, server.admit, folder, port, bridges, channel=machine)
     finally:
         await machine.close()
 

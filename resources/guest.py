@@ -59,8 +59,36 @@ class GuestSecrets(Status):
     user_data: SecretText | None = None
 
 
+class GuestAddress(Model):
+    """An address of a card, as the guest says."""
+
+    mac: str
+    ip: str
+
+
 class GuestReport(Model):
-    """What the guest agent told (hostile input, bounded where it is read)."""
+    """What the guest agent told last (hostile input, bounded where it is read): what changes with an event only."""
 
     agent: Literal["Connected", "Disconnected"] = "Disconnected"
     os: str = ""
+    kernel: str = ""
+    hostname: str = ""
+    time_zone: str = ""
+    addresses: tuple[GuestAddress, ...] = ()
+
+
+class GuestFileSystem(Model):
+    """A file system as the guest has it mounted; bytes."""
+
+    mounted: str
+    type: str = ""
+    total: int = 0
+    used: int = 0
+
+
+class GuestDetails(Status):
+    """All that its agent tells, as the host knows it; never stored."""
+
+    report: GuestReport
+    file_systems: tuple[GuestFileSystem, ...] = ()
+    users: int = 0

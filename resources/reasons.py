@@ -67,6 +67,8 @@ class Reason(Enum):
     ImageNotFound = "Image {image} does not exist."
     ImageNotReady = "Image {image} is not ready: {why}"
     DiskSmallerThanImage = "Disk {disk} is asked with {asked}, but image {image} has {has}."
+    GuestAgentAnswers = "The guest agent answers."
+    GuestAgentSilent = "The guest agent does not answer any more."
     SecretNotFound = "Secret {secret} does not exist."
     SystemTemplateNotFound = "SystemTemplate {template} does not exist."
     VolumesReady = "Every disk is there."

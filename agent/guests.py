@@ -1,0 +1,151 @@
+"""The task that asks the guest agents: each every half minute, a few at a time, and none is waited for for long."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nanovirt.agent.guest_replies import COMMANDS, read
+from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.guest import GuestDetails, GuestReport
+
+log = logging.getLogger(__name__)
+
+PERIOD, SILENT_PERIOD = 30.0, 60.0
+"""Seconds between questions, and where nobody answers; a fifth more or less, so that guests take turns."""
+SOON = 0.5
+"""After the channel was opened or closed."""
+FIRST = 5.0
+AT_ONCE = 4
+"""Guests that are asked at a time."""
+REPLY_SECONDS = 5
+"""How long one answer may take; after the first that takes longer nothing else is asked."""
+
+
+class Channel(Protocol):
+    """The way to a guest's agent."""
+
+    async def ask_guest(self, uuid: str, commands: Sequence[str], seconds: int) -> Mapping[str, str | None]:
+        """The reply to each command (its JSON, as it came), None where it was refused or the time was up before.
+
+        HypervisorError when nobody answers at all.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one guest: None as long as its agent was never heard."""
+
+    tell: Callable[[], None]
+    details: GuestDetails | None = None
+    due: float = 0.0
+    asked: bool = False
+
+
+class Guests:
+    """Follows the guests that it is told to follow; `run` until cancelled."""
+
+    def __init__(self, channel: Channel, chance: random.Random | None = None) -> None:
+        self._channel = channel
+        self._chance = chance or random.Random()
+        self._known: dict[str, Known] = {}
+        self._queue: list[tuple[float, str]] = []
+        self._wake = asyncio.Event()
+        self._busy = 0
+
+    def follow(self, uuid: str, tell: Callable[[], None]) -> None:
+        """The guest runs: ask its agent from now on, and call `tell` whenever it says something new."""
+        if uuid not in self._known:
+            self._known[uuid] = Known(tell)
+            self._put(uuid, FIRST)
+
+    def leave(self, uuid: str) -> None:
+        """The guest runs no more."""
+        self._known.pop(uuid, None)
+
+    def heard(self, uuid: str) -> None:
+        """Its channel was opened or closed, so that what is known may be wrong."""
+        if uuid in self._known:
+            self._put(uuid, SOON)
+
+    def report(self, uuid: str) -> GuestReport | None:
+        """What its agent said last; None when it was not heard since the guest runs here."""
+        known = self._known.get(uuid)
+        return known.details.report if known is not None and known.details is not None else None
+
+    def details(self, uuid: str) -> GuestDetails | None:
+        """The same with what changes all the time."""
+        known = self._known.get(uuid)
+        return known.details if known is not None else None
+
+    async def run(self) -> None:
+        """Ask whoever is due."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                while self._busy < AT_ONCE and (uuid := self._next()) is not None:
+                    self._busy += 1
+                    group.create_task(self._turn(uuid))
+                left = max(0.05, self._queue[0][0] - _now()) if self._queue and self._busy < AT_ONCE else None
+                try:
+                    async with asyncio.timeout(left):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    def _put(self, uuid: str, after: float) -> None:
+        due = _now() + after
+        self._known[uuid].due = due
+        heapq.heappush(self._queue, (due, uuid))
+        self._wake.set()
+
+    def _next(self) -> str | None:
+        """One that is due; entries of the queue that were overtaken are passed over."""
+        while self._queue and self._queue[0][0] <= _now():
+            due, uuid = heapq.heappop(self._queue)
+            known = self._known.get(uuid)
+            if known is not None and known.due == due and not known.asked:
+                known.asked = True
+                return uuid
+        return None
+
+    async def _turn(self, uuid: str) -> None:
+        known = self._known.get(uuid)
+        try:
+            details = await self.ask(uuid)
+        finally:
+            self._busy -= 1
+            self._wake.set()
+            if known is not None:
+                known.asked = False
+        if known is None or self._known.get(uuid) is not known:
+            return
+        before = known.details
+        if details is None and before is not None:
+            silent = before.report.model_copy(update={"agent": "Disconnected"})
+            details = before.model_copy(update={"report": silent})
+        known.details = details
+        answers = details is not None and details.report.agent == "Connected"
+        if (details and details.report) != (before and before.report):
+            known.tell()
+        if known.due <= _now():
+            self._put(uuid, (PERIOD if answers else SILENT_PERIOD) * self._chance.uniform(0.8, 1.2))
+
+    async def ask(self, uuid: str) -> GuestDetails | None:
+        """What its agent says now; None when it is silent."""
+        try:
+            replies = await self._channel.ask_guest(uuid, COMMANDS, REPLY_SECONDS)
+        except HypervisorError as error:
+            log.debug("guest agent is silent", extra={"machine": uuid, "detail": str(error)})
+            return None
+        return read(replies)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,142 @@
+"""The task that asks the guest agents: when, how many at a time, and that a bad one costs the others nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Coroutine, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from nanovirt.agent.guests import AT_ONCE, FIRST, PERIOD, SILENT_PERIOD, Guests
+from nanovirt.resources.errors import HypervisorError
+from tests.simulation.virtual_time import now, run_virtually
+
+
+class Wire:
+    """A channel to guests of which each behaves as its name says."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, str]] = []
+        self.names: dict[str, str] = {}
+        self.open = self.most = 0
+
+    async def ask_guest(self, uuid: str, commands: Sequence[str], seconds: int) -> Mapping[str, str | None]:
+        self.asked.append((now(), uuid))
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            if uuid.startswith("slow"):
+                await asyncio.sleep(seconds)
+            if uuid.startswith(("slow", "silent")):
+                raise HypervisorError("QEMU guest agent is not connected", 86)
+            if uuid.startswith("liar"):
+                return dict.fromkeys(commands, "x" * 4_000_000)
+            name = json.dumps({"return": {"host-name": self.names.get(uuid, uuid)}})
+            return {command: name if "host-name" in command else None for command in commands}
+        finally:
+            self.open -= 1
+
+    def times(self, uuid: str) -> list[float]:
+        return [at for at, one in self.asked if one == uuid]
+
+
+def in_time(story: Coroutine[Any, Any, None], guests: Guests) -> None:
+    async def told() -> None:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(guests.run())
+            await story
+            running.cancel()
+
+    run_virtually(told())
+
+
+def made() -> tuple[Wire, Guests, list[str]]:
+    wire = Wire()
+    return wire, Guests(wire, random.Random(1)), []
+
+
+def test_guest_is_asked_every_half_minute_and_told_of_once() -> None:
+    wire, guests, told = made()
+
+    async def story() -> None:
+        began = now()
+        guests.follow("a", lambda: told.append("a"))
+        guests.follow("a", lambda: told.append("again"))
+        await asyncio.sleep(10 * PERIOD)
+        times = wire.times("a")
+        assert FIRST <= times[0] - began < FIRST + 1
+        apart = [after - before for before, after in pairwise(times)]
+        assert all(0.79 * PERIOD <= one <= 1.21 * PERIOD + 0.1 for one in apart)
+        assert told == ["a"]
+        wire.names["a"] = "renamed"
+        await asyncio.sleep(2 * PERIOD)
+        assert told == ["a", "a"]
+        report = guests.report("a")
+        assert report is not None
+        assert (report.agent, report.hostname) == ("Connected", "renamed")
+
+    in_time(story(), guests)
+
+
+def test_open_channel_is_asked_at_once() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        guests.heard("a")
+        guests.heard("nobody")
+        await asyncio.sleep(1)
+        assert len(wire.times("a")) == 2
+
+    in_time(story(), guests)
+
+
+def test_silent_guest_is_asked_less_often_and_keeps_what_it_said() -> None:
+    wire, guests, told = made()
+
+    async def story() -> None:
+        guests.follow("silent", lambda: told.append("silent"))
+        await asyncio.sleep(10 * SILENT_PERIOD)
+        assert 8 <= len(wire.times("silent")) <= 14
+        assert told == []
+        assert guests.report("silent") is None
+
+    in_time(story(), guests)
+
+
+def test_guest_that_runs_no_more_is_asked_no_more() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        guests.leave("a")
+        await asyncio.sleep(10 * PERIOD)
+        assert len(wire.times("a")) == 1
+        assert guests.report("a") is None
+
+    in_time(story(), guests)
+
+
+def test_slow_and_lying_guests_cost_the_others_nothing() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        for number in range(90):
+            for kind in ("good", "slow", "liar") if number < 5 else ("good",):
+                guests.follow(f"{kind}-{number}", lambda: None)
+        await asyncio.sleep(20 * PERIOD)
+        assert wire.most <= AT_ONCE
+        for number in range(90):
+            assert len(wire.times(f"good-{number}")) >= 14
+            report = guests.report(f"good-{number}")
+            assert report is not None
+            assert report.hostname == f"good-{number}"
+        liar = guests.report("liar-0")
+        assert liar is not None
+        assert liar.hostname == ""
+
+    in_time(story(), guests)
