@@ -102,7 +102,7 @@ class AddressPool(
     def problems(self) -> Iterator[Cause]:
         """Ranges that are reversed, outside, overlapping or of one name; a gateway outside the subnet."""
         spec = self.spec
-        yield from twice("spec.ranges", (one.name for one in spec.ranges))
+        yield from twice("spec.ranges", [one.name for one in spec.ranges])
         if spec.subnet.prefixlen > 30 or spec.subnet.prefixlen < 8:
             yield Cause("spec.subnet", "FieldValueInvalid", f"{spec.subnet}: a prefix from /8 to /30 is needed", {})
         if spec.gateway is not None and spec.gateway not in spec.subnet:

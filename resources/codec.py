@@ -17,6 +17,8 @@ from nanovirt.resources.reasons import Reason
 BODY_MAX = 1024 * 1024
 """Bytes of one object's JSON."""
 DEPTH_MAX = 32
+COUNTED = 4096
+"""Bytes of a body up to which its brackets are counted, which most often spares looking at what was read."""
 JSON = dict[str, Any]
 D = TypeVar("D", bound=Document)
 
@@ -53,7 +55,7 @@ def parse(body: bytes, limit: int = BODY_MAX) -> JSON:
         if str(error).startswith("depth limit exceeded"):
             raise _too_deep() from error
         raise Malformed(f"the body is not valid JSON: {error}") from error
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _deeper(doc, DEPTH_MAX):
+    if (len(body) > COUNTED or body.count(b"{") + body.count(b"[") > DEPTH_MAX) and _deeper(doc, DEPTH_MAX):
         raise _too_deep()
     if not isinstance(doc, dict):
         raise Malformed(f"the body must be a JSON object, not {type(doc).__name__}")
@@ -171,29 +173,34 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-def later(model: BaseModel, path: str = "") -> Iterator[Cause]:
+def later(model: BaseModel, path: str = "") -> list[Cause]:
     """A cause for each field that asks for something that is not built yet."""
+    causes: list[Cause] = []
+    said = model.model_fields_set  # all others have their defaults
     for name, alias, default, mark, nested in _plan(type(model)):
-        if name not in model.model_fields_set:
-            continue  # it has its default
-        value = getattr(model, name)
-        if value == default:
+        if name not in said:
             continue
-        where = f"{path}.{alias}" if path else alias
-        if mark is not None and mark.refuses(value, default):
-            what = f"{where}={value}" if mark.values else where
-            yield Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(what=what), {"what": what})
+        value, where = getattr(model, name), f"{path}.{alias}" if path else alias
+        if mark is not None and value != default and mark.refuses(value, default):
+            params = {"what": f"{where}={value}" if mark.values else where}
+            causes.append(Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params))
         elif nested:
-            yield from _later_below(value, where)
+            causes += _later_below(value, where)
+    return causes
 
 
-def _later_below(value: Any, where: str) -> Iterator[Cause]:
-    if isinstance(value, BaseModel):
-        yield from later(value, where)
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            if isinstance(item, BaseModel):
-                yield from later(item, f"{where}[{index}]")
+def _later_below(value: Any, where: str) -> list[Cause]:
+    kind: type = type(value)
+    if kind is tuple:
+        items = enumerate(value)
+        return [cause for index, item in items for cause in _later_below(item, f"{where}[{index}]")]
+    return later(value, where) if _is_model(kind) else []
+
+
+@cache
+def _is_model(cls: type) -> bool:
+    """Asked of a class, once: models answer `isinstance` themselves, and slowly."""
+    return issubclass(cls, BaseModel)
 
 
 @cache

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.reasons import Reason
 
 
-def twice(field: str, names: Iterable[str], key: str = "name") -> Iterator[Cause]:
+def twice(field: str, names: Collection[str], key: str = "name") -> Iterator[Cause]:
     """A cause for each name that was there before; `key` is where an item has it, "" when the item is the name."""
     seen: set[str] = set()
+    if len(names) == len(set(names)):
+        return
     for index, one in enumerate(names):
         if one in seen:
             where = f"{field}[{index}].{key}".rstrip(".")

@@ -118,8 +118,8 @@ class Host(
 
     def problems(self) -> Iterator[Cause]:
         """Two bridges to one network, two paths of one storage pool."""
-        yield from twice("spec.bridges", (one.network for one in self.spec.bridges), "network")
-        yield from twice("spec.storagePaths", (one.storage_pool for one in self.spec.storage_paths), "storagePool")
+        yield from twice("spec.bridges", [one.network for one in self.spec.bridges], "network")
+        yield from twice("spec.storagePaths", [one.storage_pool for one in self.spec.storage_paths], "storagePool")
 
     def bridge(self, network: str) -> str:
         """The bridge that leads to `network`, or ""."""

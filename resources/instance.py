@@ -113,6 +113,9 @@ class Scheduling(Model):
     anti_affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
 
 
+ANYWHERE = Scheduling()
+
+
 class InstanceSpec(Spec):
     """The wish. The smallest one: `disks: [{name: system, source: {image: shared/debian-12}}]`."""
 
@@ -136,7 +139,7 @@ class InstanceSpec(Spec):
     boot_order: Annotated[tuple[ShortName, ...], Field(max_length=28), LATER] = ()
     qos: Annotated[Qos | None, LATER] = None
     guest: Guest = Guest()
-    scheduling: Scheduling = Field(default_factory=Scheduling)
+    scheduling: Scheduling = Field(default_factory=lambda: ANYWHERE)
     drift: Literal["Report", "Revert"] | None = None
     """What to do about a definition that was changed on the host; None: what its ComputePool says."""
 
@@ -182,6 +185,9 @@ class InstanceStatus(Status):
     conditions: tuple[Condition, ...] = ()
 
 
+NOTHING_KNOWN = InstanceStatus()
+
+
 class InstanceRow(NamedTuple):
     """What pools count, and what wakes it."""
 
@@ -224,7 +230,7 @@ class Instance(
     """Owns its Placement, Volumes and Addresses."""
 
     spec: InstanceSpec = Field(default_factory=InstanceSpec)
-    status: InstanceStatus = Field(default_factory=InstanceStatus)
+    status: InstanceStatus = Field(default_factory=lambda: NOTHING_KNOWN)
 
     def problems(self) -> Iterator[Cause]:
         """See `spec_problems`."""
@@ -242,9 +248,9 @@ class Instance(
 
 def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
     """Names that stand twice, an address without a pool, memory that no machine boots with; `at`: where it stands."""
-    yield from twice(f"{at}.disks", (disk.name for disk in spec.disks))
-    yield from twice(f"{at}.nics", (nic.name for nic in spec.nics or ()))
-    yield from twice(f"{at}.media", (medium.name for medium in spec.media))
+    for field, named in (("disks", spec.disks), ("nics", spec.nics), ("media", spec.media)):
+        if named and len(named) > 1:
+            yield from twice(f"{at}.{field}", [one.name for one in named])
     if spec.memory < 64 * MIB:
         say = f"{spec.memory} is too little; at least 64Mi (and mind the unit)"
         yield Cause(f"{at}.memory", "FieldValueInvalid", say, {})

@@ -13,6 +13,8 @@ BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50
 DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,6}))?([A-Za-z]{0,2})")
 LIMIT = 2**60
+WRITTEN = (str, int)
+"""What amounts are written as."""
 FORMAT = "quantity"
 """What OpenAPI says of an amount beside that it is a text."""
 
@@ -37,7 +39,16 @@ class Quantity(int):
     @classmethod
     def read(cls, written: str | int) -> int:
         """The amount in the smallest unit."""
-        return _read(cls.example, cls.units, written)
+        factors = dict(cls.units)
+        match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
+        if match is None or match[3] not in factors:
+            known = ", ".join(unit for unit in factors if unit)
+            raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
+        whole, part, factor = int(match[1]), match[2] or "", factors[match[3]]
+        amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
+        if rest or whole * factor + amount > LIMIT:
+            raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
+        return whole * factor + amount
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -51,9 +62,11 @@ class Quantity(int):
     def _parse(cls, value: Any) -> Self:
         if isinstance(value, cls):
             return value
-        if not isinstance(value, str | int):
+        if not isinstance(value, WRITTEN):
             raise ValueError(f"an amount is a text like {cls.example!r} or a whole number")  # noqa: TRY004 - pydantic
-        return cls(value)
+        kind: type = cls
+        made: Self = _made(kind, value)
+        return made
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: Any, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -63,18 +76,9 @@ class Quantity(int):
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _read(example: str, units: tuple[tuple[str, int], ...], written: str | int) -> int:
-    """Most amounts are among a few that come again and again."""
-    factors = dict(units)
-    match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
-    if match is None or match[3] not in factors:
-        known = ", ".join(unit for unit in factors if unit)
-        raise ValueError(f"{str(written)[:40]!r} is not an amount like {example!r} (units: {known})")
-    whole, part, factor = int(match[1]), match[2] or "", factors[match[3]]
-    amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
-    if rest or whole * factor + amount > LIMIT:
-        raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
-    return whole * factor + amount
+def _made(kind: type, written: str | int) -> Any:
+    """Most amounts are among a few that come again and again, and none is ever changed."""
+    return kind(written)
 
 
 class Bytes(Quantity):
