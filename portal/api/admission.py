@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
@@ -36,10 +36,15 @@ class Held(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What admission looks at."""
+    """What admission looks at; `ask` for the index, which a set of writes seldom does, may take a while."""
 
     store: View
-    index: Index
+    ask: Callable[[], Index]
+
+    @property
+    def index(self) -> Index:
+        """The index over the store."""
+        return self.ask()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +96,12 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
         yield from changed(wanted)
     yield from unseen(world, wanted)
     match wanted.made:
+        case Instance() as instance:  # first: a model says slowly what it is not
+            yield from bad_cards(world, wanted, instance)
         case AddressPool() as pool:
             yield from overlaps(world.index, pool)
             yield from lost_addresses(world.store, wanted, pool)
             yield from taken_gateway(world.store, wanted, pool)
-        case Instance() as instance:
-            yield from bad_cards(world, wanted, instance)
         case _:
             pass
 

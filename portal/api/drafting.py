@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from nanovirt.portal.api.admission import World
 from nanovirt.portal.api.index import View
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Change, Commit, Delete, Entry, Op
+from nanovirt.resources.store import Commit, Delete, Entry
+from nanovirt.resources.store import Draft as Drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +33,18 @@ class Draft:
         return self.store.list(plural, namespace)
 
 
-def draft(world: World, led: Iterable[tuple[Op, Entry | None]]) -> World:
-    """The world after the set: what each of its operations `led` to, each about an object of its own.
+def draft(world: World, drafted: Drafted) -> World:
+    """The world after the set that was `drafted`; its index is made when it is asked for.
 
     An object that the set deletes and that has to wait for its finalizers is still there; it holds its names and
     addresses, and it no longer holds what it refers to.
     """
-    entries: dict[Key, Entry | None] = {}
-    changes: list[Change] = []
-    leaving: list[tuple[Key, Entry]] = []
-    for op, after in led:
-        before = world.store.peek(op.key)
-        if isinstance(op, Delete) and after is not None:
-            leaving.append((op.key, after))
-        if after is not before:
-            entries[op.key] = after
-            changes.append(Change(op.key, before, after))
-    return World(Draft(world.store, entries), world.index.after(Commit(0, tuple(changes)), leaving))
+    changes = drafted.changes
+    leaving = [
+        (op.key, after)
+        for op, after in zip(drafted.ops, drafted.outcome.entries, strict=True)
+        if isinstance(op, Delete) and after is not None
+    ]
+    commit = Commit(drafted.outcome.rev, tuple(changes.values()))
+    entries = {key: change.after for key, change in changes.items()}
+    return World(Draft(world.store, entries), cache(lambda: world.index.after(commit, leaving)))

@@ -37,20 +37,21 @@ class Mention(NamedTuple):
     target: Key
 
 
-def mentions(facts: Facts, key: Key, doc: JSON) -> Iterator[Mention]:
+def mentions(facts: Facts, key: Key, doc: JSON) -> list[Mention]:
     """Every reference of one object; a path that ends in `[]` names a list of texts that are references themselves."""
-    spec = doc.get("spec") or {}
-    for refers, above, listed, below in _plan(facts.plural):
-        if not listed:
-            written = _at(spec, below)
-            if written:
-                yield Mention(refers.path, written, _target(refers, key, written))
+    spec, found = doc.get("spec") or {}, list[Mention]()
+    for refers, first, above, listed, below in _plan(facts.plural):
+        if not (value := spec.get(first)):
             continue
-        for at, item in enumerate(_at(spec, above) or ()):
-            written = _at(item, below)
-            if written:
+        if not listed:
+            if written := _at(value, below):
+                found.append(Mention(refers.path, written, _target(refers, key, written)))
+            continue
+        for at, item in enumerate(_at(value, above) or ()):
+            if written := _at(item, below):
                 field = ".".join((f"{refers.path.partition('[]')[0]}[{at}]", *below))
-                yield Mention(field, written, _target(refers, key, written))
+                found.append(Mention(field, written, _target(refers, key, written)))
+    return found
 
 
 def _target(refers: Refers, key: Key, written: str) -> Key:
@@ -60,12 +61,15 @@ def _target(refers: Refers, key: Key, written: str) -> Key:
 
 
 @cache
-def _plan(plural: str) -> tuple[tuple[Refers, tuple[str, ...], bool, tuple[str, ...]], ...]:
-    """Each reference with the path below spec to its list, whether there is one, and the path from there."""
+def _plan(plural: str) -> tuple[tuple[Refers, str, tuple[str, ...], bool, tuple[str, ...]], ...]:
+    """Each reference: its first step below spec, the path from there to a list, whether there is one, and the rest."""
     steps = []
     for refers in KINDS[plural].facts.refers:
         above, listed, below = refers.path.removeprefix("spec.").rpartition("[]")
-        steps.append((refers, tuple(above.split(".")), bool(listed), tuple(filter(None, below.split(".")))))
+        before, behind = above.split("."), [step for step in below.split(".") if step]
+        first, *rest = before if listed else behind
+        path = (tuple(rest), True, tuple(behind)) if listed else ((), False, tuple(rest))
+        steps.append((refers, first, *path))
     return tuple(steps)
 
 
@@ -94,6 +98,18 @@ def card_claims(doc: JSON) -> Iterator[tuple[str, str]]:
             yield "ip", f"{nic['addressPool']}.{nic['ip']}"
 
 
+class Said(NamedTuple):
+    """What an object says that the index counts: its references, and its claims."""
+
+    targets: tuple[Key, ...]
+    claims: tuple[tuple[str, str], ...]
+
+
+def said(plural: str, doc: JSON, found: Sequence[Mention]) -> Said:
+    """The same of an object whose mentions have been found."""
+    return Said(tuple([one.target for one in found]), tuple(card_claims(doc)) if plural == "instances" else ())
+
+
 class Index:
     """Counts and claims over the pending state; small, since names of users are looked up only when they are needed."""
 
@@ -114,11 +130,14 @@ class Index:
         """How many objects a user owns, by the label `nano/owner`."""
         self.guarded: dict[str, tuple[str, ...]] = {}
         """Uid of an InstanceSet -> its members (NAMESPACE/NAME) that must not be deleted."""
+        self.foreseen: dict[bytes, Said] = {}
+        """What the objects of a set say, from whoever has judged it: it need not be read when it is committed."""
         for plural in KINDS:
             for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
                 self._note_owner(entry, 1)
-                self._note_guarded(key, entry, 1)
+                if plural == "instances":
+                    self._note_guarded(key, entry, 1)
         store.subscribe(self.follow, admitted=True)
 
     def after(self, commit: Commit, leaving: Iterable[tuple[Key, Entry]]) -> Index:
@@ -135,11 +154,13 @@ class Index:
     def follow(self, commit: Commit) -> None:
         """Take in what a commit changes."""
         for change in commit.changes:
-            if change.before is None or change.after is None or change.before.labels is not change.after.labels:
-                self._note_owner(change.before, -1)
-                self._note_owner(change.after, 1)
-            self._note_guarded(change.key, change.before, -1)
-            self._note_guarded(change.key, change.after, 1)
+            key, before, after = change
+            if before is None or after is None or before.labels is not after.labels:
+                self._note_owner(before, -1)
+                self._note_owner(after, 1)
+            if key.plural == "instances":
+                self._note_guarded(key, before, -1)
+                self._note_guarded(key, after, 1)
             if not _irrelevant(change):
                 self._turn(change)
 
@@ -149,7 +170,7 @@ class Index:
             _count(self.owned, owner, sign)
 
     def _note_guarded(self, key: Key, entry: Entry | None, sign: int) -> None:
-        if entry is not None and key.plural == "instances" and SET_LABEL in entry.labels and protected(entry):
+        if entry is not None and SET_LABEL in entry.labels and protected(entry):
             for uid in entry.owners:
                 _claim(self.guarded, uid, f"{key.namespace}/{key.name}", sign)
 
@@ -183,7 +204,8 @@ class Index:
             self.pools.pop(name, None)
 
     def _note_references(self, key: Key, entry: Entry, sign: int) -> None:
-        targets, claims = _said(key.plural, key.namespace, entry.raw)
+        known = self.foreseen.get(entry.raw)
+        targets, claims = known if known is not None else _read(key.plural, key.namespace, entry.raw)
         for target in targets:
             _count(self.uses, target, sign)
         for kind, claim in claims:
@@ -197,12 +219,10 @@ def protected(entry: Entry) -> bool:
 
 
 @lru_cache(maxsize=128)
-def _said(plural: str, namespace: str, raw: bytes) -> tuple[tuple[Key, ...], tuple[tuple[str, str], ...]]:
-    """The references and the claims of an object; those of a set are asked for as a draft and again as a commit."""
+def _read(plural: str, namespace: str, raw: bytes) -> Said:
+    """What an object says; that of a set may be asked for as a draft and again as a commit."""
     doc = load(raw)
-    found = mentions(KINDS[plural].facts, Key(plural, namespace, ""), doc)
-    claims = tuple(card_claims(doc)) if plural == "instances" else ()
-    return tuple(mention.target for mention in found), claims
+    return said(plural, doc, mentions(KINDS[plural].facts, Key(plural, namespace, ""), doc))
 
 
 def _irrelevant(change: Change) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nanovirt.portal.api import admission
 from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.drafting import draft
-from nanovirt.portal.api.index import Sight, View, mentions
+from nanovirt.portal.api.index import Mention, Sight, View, mentions, said
 from nanovirt.portal.api.intents import Intent
 from nanovirt.portal.api.writing import Prepared
 from nanovirt.resources import errors
@@ -17,7 +17,7 @@ from nanovirt.resources.errors import AlreadyExists, Cause, Invalid, NanoError, 
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import RECORD_LIMIT
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.store import Entry, Op
+from nanovirt.resources.store import Draft, Entry, Op
 
 GRAVITY: tuple[type[NanoError], ...] = (
     errors.Forbidden, errors.TooLarge, errors.NotAllowed, errors.Malformed, errors.Invalid, errors.NotFound,
@@ -106,26 +106,32 @@ def judge_sizes(batch: Batch, entries: Sequence[Entry | None]) -> None:
         )
 
 
-def judge_together(world: World, batch: Batch, led: Sequence[tuple[Op, Entry | None]], sees: Sight) -> list[str]:
-    """Let admission look at each prepared write in the state that all operations `led` to; what to warn of."""
-    after, coming, going = draft(world, led), batch.coming, batch.going
+def judge_together(world: World, batch: Batch, drafted: Draft, sees: Sight) -> list[str]:
+    """Let admission look at each prepared write in the state that all of them lead to; what to warn of."""
+    after, coming, going = draft(world, drafted), batch.coming, batch.going
     warnings: list[str] = []
-    for at, found in batch.prepared.items():
-        key = found.ops[-1].key
+    foreseen = world.index.foreseen = {}
+    led = drafted.outcome.entries[len(drafted.ops) - len(batch.prepared) :]
+    for (at, found), entry in zip(batch.prepared.items(), led, strict=True):
         try:
-            if found.wanted is not None:
-                asked = batch.asked[at]
+            if (wanted := found.wanted) is not None:
+                asked, mentioned = batch.asked[at], mentions(wanted.made.facts, wanted.key, wanted.doc)
                 lenient = isinstance(asked, Intent) and asked.lenient
-                told = _judge(after, found.wanted, coming, going, lenient=lenient)
-                warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
-            elif key in going and found.before is not None:
+                told = _judge(after, wanted, mentioned, coming, going, lenient=lenient)
+                if told or found.warnings:
+                    warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
+                if entry is not None:
+                    foreseen[entry.raw] = said(wanted.key.plural, wanted.doc, mentioned)
+            elif (key := found.ops[-1].key) in going and found.before is not None:
                 admission.admit_delete(after, key, found.before, sees)
         except NanoError as error:
             batch.refuse(at, error)
     return warnings
 
 
-def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key], *, lenient: bool) -> list[str]:
+def _judge(
+    world: World, wanted: Wanted, mentioned: list[Mention], coming: set[Key], going: set[Key], *, lenient: bool
+) -> list[str]:
     """What to warn of. Raises Invalid with every cause; a reference to nothing is one, unless it was there before.
 
     With `lenient` it is warned of, too, if the set does not delete what it names.
@@ -137,7 +143,7 @@ def _judge(world: World, wanted: Wanted, coming: set[Key], going: set[Key], *, l
     facts, key = wanted.made.facts, wanted.key
     had = {one.target for one in mentions(facts, key, wanted.old)} if wanted.old else set()
     warnings: list[str] = []
-    for mention in mentions(facts, key, wanted.doc):
+    for mention in mentioned:
         leaves = mention.target in going
         if not leaves and (mention.target in coming or world.store.peek(mention.target) is not None):
             continue

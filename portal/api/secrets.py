@@ -56,8 +56,9 @@ class Vault:
         What is not written anew stays sealed as it was. Raises Invalid for a patch that copies values, Unavailable
         when there is no key.
         """
-        if not isinstance(wanted.made, Secret):
+        if not wanted.made.facts.sealed:
             return
+        assert isinstance(wanted.made, Secret)
         if self._sealer is None:
             raise Unavailable("this server has no key for secrets")
         doc, old = wanted.doc, (wanted.old or {}).get("spec", {}).get("data", {})

@@ -114,8 +114,7 @@ class Transactor:
     def _judge(self, subject: Subject, batch: Batch, drafted: Draft) -> list[str]:
         entries = drafted.outcome.entries
         judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
-        together = list(zip(drafted.ops, entries, strict=True))
-        return judge_together(self._writer.world, batch, together, sight_of(subject))
+        return judge_together(self._writer.world, batch, drafted, sight_of(subject))
 
 
 def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:

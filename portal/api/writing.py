@@ -67,7 +67,8 @@ class Writer:
 
     def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
         self._store, self._vault = store, Vault(sealer)
-        self.world = World(store, Index(store))
+        index = Index(store)
+        self.world = World(store, lambda: index)
 
     async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:
         """A new object. Raises Malformed, Invalid, Forbidden, NotFound (namespace), AlreadyExists, TooLarge."""
@@ -234,7 +235,7 @@ def _new_key(target: Target, doc: JSON) -> Key:
         metadata["namespace"] = key.namespace
     for owned in ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"):
         metadata.pop(owned, None)
-    return key._replace(name=name)
+    return key if name == key.name else key._replace(name=name)
 
 
 def _check_head(target: Target, doc: JSON) -> dict[str, Any]:
