@@ -400,14 +400,14 @@ def _carry_out(op: Op, before: Entry | None, rev: int, now: datetime) -> Entry |
     """What `op` makes of `before`; the same entry if nothing changes."""
     facts = KINDS[op.key.plural].facts
     match op:
-        case Expect(key, expected):
-            if (before.rev if before else None) != expected:
-                raise Conflict(key.plural, key.name)
-            return before
         case Create(key, doc):
             if before is not None:
                 raise AlreadyExists(key.plural, key.name)
             return entry_of(key.plural, stamping.created(facts, doc, new_uid(), _second(now)), rev)
+        case Expect(key, expected):
+            if (before.rev if before else None) != expected:
+                raise Conflict(key.plural, key.name)
+            return before
         case Update(key, doc, half, expected):
             held = _held(before, key, expected)
             old = load(held.raw)
@@ -443,14 +443,12 @@ def _second(now: datetime) -> str:
 def _body(commit: Commit, at: str, by: str, request: str, receipt: JSON | None) -> bytes:
     said: JSON = {"rev": commit.rev, "at": at, "by": by, "request": request}
     head = dump(said if receipt is None else said | {"key": receipt})
-    writes = b",".join(_write(change) for change in commit.changes)
-    return head[:-1] + b',"writes":[' + writes + b"]}"
-
-
-def _write(change: Change) -> bytes:
-    (plural, namespace, name), after = change.key, change.after
-    named = _named("put" if after else "delete", plural, namespace) + dump_text(name)
-    return named + b"}" if after is None else b"%b%b%b}" % (named, _object_of(plural), after.raw)
+    parts = [head[:-1], b',"writes":[']
+    for (plural, namespace, name), _, after in commit.changes:
+        parts += (_named("put" if after else "delete", plural, namespace), dump_text(name))
+        parts += (_object_of(plural), after.raw, b"},") if after else (b"},",)
+    parts[-1] = b"}]}" if commit.changes else b',"writes":[]}'
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=1024)

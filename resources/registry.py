@@ -37,6 +37,7 @@ DEFAULT = "default"
 
 
 SERVED = {plural: one for plural, one in KINDS.items() if not one.facts.internal}
+BY_KIND = {one.facts.kind: one for one in SERVED.values()}
 
 
 def kinds() -> dict[str, type[Document]]:
@@ -46,7 +47,7 @@ def kinds() -> dict[str, type[Document]]:
 
 def by_kind(kind: str) -> type[Document] | None:
     """The kind with that CamelCase name, or None."""
-    return next((one for one in SERVED.values() if one.facts.kind == kind), None)
+    return BY_KIND.get(kind)
 
 
 def by_any_name(word: str) -> type[Document] | None:

@@ -6,6 +6,7 @@ from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Facts
 
 SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "name", "namespace")
+NUMBERS = (int, float)
 METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 
 
@@ -14,9 +15,10 @@ def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
     metadata = _plain(doc["metadata"])
     metadata |= {"uid": metadata.get("uid") or uid, "creationTimestamp": now, "generation": 1}
     metadata.pop("deletionTimestamp", None)
-    if facts.finalizer and facts.finalizer not in metadata.get("finalizers", ()):
-        metadata["finalizers"] = [*metadata.get("finalizers", ()), facts.finalizer]
-    return _ordered(facts, {**doc, "metadata": metadata})
+    held = metadata.get("finalizers", ())
+    if facts.finalizer and facts.finalizer not in held:
+        metadata["finalizers"] = [*held, facts.finalizer]
+    return _ordered(facts, doc, metadata)
 
 
 def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
@@ -31,7 +33,7 @@ def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
     halves = {name: half for name, half in new.items() if name != "status"}
     if "status" in old:
         halves["status"] = old["status"]
-    merged = _ordered(facts, {**halves, "metadata": kept | given})
+    merged = _ordered(facts, halves, kept | given)
     if merged.get("spec") != old.get("spec"):
         merged["metadata"]["generation"] = int(kept.get("generation", 1)) + 1
     return merged
@@ -66,17 +68,14 @@ def _plain(metadata: JSON) -> JSON:
     return {
         name: value
         for name, value in metadata.items()
-        if (value or isinstance(value, int | float)) and name != "resourceVersion"
+        if (value or isinstance(value, NUMBERS)) and name != "resourceVersion"
     }
 
 
-def _ordered(facts: Facts, doc: JSON) -> JSON:
-    metadata = doc["metadata"]
+def _ordered(facts: Facts, doc: JSON, metadata: JSON) -> JSON:
     metadata = {name: metadata[name] for name in METADATA_ORDER if name in metadata} | metadata
     made: JSON = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
     for name in ("spec", "status"):
         if name in doc:
             made[name] = doc[name]
-    for name, value in doc.items():
-        made.setdefault(name, value)
-    return made
+    return made if doc.keys() <= made.keys() else made | {name: doc[name] for name in doc if name not in made}

@@ -30,6 +30,7 @@ FIELDS = {
     "expect": NAMED | {"resourceVersion", "absent"},
 }
 """The fields of a write beside its verb."""
+KNOWN = {verb: fields | {"verb"} for verb, fields in FIELDS.items()}
 
 
 class Hand(NamedTuple):
@@ -133,7 +134,7 @@ def _intent(write: Any, hand: Hand) -> Intent:
     if not isinstance(verb, str) or verb not in FIELDS:
         known = ", ".join(FIELDS)
         raise Invalid("verb", f"{str(verb)[:40]!r} is no verb of a transaction; known are {known}")
-    _known(write, FIELDS[verb] | {"verb"})
+    _known(write, KNOWN[verb])
     if "object" in FIELDS[verb]:
         doc = _object(write, "object")
         metadata = doc.setdefault("metadata", {})
@@ -168,7 +169,9 @@ def _patch(write: JSON, target: Target) -> Intent:
 def _half(write: JSON, target: Target) -> Target:
     """The object, or its status."""
     said = write.get("subresource", "")
-    if said not in ("", STATUS):
+    if said == "":
+        return target
+    if said != STATUS:
         raise Invalid("subresource", f"{str(said)[:40]!r} is not written in a set; known is {STATUS}")
     return target._replace(subresource=said)
 
@@ -235,6 +238,7 @@ def _revision(said: Any, field: str = "resourceVersion") -> int:
 
 def _known(doc: JSON, fields: frozenset[str], below: str = "") -> None:
     """Raise Invalid for the first field that has no meaning here: a transaction does nothing that is only half read."""
-    for field in doc:
-        if field not in fields:
-            raise Invalid(f"{below}{field}", Reason.FieldUnknown, known=", ".join(sorted(fields)))
+    if doc.keys() <= fields:
+        return
+    strange = next(field for field in doc if field not in fields)
+    raise Invalid(f"{below}{strange}", Reason.FieldUnknown, known=", ".join(sorted(fields)))
