@@ -16,7 +16,7 @@ from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.errors import Conflict, NanoError
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Change, Draft, Entry, Expect, Result, Store, told
+from nanovirt.resources.store import Change, Draft, Entry, Expect, Outcome, Result, Store, Ticket, told
 
 AT_ONCE = 32
 """So many writes are prepared before others get their turn."""
@@ -36,6 +36,7 @@ class Transactor:
 
     def __init__(self, store: Store, writer: Writer, clock: Callable[[], datetime]) -> None:
         self._store, self._writer, self._clock = store, writer, clock
+        self._turn = asyncio.Lock()
 
     async def carry_out(
         self, subject: Subject, asked: Sequence[Intent | NanoError], options: Options, settle: Settle | None = None
@@ -44,8 +45,17 @@ class Transactor:
 
         TooLarge: the record would be larger than a log takes. LogFull, StoreFailed: see Ticket.
         """
-        batch = Batch(asked)
-        for at, one in enumerate(asked):
+        # One set after the other: prepared in turns, all of them would wait for the last and lie about in memory.
+        async with self._turn:
+            batch, warnings, ticket = await self._staged(subject, Batch(asked), options, settle)
+        await ticket.durable()
+        return _done(batch, warnings, ticket.outcome)
+
+    async def _staged(
+        self, subject: Subject, batch: Batch, options: Options, settle: Settle | None
+    ) -> tuple[Batch, list[str], Ticket]:
+        """Prepare, judge and stage a set. Nobody else gets a turn between the last two."""
+        for at, one in enumerate(batch.asked):
             if at % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             if isinstance(one, Intent):
@@ -59,16 +69,7 @@ class Transactor:
         warnings = self._judge(subject, batch, drafted)
         if batch.faults:
             raise refused(batch)
-        ticket = self._store.stage(drafted, subject.name, dry=options.dry, once=options.once)
-        await ticket.durable()
-        entries = list(map(told, batch.ops, ticket.outcome.entries[-len(asked) :]))
-        results = [_result(found, entry) for found, entry in zip(batch.prepared.values(), entries, strict=True)]
-        changes = [
-            Change(op.key, found.before, entry)
-            for op, found, entry in zip(batch.ops, batch.prepared.values(), entries, strict=True)
-            if entry is not found.before
-        ]
-        return Done(ticket.outcome.rev, results, warnings, changes)
+        return batch, warnings, self._store.stage(drafted, subject.name, dry=options.dry, once=options.once)
 
     def _prepare(
         self, subject: Subject, batch: Batch, at: int, one: Intent, options: Options, settle: Settle | None
@@ -117,6 +118,14 @@ class Transactor:
         return judge_together(self._writer.world, batch, drafted, sight_of(subject))
 
 
+def _done(batch: Batch, warnings: Sequence[str], outcome: Outcome) -> Done:
+    """What the writes of a set led to: the last operation of each, behind what went along with them."""
+    led = list(zip(batch.prepared.values(), outcome.entries[-len(batch.asked) :], strict=True))
+    entries = [(found.ops[-1].key, found.before, told(found.ops[-1], entry)) for found, entry in led]
+    changes = [Change(key, before, entry) for key, before, entry in entries if entry is not before]
+    return Done(outcome.rev, [_result(*one) for one in entries], warnings, changes)
+
+
 def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:
     assert deletion.before is not None
     if one.deletion.revision is not None and deletion.before.rev != one.deletion.revision:
@@ -124,8 +133,7 @@ def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:
     return deletion
 
 
-def _result(found: Prepared, entry: Entry | None) -> Result:
-    key = found.ops[-1].key
+def _result(key: Key, before: Entry | None, entry: Entry | None) -> Result:
     if entry is not None:
         return Result(key, entry.raw, entry.uid)
-    return Result(key, None, found.before.uid if found.before else "")
+    return Result(key, None, before.uid if before else "")
