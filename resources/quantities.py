@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ FORMAT = "quantity"
 class Quantity(int):
     """A whole, non-negative amount that remembers how it was written (Kubernetes quantity, whole results only)."""
 
-    units: ClassVar[tuple[tuple[str, int], ...]] = ()
+    units: ClassVar[Mapping[str, int]] = {}
     example: ClassVar[str] = ""
     written: str | int
 
@@ -39,16 +40,18 @@ class Quantity(int):
     @classmethod
     def read(cls, written: str | int) -> int:
         """The amount in the smallest unit."""
-        factors = dict(cls.units)
         match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
-        if match is None or match[3] not in factors:
-            known = ", ".join(unit for unit in factors if unit)
+        whole, part, unit = match.groups("") if match else ("", "", "")
+        factor = cls.units.get(unit, 0)
+        if not whole or not factor:
+            known = ", ".join(unit for unit in cls.units if unit)
             raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
-        whole, part, factor = int(match[1]), match[2] or "", factors[match[3]]
-        amount, rest = divmod(int(part or 0) * factor, int(10 ** len(part)))
-        if rest or whole * factor + amount > LIMIT:
+        amount, rest = (
+            divmod(int(f"{whole}{part}") * factor, int(10 ** len(part))) if part else (int(whole) * factor, 0)
+        )
+        if rest or amount > LIMIT:
             raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
-        return whole * factor + amount
+        return amount
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -84,7 +87,7 @@ def _made(kind: type, written: str | int) -> Any:
 class Bytes(Quantity):
     """Bytes with binary units: `20Gi`."""
 
-    units = tuple(BINARY.items())
+    units = BINARY
     example = "4Gi"
 
     def __str__(self) -> str:
@@ -100,12 +103,12 @@ class Bytes(Quantity):
 class Bits(Quantity):
     """Bits (per second) with decimal units: `200M`."""
 
-    units = tuple(DECIMAL.items())
+    units = DECIMAL
     example = "200M"
 
 
 class Millicpus(Quantity):
     """Thousandths of a processor, written as Kubernetes does: `1500m` is `1.5`."""
 
-    units = (("m", 1), ("", 1000))
+    units: ClassVar[Mapping[str, int]] = {"m": 1, "": 1000}
     example = "1500m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,14 +15,16 @@ from nanovirt.resources.store import Draft as Drafted
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A View: `store`, with the outcome of the set laid over it."""
+    """A View: `store`, with the outcome of a set laid over it. It is of this moment: what was asked for, it keeps."""
 
     store: View
-    entries: Mapping[Key, Entry | None]
+    known: dict[Key, Entry | None]
 
     def peek(self, key: Key) -> Entry | None:
         """The object as the set leaves it (None: gone), or as it is."""
-        return self.entries[key] if key in self.entries else self.store.peek(key)
+        if key not in self.known:
+            self.known[key] = self.store.peek(key)
+        return self.known[key]
 
     def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]:
         """As it is: only Addresses are asked for, which no set of people's writes holds."""
@@ -46,5 +48,5 @@ def draft(world: World, drafted: Drafted) -> World:
         if isinstance(op, Delete) and after is not None
     ]
     commit = Commit(drafted.outcome.rev, tuple(changes.values()))
-    entries = {key: change.after for key, change in changes.items()}
-    return World(Draft(world.store, entries), cache(lambda: world.index.after(commit, leaving)))
+    led = {key: change.after for key, change in changes.items()}
+    return World(Draft(world.store, led), cache(lambda: world.index.after(commit, leaving)))

@@ -25,8 +25,9 @@ def read(cls: type[D], doc: JSON, validation: str) -> tuple[D, list[str]]:
     strange = sorted(doc["metadata"].keys() - TOLERATED)
     if strange and validation == "Strict":
         raise _refusal(strange)
+    unknown: list[Loc] = []
     try:
-        made, unknown = decode(cls, doc), []
+        made = decode(cls, doc)
     except Malformed:
         if validation == "Strict":
             raise
@@ -34,8 +35,9 @@ def read(cls: type[D], doc: JSON, validation: str) -> tuple[D, list[str]]:
         for loc in unknown:
             _drop(doc, loc)
         made = decode(cls, doc)
-    said = [f'unknown field "{field}"' for field in (*map(path_text, unknown), *_below_metadata(strange))]
-    return made, said if validation == "Warn" else []
+    if validation != "Warn":
+        return made, []
+    return made, [f'unknown field "{field}"' for field in (*map(path_text, unknown), *_below_metadata(strange))]
 
 
 def _below_metadata(strange: list[str]) -> list[str]:

@@ -39,7 +39,18 @@ def body(name: str) -> bytes:
     return orjson.dumps({"apiVersion": "nano/v1", "kind": "Instance", "metadata": metadata, "spec": spec})
 
 
-MEMBER = orjson.loads(body("")) | {"metadata": orjson.loads(body(""))["metadata"] | {"namespace": "default"}}
+def member(number: int) -> bytes:
+    """A write of a set that makes such an Instance; no two of them have the same sizes."""
+    spec = b'{"cpus":%d,"memory":"%dMi","disks":[{"name":"system","size":"%dGi"}],"powerState":"Stopped"}' % (
+        1 + number % 64, 512 + number % 16_000, 1 + number % 9_000,
+    )  # fmt: skip
+    return MEMBER % (number, NOTE.encode(), spec)
+
+
+MEMBER = (
+    b'{"verb":"create","object":{"apiVersion":"nano/v1","kind":"Instance","metadata":{"name":"s-%d",'
+    b'"namespace":"default","labels":{"app":"web"},"annotations":{"note":"%b"}},"spec":%b}}'
+)
 
 
 async def rate(workers: list[Once]) -> tuple[float, float]:
@@ -68,11 +79,8 @@ async def nano_create(client: _wire.Http) -> None:
 
 
 async def nano_set(client: _wire.Http) -> None:
-    writes = [
-        {"verb": "create", "object": {**MEMBER, "metadata": {**MEMBER["metadata"], "name": f"s-{next(_count)}"}}}
-        for _ in range(SET)
-    ]
-    code, said = await client.call("POST", "/apis/nano/v1/transactions", orjson.dumps({"writes": writes}))
+    writes = b",".join([member(next(_count)) for _ in range(SET)])
+    code, said = await client.call("POST", "/apis/nano/v1/transactions", b'{"writes":[%b]}' % writes)
     assert code == 200, said
 
 
