@@ -46,9 +46,9 @@ class Quantity(int):
         if not whole or not factor:
             known = ", ".join(unit for unit in cls.units if unit)
             raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
-        amount, rest = (
-            divmod(int(f"{whole}{part}") * factor, int(10 ** len(part))) if part else (int(whole) * factor, 0)
-        )
+        amount, rest = int(whole) * factor, 0
+        if part:
+            amount, rest = divmod(int(whole + part) * factor, int(10 ** len(part)))
         if rest or amount > LIMIT:
             raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
         return amount
