@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
+from nanovirt.portal.api.index import Index
+from nanovirt.portal.api.intents import intents
+from nanovirt.portal.api.paths import Target
+from nanovirt.portal.api.requests import Options
+from nanovirt.portal.api.transacting import AT_ONCE, Transactor
+from nanovirt.portal.api.writing import Prepared, Writer
+from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.resources.kind import Key
+from nanovirt.resources.store import Store
 from tests.portal.api_world import INSTANCES, NANO, instance, pool, world
 from tests.portal.set_world import (
     COMPUTE,
@@ -49,6 +61,49 @@ async def test_reference_that_was_missing_before_is_warned_of() -> None:
         assert done.code == 200
         assert len(done.warnings) == 1
         assert "writes[0]: spec.disks[0].source.image: Image shared/absent does not exist." in done.warnings[0]
+
+
+async def test_index_knows_of_a_set_what_a_new_one_would_read_in_the_store() -> None:
+    async with ready() as w:
+        disks = [{"name": "s", "source": {"image": "shared/debian"}}]
+        first = machine("web-1", disks=disks, nics=card("10.20.0.51", "52:54:00:00:00:01"))
+        docs = [pool(), IMAGE, first, machine("web-2", nics=card("10.20.0.52"))]
+        for query in ("?dryRun=All", ""):  # what was foreseen for a dry run must not stay
+            assert (await send(w, *create(*docs), query=query)).code == 200
+        moved = {"spec": {"nics": card("10.20.0.53", "52:54:00:00:00:02"), "disks": [{"name": "s", "size": "1Gi"}]}}
+        writes = [named("patch", "Instance", "web-1", "default", patch=moved)]
+        writes += [named("delete", "Instance", "web-2", "default"), *create(machine("web-3", nics=card("10.20.0.54")))]
+        assert (await send(w, *writes)).code == 200
+        known, read = vars(w.api.writer.world.index), vars(Index(w.store))
+        assert {name: known[name] for name in read if name != "foreseen"} == {
+            name: read[name] for name in read if name != "foreseen"
+        }
+        assert read["ips"]["lan.10.20.0.53"] == ("default/web-1",)
+
+
+class Noting(Writer):
+    """A Writer that notes what it prepares."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.noted: list[str] = []
+
+    def prepare_create(self, subject: Subject, target: Target, *args: Any, **kwargs: Any) -> Prepared:
+        self.noted.append(target.key.name)
+        return super().prepare_create(subject, target, *args, **kwargs)
+
+
+async def test_sets_that_come_together_are_carried_out_one_after_the_other() -> None:
+    async with ready() as w:
+        writer, before = Noting(w.store), w.store.committed
+        transactor = Transactor(w.store, writer, lambda: datetime.now(UTC))
+        sets = [[f"{name}-{at:03}" for at in range(3 * AT_ONCE)] for name in "abc"]
+        async with asyncio.TaskGroup() as tasks:
+            for names in sets:
+                asked = intents(create(*(machine(name) for name in names)))
+                tasks.create_task(transactor.carry_out(ADMIN, asked, Options(dry=False, validation="Strict")))
+        assert writer.noted == [name for names in sets for name in names]
+        assert w.store.committed == before + 3
 
 
 async def test_fault_of_an_object_is_not_told_as_one_of_those_who_refer_to_it() -> None:
