@@ -44,7 +44,7 @@ LOOK_SECONDS: Final = 0.1
 SLACK: Final = 4 * 2**20
 """Bytes of memory by which a guest may miss what it is asked for."""
 TRAY: Final = "is not open"
-LACKING: Final = ("qdisc kind is unknown", "Failed to load TC action", "Cannot find device ifb")
+LACKING: Final = ("qdisc kind is unknown", "Failed to load TC action", "TC classifier not found")
 """What `tc` says where the kernel cannot shape."""
 
 
@@ -212,7 +212,7 @@ def _shaping() -> Iterator[None]:
     except libvirt.libvirtError as error:
         said = error.get_error_message() or ""
         if any(words in said for words in LACKING):
-            why = "the kernel of this host cannot limit a network card; it needs the modules sch_sfq and act_police"
+            why = "the kernel of this host cannot limit a network card; it needs the modules sch_sfq, cls_fw and act_police"
             raise HypervisorError(f"{why} ({said})", error.get_error_code() or 0) from error
         raise
 

@@ -19,6 +19,7 @@ import libvirt
 import libvirt_qemu
 
 from nanovirt.agent.changes import Change
+from nanovirt.agent.hardware import Hardware
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from nanovirt.agent.machine import SeenDomain, SeenVolume
@@ -47,6 +48,10 @@ ROUNDS = 12
 ANSWER_SECONDS = 120.0
 
 
+class Killed(Exception):
+    """The agent was, in the middle of its steps."""
+
+
 @dataclass
 class LiveGuest:
     """The guest of a module's tests; `spec` is what it was brought to last."""
@@ -58,6 +63,9 @@ class LiveGuest:
     spec: PlacementSpec = field(default_factory=spec)
     memory: Memory = field(default_factory=Memory)
     generation: int = 1
+    first_boot: str = ""
+    steps: int | None = None
+    """So many steps the agent does before it is killed."""
 
     @property
     def volumes(self) -> Path:
@@ -103,6 +111,8 @@ class LiveGuest:
             if decision.settled:
                 return decision, done
             for step in decision.steps:
+                if self.steps is not None and len(done) >= self.steps:
+                    raise Killed
                 await self._do(machine, step)
                 done.append(type(step).__name__)
         raise AssertionError(f"it does not settle: {done}")
@@ -143,6 +153,11 @@ class LiveGuest:
 
     async def seen(self, machine: LibvirtMachine) -> SeenDomain:
         found = await machine.domain(UUID)
+        assert found is not None
+        return found
+
+    async def hardware(self, machine: LibvirtMachine) -> Hardware:
+        found = (await self.seen(machine)).hardware
         assert found is not None
         return found
 

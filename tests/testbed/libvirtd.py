@@ -11,6 +11,7 @@ from uuid import uuid4
 from tests.testbed.nodes import Node, Popen
 
 PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
+BIN = Path(__file__).resolve().parent / "bin"  # tools that stand before this machine's own
 STOCK = Path("/etc/libvirt")  # the machine's own, for the stock network filters
 START_SECONDS = 20.0
 
@@ -92,7 +93,8 @@ class Libvirtd:
     def launch(self) -> None:
         """Starts it without waiting."""
         assert not self.running, f"libvirtd of {self._node.name} is running"
-        self._process = self._node.start(["libvirtd", "--listen"], log="libvirtd.log")
+        path = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self._process = self._node.start(["libvirtd", "--listen"], log="libvirtd.log", env=path)
 
     def wait_until_ready(self) -> None:
         """Returns when it answers. Raises RuntimeError with its log if it does not."""
