@@ -212,7 +212,7 @@ def _shaping() -> Iterator[None]:
     except libvirt.libvirtError as error:
         said = error.get_error_message() or ""
         if any(words in said for words in LACKING):
-            why = "the kernel of this host cannot limit a network card; it needs the modules sch_sfq, cls_fw and act_police"
+            why = "this host's kernel cannot limit a network card; it needs the modules sch_sfq, cls_fw and act_police"
             raise HypervisorError(f"{why} ({said})", error.get_error_code() or 0) from error
         raise
 

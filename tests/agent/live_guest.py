@@ -176,7 +176,7 @@ class LiveGuest:
             while time.monotonic() < end:
                 got = _agent(domain, "guest-exec-status", pid=started["pid"])
                 if got["exited"]:
-                    return base64.b64decode(got.get("out-data", "")).decode()
+                    return base64.b64decode(got.get("out-data", "")).decode(errors="replace")
                 time.sleep(0.05)
         raise AssertionError(f"{command} did not end within {seconds} s")
 
