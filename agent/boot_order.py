@@ -33,15 +33,16 @@ class Ahead(NamedTuple):
 NOBODY = Ahead()
 
 
-def boots(placement: Placement, memory: Memory, boot_id: str, *, on: bool) -> bool:
-    """Whether the machine is to be started because its host was booted anew.
+def boots(placement: Placement, memory: Memory, boot_id: str, *, on: bool, began: bool = False) -> bool:
+    """Whether the machine is to be started because its host was booted anew; `began`: it was so, and may be starting.
 
     One that somebody starts for the first time, or after it was stopped, waits for nobody.
     """
     spec = placement.spec
     wished = spec.role == "Active" and not placement.deleting and spec.power_state == "Running"
     ran = memory.intent == "Starting" or (memory.intent == "Started" and spec.restart_policy != "Never")
-    return wished and ran and not on and memory.boot_id not in ("", boot_id)
+    starting = began and memory.intent == "Starting"  # noted with this boot, and not yet done
+    return wished and not on and (starting or (ran and memory.boot_id not in ("", boot_id)))
 
 
 def ahead(mine: Booting, others: Iterable[Booting], now: float) -> Ahead:
@@ -78,6 +79,10 @@ class BootOrder:
             for other, one in self._booting.items():
                 if one.priority == highest:
                     self._wakes[other]()
+
+    def began(self, uuid: str) -> bool:
+        """Whether that machine is still to be started, as far as was said."""
+        return uuid in self._booting
 
     def ahead(self, uuid: str, now: float) -> Ahead:
         """Whom that machine waits for."""

@@ -241,7 +241,8 @@ class Worker:
     def _note_boot(self, placement: Placement, *, on: bool) -> None:
         """Say whether it is still to be started because of a boot; what has failed once keeps no others waiting."""
         around, spec = self._around, placement.spec
-        if self._trouble is None and boots(placement, self.memory, around.boot_id, on=on):
+        began = around.boot_order.began(self.uuid)
+        if self._trouble is None and boots(placement, self.memory, around.boot_id, on=on, began=began):
             around.boot_order.note(self.uuid, spec.instance, spec.start_priority, around.clock(), self.wake)
         else:
             around.boot_order.through(self.uuid)

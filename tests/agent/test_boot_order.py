@@ -48,6 +48,13 @@ def test_only_what_ran_before_the_boot_and_is_to_run_waits(
     assert boots(made, knowing(made, **memory), "b2", on=on) is expected
 
 
+def test_machine_that_is_being_started_is_not_through() -> None:
+    memory = knowing(placement(), intent="Starting", boot_id="b2")
+    assert boots(placement(), memory, "b2", on=False, began=True)
+    assert not boots(placement(), memory, "b2", on=True, began=True)
+    assert not boots(placement(), memory, "b2", on=False)
+
+
 def test_machine_waits_for_those_of_higher_priority_only() -> None:
     others = [one("a", 200), one("b", 100), one("c", 300), one("d", 0)]
     assert ahead(one("me"), others, NOW) == Ahead(2, ("c", "a"), WAIT_SECONDS)
@@ -102,7 +109,12 @@ def test_machines_start_by_their_priority_after_a_boot_and_one_that_fails_keeps_
         machine.starts.clear()
         del machine.files[placement(2).spec.volumes[0].file]
         made.agent()
-        await asyncio.sleep(3.5)  # 300 has started, 200 has no disk, 100 begins
+        await asyncio.sleep(1.0)
+        await made.put(placement(1, start_priority=300, hostname="new"))  # news of one that is starting
+        await asyncio.sleep(1.0)
+        assert machine.starts[uuid_of(3)] == 0
+        assert made.read(keys[2].key).status.reason == "StartsAfterOthers"
+        await asyncio.sleep(1.5)  # 300 has started, 200 has no disk, 100 begins
         assert [number for number in PRIORITIES if machine.starts[uuid_of(number)]] == [1]
         assert made.read(keys[2].key).status.reason == "Starting"
         assert made.read(keys[3].key).status.reason == "StartsAfterOthers"

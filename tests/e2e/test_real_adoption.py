@@ -174,10 +174,13 @@ ROWS = [
 
 
 @pytest.mark.long
-async def test_machine_ends_and_starts_as_the_table_says(cluster: Cluster, client: Client) -> None:
+@pytest.mark.parametrize("rows", [ROWS[:5], ROWS[5:]], ids=["first half", "second half"])
+async def test_machine_ends_and_starts_as_the_table_says(
+    cluster: Cluster, client: Client, rows: list[tuple[str, str, str, str]]
+) -> None:
     """One machine for each row, all at a time; a boot of the host and suspended ones are in the tables of the agent."""
     agent = cluster.agents["h1"]
-    made = {f"row-{at}": row for at, row in enumerate(ROWS)}
+    made = {f"row-{at}": row for at, row in enumerate(rows)}
     for name, (policy, *_rest) in made.items():
         await run(client, name, restartPolicy=policy)
     for name, (_policy, ending, *_more) in made.items():
@@ -235,3 +238,45 @@ async def test_suspended_machine_keeps_its_process_and_goes_on(cluster: Cluster,
     nanoctl(cluster, "start", "still", "--wait")
     assert agent.runs("default.still") not in (0, pid)
     assert await names(client, "instances") == ["still"]
+
+
+async def test_after_a_boot_of_the_host_machines_do_as_their_policy_says_in_order_of_priority(
+    cluster: Cluster, client: Client
+) -> None:
+    agent, host = cluster.agents["h1"], cluster.bed.hosts[0]
+    machines: dict[str, JSON] = {
+        "last": {"startPriority": 0, "restartPolicy": "Always"},
+        "first": {"startPriority": 900},
+        "middle": {"startPriority": 500},
+        "never": {"restartPolicy": "Never"},
+        "still": {},
+        "off": {},
+    }
+    for name, more in machines.items():
+        await run(client, name, **more)
+    await client.patch(instance_key("still"), {"spec": {"powerState": "Suspended"}})
+    await client.patch(instance_key("off"), {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}})
+    await until(client, instance_key("still"), lambda doc: doc["status"]["phase"] == "Suspended")
+    await until(client, instance_key("off"), is_off)
+    before = {name: agent.starts(f"default.{name}") for name in machines}
+    agent.kill()
+    said = len(agent.log.read_text(errors="replace"))
+    host.reboot()
+    agent.start()
+    for name in ("first", "middle", "last"):
+        await until(client, instance_key(name), runs)
+
+        async def started(name: str = name) -> int:
+            return agent.starts(f"default.{name}")
+
+        await look(name, started, lambda count, name=name: count == before[name] + 1)  # type: ignore[misc]
+    lines = agent.log.read_text(errors="replace")[said:].splitlines()
+    order = [line for line in lines if " step done " in line and line.endswith(" step=Start")]
+    assert [line.partition("machine=default.")[2].partition(" ")[0] for line in order] == ["first", "middle", "last"]
+    for name, reason in (("never", "Crashed"), ("still", "SuspendedMemoryLost"), ("off", "StoppedAsDesired")):
+
+        def says(doc: JSON, reason: str = reason) -> bool:
+            return any(one["reason"] == reason for one in doc["status"]["conditions"] if one["type"] == "Ready")
+
+        await until(client, instance_key(name), says)
+        assert agent.starts(f"default.{name}") == before[name]
