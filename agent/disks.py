@@ -73,6 +73,15 @@ class Disks:
         finally:
             new.unlink(missing_ok=True)
 
+    async def shrink(self, file: str, size: int) -> None:
+        """See Machine."""
+        place = self._place(file)
+        seen = await asyncio.to_thread(_seen, place)
+        if seen is None:
+            raise HypervisorError(f"{place} is gone; it cannot get smaller")
+        if seen.size > size:
+            await qemu_img.shrink(place, size)
+
     async def grow(self, file: str, size: int) -> None:
         """See Machine."""
         place = self._place(file)

@@ -109,7 +109,7 @@ def _verified(file: Path, sha256: str) -> ImageFacts:
     if found != sha256:
         raise HypervisorError(f"what arrived has the SHA-256 {found}, not {sha256}; the image was damaged or exchanged")
     try:
-        return inspect(file)
+        return inspect(file, ("Disk", "Media"))
     except Invalid as error:
         raise HypervisorError(f"the image {sha256} was refused: {error}") from error
 

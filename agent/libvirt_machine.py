@@ -149,6 +149,10 @@ class LibvirtMachine:
         """See Machine."""
         await self.disks.remove(file)
 
+    async def shrink_volume(self, file: str, size: int) -> None:
+        """See Machine."""
+        await self.disks.shrink(file, size)
+
     async def grow_volume(self, file: str, size: int) -> None:
         """See Machine."""
         await self.disks.grow(file, size)

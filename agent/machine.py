@@ -141,6 +141,10 @@ class Machine(Protocol):
         """Remove a volume's file; the images below it stay."""
         ...
 
+    async def shrink_volume(self, file: str, size: int) -> None:
+        """Let a volume that no machine uses have only `size` bytes: what lies beyond is lost."""
+        ...
+
     async def grow_volume(self, file: str, size: int) -> None:
         """Let a volume that no machine uses have `size` bytes; one that has as many or more is left alone."""
         ...

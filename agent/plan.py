@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nanovirt.agent import drift, live, power
+from nanovirt.agent import drift, live, orders, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
 from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import seeded, tap
@@ -220,11 +220,14 @@ def _end(wish: Wish, seen: Observed) -> Iterator[Act]:
 
 
 def doomed(placement: Placement) -> dict[str, str]:
-    """The files that a deleted Placement's operations remove, by the operation's uid; only disks of its own count."""
+    """The files that a deleted Placement's operations remove, by the operation's uid: disks, and what were some."""
     if not placement.deleting or placement.spec.role == "Revoked":
         return {}
     files = {name: volume.file for volume in placement.spec.volumes for name in (volume.name, volume.file)}
-    return {one.uid: files[one.volume] for one in placement.spec.operations if one.volume in files}
+    orders = [one for one in placement.spec.operations if one.verb == "RemoveVolume"]
+    own = f"/{placement.spec.instance_uid}."
+    files |= {one.volume: one.volume for one in orders if own in one.volume}
+    return {one.uid: files[one.volume] for one in orders if one.volume in files}
 
 
 # --- an active Placement ---
@@ -323,6 +326,7 @@ def _preparing(wish: Wish, seen: Observed, memory: Memory, judged: Judgement) ->
             images.add(medium.image.sha256)
             yield FetchImage(medium.name, medium.image)
     yield from _growing(spec, seen)
+    yield from orders.steps(wish, seen)
     if judged.redefine:  # what the hypervisor makes of it this time is what is compared from then on
         yield Define(spec, wish.digest)
         yield Remember(replace(memory, defined=None))

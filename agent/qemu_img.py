@@ -49,6 +49,12 @@ async def create(file: Path, size: int, backing: Path | None = None) -> None:
     await _run(argv, file, CREATE_SECONDS)
 
 
+async def shrink(file: Path, size: int) -> None:
+    """Cut it off at `size` bytes. HypervisorError, also when a machine uses the file."""
+    quiet, rest = resize_argv(file, size)[:3], resize_argv(file, size)[3:]
+    await _run((*quiet, "--shrink", *rest), file, CREATE_SECONDS)
+
+
 async def grow(file: Path, size: int) -> None:
     """Grow it. NoRoom, or HypervisorError, also when a machine uses the file."""
     await _run(resize_argv(file, size), file, CREATE_SECONDS)

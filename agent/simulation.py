@@ -225,6 +225,13 @@ class SimulatedMachine:
         self._room(volume.file)
         self.files[volume.file] = SeenVolume(volume.file, int(volume.size), OVERLAY_BYTES)
 
+    async def shrink_volume(self, file: str, size: int) -> None:
+        """See Machine."""
+        self._answers("shrink_volume")
+        if file not in self.files:
+            raise HypervisorError(f"{file} is gone; it cannot get smaller")
+        self.files[file] = replace(self.files[file], size=min(self.files[file].size, size))
+
     async def grow_volume(self, file: str, size: int) -> None:
         """See Machine."""
         self._answers("grow_volume")

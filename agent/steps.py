@@ -30,6 +30,14 @@ class MakeVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class ShrinkVolume:
+    """Let a disk file of a machine that is off have fewer bytes, because an operation of the Placement says so."""
+
+    file: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class GrowVolume:
     """Let a disk file that no machine uses have more bytes."""
 
@@ -111,7 +119,7 @@ class LookAgain:
 
 
 OfMachine = (
-    FetchImage | MakeVolume | GrowVolume | Define
+    FetchImage | MakeVolume | GrowVolume | ShrinkVolume | Define
     | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
 )  # fmt: skip
 Act = OfMachine | Change | Remember | Serve | Withhold
@@ -142,6 +150,8 @@ class Hands:
                 await self.machine.add_image(image.sha256, lambda path: self.fetch(volume, path))
             case MakeVolume(made):
                 await self.machine.make_volume(made)
+            case ShrinkVolume(file, size):
+                await self.machine.shrink_volume(file, size)
             case GrowVolume(file, size):
                 await self.machine.grow_volume(file, size)
             case Define(spec, digest):

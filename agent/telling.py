@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanovirt.agent import power
+from nanovirt.agent import orders, power
 from nanovirt.agent.live import GRAIN
 from nanovirt.agent.machine import NoRoom, SeenDomain
 from nanovirt.agent.memory import Memory
@@ -52,6 +52,7 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         applied_generation=_generation(wish, seen) if same and decision.settled else seen.told.applied_generation,
         applied=_applied(spec, domain),
         awaiting=decision.awaiting,
+        operations=orders.results(wish, seen),
         restarted_at=max(filter(None, (memory.restart_at, seen.told.restarted_at)), default=None),
         started=max(memory.started, seen.told.started),
         nics=_nics(spec, seen, memory),

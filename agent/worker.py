@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanovirt.agent import seed, telling
+from nanovirt.agent import orders, seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
 from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import seeded
@@ -248,7 +248,10 @@ class Worker:
             around.boot_order.through(self.uuid)
 
     async def _volumes(self, spec: PlacementSpec) -> dict[str, SeenVolume]:
-        found = [await self._around.machine.volume(one.file, adopted=one.adopted) for one in spec.volumes]
+        machine = self._around.machine
+        found = [await machine.volume(one.file, adopted=one.adopted) for one in spec.volumes]
+        held = {one.file for one in spec.volumes}
+        found += [await machine.volume(file) for file in orders.files(spec.operations) if file not in held]
         return {volume.file: volume for volume in found if volume is not None}
 
     async def _images(self, spec: PlacementSpec, volumes: dict[str, SeenVolume]) -> frozenset[str]:

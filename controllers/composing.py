@@ -2,61 +2,61 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from typing import Any
 
-from nanovirt.controllers.actions import owner_of
+from nanovirt.controllers.cards import network_of, new_addresses, nics_of, placed_card, pool_of
+from nanovirt.controllers.devices import placed_medium, template_of
+from nanovirt.controllers.disks import (
+    Origin,
+    file_of,
+    named,
+    new_volume,
+    origin_of,
+    owned,
+    placed_disk,
+    size_of,
+    taken,
+)
 from nanovirt.controllers.guests import guest_of, missing_secret
+from nanovirt.controllers.lacks import Missing
+from nanovirt.controllers.limits import cpu_qos, disk_qos, most_cpus, most_memory, network_qos
 from nanovirt.controllers.scheduler import Ask, refuse, told
 from nanovirt.controllers.world import World
-from nanovirt.resources.address import Address, AddressSpec, address_name
+from nanovirt.resources.address import Address
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
-from nanovirt.resources.fields import resolve
 from nanovirt.resources.host import Host
-from nanovirt.resources.image import Image
-from nanovirt.resources.instance import DEFAULT_NIC, Disk, Instance, Nic
+from nanovirt.resources.instance import Disk, Instance, Nic
 from nanovirt.resources.kind import Document
-from nanovirt.resources.metadata import ObjectMeta, OwnerReference
 from nanovirt.resources.placement import (
     Domain,
-    Lease,
     PlacedGuest,
-    PlacedImage,
+    PlacedMedium,
     PlacedNic,
     PlacedVolume,
     Placement,
     PlacementSpec,
     placement_name,
 )
-from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.storage_pool import StoragePool
+from nanovirt.resources.store import Op
 from nanovirt.resources.system_template import Devices, SystemTemplate
-from nanovirt.resources.volume import Volume, VolumeSource, VolumeSpec, VolumeStatus
+from nanovirt.resources.volume import Volume
 
-OUI = "52:54:00"
-
-
-class Missing(Exception):
-    """Why the instance cannot be composed now."""
-
-    def __init__(self, reason: Reason, **params: Any) -> None:
-        super().__init__(reason.name)
-        self.reason, self.params = reason, params
+Disks = list[tuple[Disk, Origin]]
+Nics = list[tuple[Nic, AddressPool | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """What is created together."""
+    """What is created together; `taken` makes Volumes that were there before the instance's."""
 
     host: str
     placement: Placement
     volumes: tuple[Volume, ...]
     addresses: tuple[Address, ...]
+    taken: tuple[Op, ...] = ()
 
     def parts(self) -> tuple[Document, ...]:
         """In the order of creation."""
@@ -65,9 +65,10 @@ class Composition:
 
 def compose(instance: Instance, world: World) -> Composition:
     """Choose a host, addresses and file names. Raises Missing with the reason when something is not there (yet)."""
-    pool = world.read(ComputePool, instance.spec.compute_pool)
+    spec = instance.spec
+    pool = world.read(ComputePool, spec.compute_pool)
     if pool is None:
-        raise Missing(Reason.PoolNotFound, pool=instance.spec.compute_pool)
+        raise Missing(Reason.PoolNotFound, pool=spec.compute_pool)
     if not pool.spec.enabled or pool.deleting:
         raise Missing(Reason.PoolDisabled, pool=pool.metadata.name)
     storage = world.read(StoragePool, pool.spec.storage_pool)
@@ -76,71 +77,50 @@ def compose(instance: Instance, world: World) -> Composition:
     secret = missing_secret(instance, world)
     if secret is not None:
         raise Missing(Reason.SecretNotFound, secret=secret)
-    disks = [(disk, _image(instance, disk, world)) for disk in instance.spec.disks]
-    template = _template(instance, [image for _, image in disks if image], world)
-    nics = [(nic, _address_pool(nic, world)) for nic in nics_of(instance, pool)]
+    disks = [(disk, origin_of(instance, disk, world)) for disk in spec.disks]
+    template = template_of(instance, world)
+    media = tuple(placed_medium(instance, medium, world) for medium in spec.media)
+    nics = [(nic, pool_of(nic, world)) for nic in nics_of(instance, pool)]
     host = _choose(instance, pool, world, disks, nics, template)
-    leases = tuple(_addresses(instance, nics, world))
-    volumes = tuple(_volume(instance, disk, image, storage, host, template) for disk, image in disks)
-    nics_placed = _nics(host, nics, leases, template)
-    placement = _placement(instance, host, template, volumes, nics_placed, guest_of(instance, world))
+    leases = tuple(new_addresses(instance, nics, world))
+    volumes = tuple(
+        named(
+            instance,
+            placed_disk(
+                disk,
+                origin,
+                file_of(instance, disk, storage, host),
+                template.spec.disk_bus,
+                disk_qos(spec, disk, pool),
+            ),
+            world,
+        )
+        for disk, origin in disks
+    )
+    rates = network_qos(spec, pool)
+    cards = tuple(
+        placed_card(nic, addresses, lease, host, template.spec.nic_model, rates)
+        for (nic, addresses), lease in zip(nics, leases, strict=True)
+    )
+    placement = _placement(instance, host, pool, template, volumes, cards, media, guest_of(instance, world))
+    each = list(zip(disks, volumes, strict=True))
+    holder = placement.metadata.name
     return Composition(
         host.metadata.name,
         placement,
         tuple(
-            _volume_object(instance, placement, storage, disk, volume)
-            for (disk, _), volume in zip(disks, volumes, strict=True)
+            new_volume(instance, disk, volume, storage, host.metadata.name, holder)
+            for (disk, origin), volume in each
+            if origin.volume is None
         ),
-        tuple(address for address in leases if isinstance(address, Address)),
+        tuple(one for one in leases if isinstance(one, Address)),
+        tuple(
+            op
+            for (disk, origin), volume in each
+            if origin.volume is not None
+            for op in taken(instance, disk, volume, origin.volume, holder)
+        ),
     )
-
-
-def nics_of(instance: Instance, pool: ComputePool) -> tuple[Nic, ...]:
-    """The cards that are wished; without any word about them one card with an address of the pool."""
-    if instance.spec.nics is not None:
-        return instance.spec.nics
-    if pool.spec.address_pool is None:
-        return (Nic(name=DEFAULT_NIC, network="default"),)
-    return (Nic(name=DEFAULT_NIC, address_pool=pool.spec.address_pool),)
-
-
-def _image(instance: Instance, disk: Disk, world: World) -> Image | None:
-    if disk.source is None or disk.source.image is None:
-        return None
-    space, name = resolve(disk.source.image, instance.metadata.namespace)
-    image = world.read(Image, name, space)
-    if image is None:
-        raise Missing(Reason.ImageNotFound, image=disk.source.image)
-    if image.status.phase != "Ready" or image.status.virtual_size is None:
-        why = image.status.conditions[0].message if image.status.conditions else image.status.phase
-        raise Missing(Reason.ImageNotReady, image=disk.source.image, why=why)
-    if disk.size is not None and disk.size < image.status.virtual_size:
-        has = str(image.status.virtual_size)
-        raise Missing(
-            Reason.DiskSmallerThanImage, disk=disk.name, asked=str(disk.size), image=disk.source.image, has=has
-        )
-    return image
-
-
-def _template(instance: Instance, images: list[Image], world: World) -> SystemTemplate:
-    name = instance.spec.system_template or (images[0].spec.system_template if images else "linux")
-    template = world.read(SystemTemplate, name)
-    if template is None:
-        raise Missing(Reason.SystemTemplateNotFound, template=name)
-    return template
-
-
-def _address_pool(nic: Nic, world: World) -> AddressPool | None:
-    if nic.address_pool is None:
-        return None
-    pool = world.read(AddressPool, nic.address_pool)
-    if pool is None or pool.deleting:
-        raise Missing(Reason.AddressPoolNotFound, pool=nic.address_pool)
-    return pool
-
-
-Disks = list[tuple[Disk, Image | None]]
-Nics = list[tuple[Nic, AddressPool | None]]
 
 
 def _choose(
@@ -149,10 +129,10 @@ def _choose(
     ask = Ask(
         cpus=instance.spec.cpus,
         memory=instance.spec.memory,
-        disk=sum(_size(disk, image) for disk, image in disks),
-        networks=frozenset(_network(nic, addresses) for nic, addresses in nics),
+        disk=sum(size_of(disk, origin) for disk, origin in disks if origin.volume is None),
+        networks=frozenset(network_of(nic, addresses) for nic, addresses in nics),
         architecture=template.spec.architecture,
-        pinned=instance.spec.scheduling.host,
+        pinned=_where_volumes_are(disks, instance.spec.scheduling.host),
     )
     name = pool.metadata.name
     placed = world.ranking(pool).place(ask)
@@ -165,167 +145,33 @@ def _choose(
     raise Missing(Reason.NoHostFits, pool=name, hosts=told(refuse(ask, pool.spec, one) for one in slots))
 
 
-def _size(disk: Disk, image: Image | None) -> Bytes:
-    if disk.size is not None:
-        return disk.size
-    assert image is not None
-    assert image.status.virtual_size is not None
-    return image.status.virtual_size
-
-
-def _network(nic: Nic, pool: AddressPool | None) -> str:
-    return pool.spec.network if pool is not None else nic.network or "default"
-
-
-def _addresses(instance: Instance, nics: Nics, world: World) -> Iterator[Address | str]:
-    """For each card its Address, or the MAC alone when the physical network gives the address."""
-    chosen: dict[str, frozenset[IPv4Address]] = {}
-    for nic, pool in nics:
-        mac = _asked_mac(nic.mac, world) if nic.mac else free_mac(instance.metadata.uid, nic.name, world)
-        if pool is None:
-            yield mac
-            continue
-        name = pool.metadata.name
-        besides = chosen.get(name, frozenset())
-        ip = _asked_ip(nic.ip, pool, world) if nic.ip is not None else world.leases.free(pool, besides)
-        if ip is None:
-            raise Missing(Reason.AddressPoolFull, pool=name, total=pool.total())
-        chosen[name] = besides | {ip}
-        yield _address(instance, nic, name, ip, mac)
-
-
-def _asked_ip(ip: IPv4Address, pool: AddressPool, world: World) -> IPv4Address:
-    """An address asked for by name: the pool may have come, or changed, after the instance was accepted."""
-    name = pool.metadata.name
-    if not pool.holds(ip):
-        raise Missing(Reason.NotInRanges, ip=str(ip), pool=name)
-    if ip in pool.excluded():
-        raise Missing(Reason.AddressReserved, ip=str(ip), pool=name)
-    holder = world.leases.holder(name, ip)
-    if holder is not None:
-        raise Missing(Reason.AddressInUse, ip=str(ip), instance=holder)
-    if host := world.leases.stranger(ip):
-        raise Missing(Reason.AddressInUse, ip=str(ip), instance=f"an unclaimed domain of {host}")
-    return ip
-
-
-def _asked_mac(mac: str, world: World) -> str:
-    holder = world.leases.mac_holder(mac)
-    if holder is not None:
-        raise Missing(Reason.MacInUse, mac=mac, instance=holder)
-    return mac
-
-
-def free_mac(uid: str, nic: str, world: World) -> str:
-    """A MAC that follows from the instance and the card; the next one in the unlikely case that it is held."""
-    for attempt in range(1000):
-        digest = hashlib.blake2s(f"{uid} {nic} {attempt}".encode(), digest_size=3).digest()
-        mac = ":".join([OUI, *(f"{byte:02x}" for byte in digest)])
-        if world.leases.mac_holder(mac) is None:
-            return mac
-    raise Missing(Reason.AddressPoolFull, pool=OUI, total=2**24)
-
-
-def _address(instance: Instance, nic: Nic, pool: str, ip: IPv4Address, mac: str) -> Address:
-    metadata = instance.metadata
-    return Address(
-        metadata=ObjectMeta(name=address_name(pool, str(ip)), labels=owner_of(instance)),
-        spec=AddressSpec(
-            address_pool=pool,
-            ip=ip,
-            mac=mac,
-            instance=f"{metadata.namespace}/{metadata.name}",
-            instance_uid=metadata.uid,
-            nic=nic.name,
-        ),
-    )
-
-
-def _nics(host: Host, nics: Nics, leases: tuple[Address | str, ...], template: SystemTemplate) -> tuple[PlacedNic, ...]:
-    placed = []
-    for (nic, pool), lease in zip(nics, leases, strict=True):
-        address = lease if isinstance(lease, Address) else None
-        placed.append(
-            PlacedNic(
-                name=nic.name,
-                mac=address.spec.mac if address else str(lease),
-                ip=address.spec.ip if address else None,
-                model=nic.model or template.spec.nic_model,
-                bridge=host.bridge(_network(nic, pool)),
-                mtu=nic.mtu,
-                lease=_lease(pool) if pool else None,
-            )
-        )
-    return tuple(placed)
-
-
-def _lease(pool: AddressPool) -> Lease:
-    spec = pool.spec
-    return Lease(
-        subnet=spec.subnet,
-        gateway=spec.gateway,
-        dns=spec.dns,
-        domain=spec.domain,
-        seconds=spec.lease_seconds,
-        provider=spec.provider,
-    )
-
-
-def _volume(
-    instance: Instance, disk: Disk, image: Image | None, storage: StoragePool, host: Host, template: SystemTemplate
-) -> PlacedVolume:
-    assert storage.spec.local is not None
-    own = {one.storage_pool: one.path for one in host.spec.storage_paths}
-    folder = own.get(storage.metadata.name, storage.spec.local.path).rstrip("/")
-    source = None
-    if image is not None and disk.source is not None and disk.source.image is not None:
-        source = PlacedImage(image=disk.source.image, sha256=image.status.sha256)
-    return PlacedVolume(
-        name=disk.name,
-        file=f"{folder}/{instance.metadata.uid}.{disk.name}.qcow2",
-        size=_size(disk, image),
-        source=source,
-        bus=template.spec.disk_bus,
-        file_system=disk.format,
-    )
-
-
-def _volume_object(
-    instance: Instance, placement: Placement, storage: StoragePool, disk: Disk, placed: PlacedVolume
-) -> Volume:
-    source = VolumeSource(image=placed.source.image, sha256=placed.source.sha256) if placed.source else None
-    return Volume(
-        metadata=_owned(instance, volume_name(instance.metadata.name, disk.name)),
-        spec=VolumeSpec(
-            storage_pool=storage.metadata.name,
-            host=placement.spec.host,
-            size=placed.size,
-            source=source,
-            file=placed.file,
-            reclaim=disk.reclaim,
-        ),
-        status=VolumeStatus(in_use_by=placement.metadata.name),
-    )
-
-
-def volume_name(instance: str, disk: str) -> str:
-    """The name of the Volume of a disk; a disk's name has no dot, so two instances never meet in one name."""
-    return f"{instance}.{disk}"
+def _where_volumes_are(disks: Disks, pinned: str) -> str:
+    """The one host that has the Volumes that were there before, or the one that is asked for."""
+    there = [origin.volume for _, origin in disks if origin.volume is not None]
+    hosts = {volume.spec.host for volume in there if volume.spec.host is not None}
+    if len(hosts) > 1:
+        raise Missing(Reason.VolumesApart, volumes=", ".join(volume.metadata.name for volume in there))
+    host = next(iter(hosts), "")
+    if host and pinned not in ("", host):
+        raise Missing(Reason.VolumeElsewhere, volume=there[0].metadata.name, has=host, host=pinned)
+    return host or pinned
 
 
 def _placement(
     instance: Instance,
     host: Host,
+    pool: ComputePool,
     template: SystemTemplate,
     volumes: tuple[PlacedVolume, ...],
     nics: tuple[PlacedNic, ...],
+    media: tuple[PlacedMedium, ...],
     guest: PlacedGuest,
 ) -> Placement:
     metadata, spec = instance.metadata, instance.spec
     epoch = last_epoch(instance) + 1
     devices = {name: getattr(template.spec, name) for name in Devices.model_fields}
     return Placement(
-        metadata=_owned(instance, placement_name(metadata.name, epoch)),
+        metadata=owned(instance, placement_name(metadata.name, epoch)),
         spec=PlacementSpec(
             instance=metadata.name,
             instance_uid=metadata.uid,
@@ -336,49 +182,22 @@ def _placement(
             restart=spec.restart,
             stop_grace_seconds=spec.stop_grace_seconds,
             start_priority=spec.start_priority,
+            template=template.metadata.name,
+            template_chosen=spec.system_template is not None,
             domain=Domain(uuid=metadata.uid, name=f"{metadata.namespace}.{metadata.name}", **devices),
             hostname=hostname_of(instance),
             cpu=spec.cpus,
+            max_cpu=most_cpus(spec, spec.cpus, host, None, None),
             memory=spec.memory,
+            max_memory=most_memory(spec, spec.memory, host, None, None),
+            qos=cpu_qos(spec, pool),
             volumes=volumes,
             nics=nics,
+            media=media,
+            boot_order=spec.boot_order,
             guest=guest,
         ),
     )
-
-
-def reissued(placement: Placement, instance: Instance, world: World) -> Placement:
-    """The same once more, above the epoch that its host has obeyed; disks, cards and addresses stay as they are."""
-    epoch = placement.status.epoch + 1
-    spec = followed(placement.spec, instance, world).model_copy(update={"epoch": epoch})
-    return Placement(metadata=_owned(instance, placement_name(instance.metadata.name, epoch)), spec=spec)
-
-
-def followed(placement: PlacementSpec, instance: Instance, world: World) -> PlacementSpec:
-    """The Placement with all that may change while it lives, as the instance and its address pools now wish it."""
-    spec = instance.spec
-    return placement.model_copy(
-        update={
-            "power_state": spec.power_state,
-            "restart_policy": spec.restart_policy,
-            "restart": spec.restart,
-            "stop_grace_seconds": spec.stop_grace_seconds,
-            "start_priority": spec.start_priority,
-            "hostname": hostname_of(instance),
-            "cpu": spec.cpus,
-            "memory": spec.memory,
-            "nics": tuple(_leased(nic, placement.instance_uid, world) for nic in placement.nics),
-            "guest": placement.guest if missing_secret(instance, world) else guest_of(instance, world),
-        }
-    )
-
-
-def _leased(nic: PlacedNic, uid: str, world: World) -> PlacedNic:
-    """The card with the lease as its pool has it now; the address itself never changes."""
-    name = world.leases.pool_of(uid, nic.name)
-    pool = world.read(AddressPool, name) if name else None
-    lease = _lease(pool) if pool is not None else nic.lease
-    return nic if lease == nic.lease else nic.model_copy(update={"lease": lease})
 
 
 def hostname_of(instance: Instance) -> str:
@@ -389,17 +208,3 @@ def hostname_of(instance: Instance) -> str:
 def last_epoch(instance: Instance) -> int:
     """The epoch of the Placement that the instance had last; 0 before the first."""
     return int(instance.status.placement.rpartition("-")[2] or 0)
-
-
-def _owned(instance: Instance, name: str) -> ObjectMeta:
-    owner = OwnerReference(
-        api_version=instance.facts.group_version,
-        kind=instance.facts.kind,
-        name=instance.metadata.name,
-        uid=instance.metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
-    return ObjectMeta(
-        name=name, namespace=instance.metadata.namespace, labels=owner_of(instance), owner_references=(owner,)
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from uuid import NAMESPACE_URL, uuid5
 
-from nanovirt.controllers.composing import Composition, Missing, compose
+from nanovirt.controllers.composing import Composition, compose
+from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.sets import lacking, member_of
 from nanovirt.controllers.world import World
 from nanovirt.resources.codec import JSON, trusted

@@ -8,20 +8,22 @@ from datetime import datetime
 
 from nanovirt.controllers.actions import Action, LookAgain, Transact, set_status
 from nanovirt.controllers.adopting import adopt, adopted
-from nanovirt.controllers.composing import Composition, Missing, compose, followed, reissued, volume_name
+from nanovirt.controllers.composing import Composition, compose
+from nanovirt.controllers.disks import let_go, owned, volume_key, volume_name
 from nanovirt.controllers.drifting import with_policy
+from nanovirt.controllers.following import Followed, follow
+from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.news import WARNINGS, tell, turned
 from nanovirt.controllers.observing import observed, waiting
 from nanovirt.controllers.world import World
 from nanovirt.resources.conditions import find, settle
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import FINALIZER, Instance, InstanceStatus
-from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import FINALIZER as RELEASED
-from nanovirt.resources.placement import Operation, Placement, PlacementSpec
+from nanovirt.resources.placement import Operation, Placement, PlacementSpec, placement_name
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.store import Create, Delete, Op, Update
-from nanovirt.resources.volume import Volume
+from nanovirt.resources.store import Create, Delete, Half, Op, Update
+from nanovirt.resources.volume import VolumeStatus
 
 NAME = "instances"
 READS = (
@@ -87,29 +89,37 @@ def _placing(instance: Instance, world: World, now: datetime) -> Iterator[Action
 def _created(made: Composition) -> Iterator[Op]:
     for part in made.parts():
         yield Create(part.key, part.to_json())
+    yield from made.taken
 
 
 def _going_on(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
     """The host has obeyed a higher epoch than the store, which was restored, knows of: it obeys only what is above."""
-    made = reissued(placement, instance, world)
-    ops: list[Op] = [Create(made.key, made.to_json()), Delete(placement.key)]
-    for one in made.spec.volumes:
-        volume = world.read(Volume, volume_name(instance.metadata.name, one.name), instance.metadata.namespace)
-        if volume is not None:
-            used = volume.status.model_copy(update={"in_use_by": made.metadata.name})
-            ops.append(set_status(volume, used))
-    ops += _status_ops(instance, observed(instance, made, reachable=_reachable(made, world)), world, now)
+    followed = follow(placement, instance, world)
+    epoch = placement.status.epoch + 1
+    spec = followed.spec.model_copy(update={"epoch": epoch})
+    made = Placement(metadata=owned(instance, placement_name(instance.metadata.name, epoch)), spec=spec)
+    ops: list[Op] = [Create(made.key, made.to_json()), Delete(placement.key), *followed.ops]
+    fresh = {op.key for op in followed.ops if isinstance(op, Create)}
+    holder = VolumeStatus(in_use_by=made.metadata.name).to_json()
+    held = [key for key in (volume_key(instance, one) for one in made.spec.volumes) if key in fresh or world.there(key)]
+    ops += [Update(key, {"status": holder}, Half.STATUS) for key in held]
+    ops += _status_ops(instance, _seen(instance, made, world, followed), world, now)
     yield Transact(tuple(ops))
 
 
+def _seen(instance: Instance, placement: Placement, world: World, followed: Followed | None = None) -> InstanceStatus:
+    lacks = followed.lacks if followed is not None else ()
+    return observed(instance, placement, reachable=_reachable(placement, world), lacks=lacks)
+
+
 def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
-    ops: list[Op] = []
-    spec = with_policy(followed(placement.spec, instance, world), instance, world)
+    followed = follow(placement, instance, world)
+    ops = list(followed.ops)
+    spec = with_policy(followed.spec, instance, world)
     if spec != placement.spec:
         placement = placement.model_copy(update={"spec": spec})
         ops.append(Update(placement.key, placement.to_json()))
-    status = observed(instance, placement, reachable=_reachable(placement, world))
-    ops += _status_ops(instance, status, world, now)
+    ops += _status_ops(instance, _seen(instance, placement, world, followed), world, now)
     if ops:
         yield Transact(tuple(ops))
 
@@ -120,25 +130,27 @@ def _deletion(
     if placement is None:
         yield Transact((*_freed(instance, world), _without_finalizer(instance)))
     elif not placement.deleting:
-        ordered = placement.model_copy(update={"spec": _removal(placement)})
-        status = observed(instance, ordered, reachable=_reachable(placement, world))
+        ordered = placement.model_copy(update={"spec": _removal(instance, placement, world)})
         removal = (Update(ordered.key, ordered.to_json()), Delete(ordered.key))
-        yield Transact((*removal, *_status_ops(instance, status, world, now)))
+        yield Transact((*removal, *_status_ops(instance, _seen(instance, ordered, world), world, now)))
     elif placement.status.released and _removed(placement) and alone:
         yield Transact(tuple(_gone(instance, placement, world)))
     else:
-        yield from _status(instance, observed(instance, placement, reachable=_reachable(placement, world)), world, now)
+        yield from _status(instance, _seen(instance, placement, world), world, now)
 
 
-def _removal(placement: Placement) -> PlacementSpec:
-    """Off, and every disk file removed: an explicit order for each."""
-    uid = placement.spec.instance_uid
-    orders = tuple(
-        Operation(uid=f"{uid}.{one.name}.remove", verb="RemoveVolume", volume=one.name)
-        for one in placement.spec.volumes
-        if not one.adopted
-    )
-    return placement.spec.model_copy(update={"power_state": "Stopped", "stop_grace_seconds": 0, "operations": orders})
+def _removal(instance: Instance, placement: Placement, world: World) -> PlacementSpec:
+    """Off, and every disk file removed that is not to be retained: an explicit order for each."""
+    spec = placement.spec
+    orders = [order for order in spec.operations if order.verb == "RemoveVolume"]
+    for one in spec.volumes:
+        key = volume_key(instance, one)
+        entry = world.peek(key)
+        if not one.adopted and (entry is None or entry.row.reclaim != "Retain"):
+            uid = f"{spec.instance_uid}.{one.name}.remove"
+            orders.append(Operation(uid=uid, verb="RemoveVolume", volume=one.name, frees=key.name))
+    ended = {"power_state": "Stopped", "stop_grace_seconds": 0, "operations": tuple(orders)}
+    return spec.model_copy(update=ended)
 
 
 def _removed(placement: Placement) -> bool:
@@ -147,13 +159,13 @@ def _removed(placement: Placement) -> bool:
 
 
 def _gone(instance: Instance, placement: Placement, world: World) -> Iterator[Op]:
-    """The host has said that nothing is left: everything goes in one revision."""
+    """The host has said that nothing is left: everything goes in one revision, but for Volumes whose files stay."""
     yield _released(placement)
-    space = instance.metadata.namespace
-    for volume in placement.spec.volumes:
-        key = Key("volumes", space, volume_name(instance.metadata.name, volume.name))
-        if world.there(key):
-            yield Delete(key)
+    orders = placement.spec.operations
+    removed = {order.frees or volume_name(instance.metadata.name, order.volume) for order in orders}
+    for key in sorted(world.owners.dependents.get(instance.metadata.uid, ())):
+        if key.plural == "volumes":
+            yield from [Delete(key)] if key.name in removed else let_go(key, world)
     yield from _freed(instance, world)
     yield _without_finalizer(instance)
 

@@ -142,7 +142,7 @@ class Loops:
 
     def _note_waiting(self, change: Change) -> Iterable[Wake]:
         entry = change.after
-        if entry is not None and not entry.deleting and entry.row.status_phase in (None, "Pending"):
+        if entry is not None and not entry.deleting and (entry.row.status_phase in (None, "Pending") or _lacks(entry)):
             self._waiting.add(change.key)
         else:
             self._waiting.discard(change.key)
@@ -156,6 +156,10 @@ class Loops:
         if plural == "hosts" and _readiness(change.before) != _readiness(change.after):
             for key in self.world.loads.placements.get(change.key.name, ()):
                 yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
+        if plural == "computepools" and _limits(change.before) != _limits(change.after):
+            for host in self.world.slots(change.key.name):
+                for key in self.world.loads.placements.get(host.name, ()):
+                    yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
         if plural == "addresspools" and _wish(change.before) != _wish(change.after):
             for holder in self.world.leases.holders(change.key.name):
                 yield Key("instances", *holder.split("/")), 0.0
@@ -237,6 +241,11 @@ class Loops:
         yield from self._orphaned(change)
 
 
+def _lacks(entry: Entry) -> bool:
+    """Whether an instance that has a place waits for something that it wishes beyond."""
+    return b'"operation":"Refused"' in entry.raw
+
+
 def _host_of(change: Change) -> Iterator[Wake]:
     entry = change.after or change.before
     if entry is not None and entry.row.host is not None and (change.before is None or change.after is None):
@@ -261,6 +270,11 @@ def _wish(entry: Entry | None) -> tuple[object, ...]:
 def _readiness(entry: Entry | None) -> object:
     """Status of the Ready condition of a Host."""
     return _said(entry.raw)[1] if entry is not None else ""
+
+
+def _limits(entry: Entry | None) -> object:
+    """What a ComputePool says about QoS, which its machines follow."""
+    return load(entry.raw)["spec"].get("qos") if entry is not None else None
 
 
 @lru_cache(maxsize=2048)

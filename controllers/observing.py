@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from nanovirt.controllers.drifting import drifted
+from nanovirt.controllers.lacks import Lack
 from nanovirt.resources.conditions import Condition, condition
-from nanovirt.resources.instance import AwaitingChange, Instance, InstanceAddress, InstanceStatus, Phase
+from nanovirt.resources.instance import AwaitingChange, Hardware, Instance, InstanceAddress, InstanceStatus, Phase
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
@@ -51,12 +52,18 @@ def waiting(instance: Instance, reason: Reason, /, **params: Any) -> InstanceSta
     )
 
 
-def observed(instance: Instance, placement: Placement, *, reachable: bool) -> InstanceStatus:
-    """The status of a placed instance; an unreachable host makes it Unknown, whatever was said before."""
+def observed(
+    instance: Instance, placement: Placement, *, reachable: bool, lacks: tuple[Lack, ...] = ()
+) -> InstanceStatus:
+    """The status of a placed instance; an unreachable host makes it Unknown, whatever was said before.
+
+    `lacks`: wishes that cannot be followed now, while all else is.
+    """
     phase = PHASES[placement.status.state] if reachable else "Unknown"
     if instance.deleting:
         phase = "Deleting"
     awaiting = tuple(_awaiting(placement))
+    refused = tuple(_refused(one) for one in lacks if one.path)
     return InstanceStatus(
         observed_generation=instance.metadata.generation,
         phase=phase,
@@ -64,9 +71,10 @@ def observed(instance: Instance, placement: Placement, *, reachable: bool) -> In
         placement=placement.metadata.name,
         addresses=tuple(_addresses(placement)),
         guest=placement.status.guest,
-        restart_awaiting_changes=awaiting,
+        hardware=_hardware(placement),
+        restart_awaiting_changes=(*awaiting, *refused),
         drift=placement.status.drift,
-        conditions=tuple(_conditions(instance, placement, phase, awaiting, reachable=reachable)),
+        conditions=tuple(_conditions(instance, placement, phase, awaiting, lacks, reachable=reachable)),
     )
 
 
@@ -94,10 +102,16 @@ def _guest_agent(placement: Placement, generation: int) -> Iterator[Condition]:
 
 
 def _conditions(
-    instance: Instance, placement: Placement, phase: str, awaiting: tuple[AwaitingChange, ...], *, reachable: bool
+    instance: Instance,
+    placement: Placement,
+    phase: str,
+    awaiting: tuple[AwaitingChange, ...],
+    lacks: tuple[Lack, ...],
+    *,
+    reachable: bool,
 ) -> Iterator[Condition]:
     generation, host = instance.metadata.generation, placement.spec.host
-    yield _ready(instance, placement, phase, reachable=reachable)
+    yield _ready(instance, placement, phase, lacks, reachable=reachable)
     yield condition("Scheduled", "True", Reason.Scheduled, generation, host=host)
     if placement.status.volumes or placement.status.state in (
         "Running",
@@ -117,7 +131,9 @@ def _conditions(
     yield from drifted(instance, placement)
 
 
-def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: bool) -> Condition:
+def _ready(
+    instance: Instance, placement: Placement, phase: str, lacks: tuple[Lack, ...], *, reachable: bool
+) -> Condition:
     generation, status = instance.metadata.generation, placement.status
     if not reachable:
         return condition("Ready", "Unknown", Reason.HostUnreachable, generation, host=placement.spec.host)
@@ -125,6 +141,8 @@ def _ready(instance: Instance, placement: Placement, phase: str, *, reachable: b
         return condition("Ready", "False", Reason[status.reason], generation, **status.params)
     if instance.deleting:
         return condition("Ready", "False", Reason.Deleting, generation)
+    if lacks:
+        return condition("Ready", "False", lacks[0].reason, generation, **lacks[0].params)
     wish, restarted = placement.spec.power_state, _restarted(placement)
     if phase == wish and restarted:
         return condition("Ready", "True", AS_WISHED[wish], generation)
@@ -154,8 +172,32 @@ def _awaiting(placement: Placement) -> Iterator[AwaitingChange]:
     applied = placement.status.applied
     if placement.status.state not in ("Running", "Stopping", "Suspended"):
         return
+    if placement.status.awaiting:
+        yield from placement.status.awaiting
+        return
     if "cpu" in applied and applied["cpu"] != placement.spec.cpu:
         yield AwaitingChange(path="spec.cpus", current=applied["cpu"], desired=placement.spec.cpu)
     if "memory" in applied and Bytes(applied["memory"]) != placement.spec.memory:
         desired = placement.spec.memory.written
         yield AwaitingChange(path="spec.memory", current=applied["memory"], desired=desired)
+
+
+def _refused(lack: Lack) -> AwaitingChange:
+    return AwaitingChange(path=lack.path, current=lack.current, desired=lack.desired, operation="Refused")
+
+
+def _hardware(placement: Placement) -> Hardware:
+    """What decides when a change takes effect; the ceilings are those that the running machine was started with."""
+    spec, said = placement.spec, {one.path: one.current for one in placement.status.awaiting}
+    cpus, memory = said.get("spec.maxCpus", spec.max_cpu), said.get("spec.maxMemory", spec.max_memory)
+    devices = said.get("spec.systemTemplate")
+    now = devices.get("machine") if isinstance(devices, dict) else None
+    return Hardware(
+        template=spec.template,
+        machine=str(now or spec.domain.machine),
+        disk_bus=spec.domain.disk_bus,
+        nic_model=spec.domain.nic_model,
+        max_cpus=cpus,
+        max_memory=Bytes(memory) if memory is not None else None,
+        disks={one.name: one.size for one in spec.volumes if one.purpose == "Disk"},
+    )

@@ -75,7 +75,7 @@ class Blobs:
         """Whether they are there; only verified ones ever are."""
         return bool(SHA256.fullmatch(sha256)) and self.path(sha256).is_file()
 
-    def keep(self, arrived: Path, sha256: str, expected: Collection[str]) -> Verified:
+    def keep(self, arrived: Path, sha256: str, expected: Collection[str], kind: str = "Disk") -> Verified:
         """Inspect a file that is durable and that nobody writes any more, and take it in under its hash too.
 
         Raises Invalid (ImageRejected) when it is none of the announced ones or no image that may be used; OSError.
@@ -83,7 +83,7 @@ class Blobs:
         for wanted in expected:
             if wanted != sha256:
                 raise rejected(f"its SHA-256 is {sha256}, not {wanted} as announced")
-        facts = inspect(arrived)
+        facts = inspect(arrived, (kind,))
         arrived.chmod(0o600)
         with suppress(FileExistsError):
             os.link(arrived, self.path(sha256))
@@ -125,7 +125,14 @@ class Blobs:
             os.close(fd)
 
     def take(
-        self, name: str, seen: Seen, uid: str, expected: Collection[str], told: Callable[[int], None], stop: Event
+        self,
+        name: str,
+        seen: Seen,
+        uid: str,
+        expected: Collection[str],
+        told: Callable[[int], None],
+        stop: Event,
+        kind: str = "Disk",
     ) -> Verified | None:
         """Copy a file from `incoming` into the library; None if it is not, or does not stay, as it was `seen`.
 
@@ -141,7 +148,7 @@ class Blobs:
                 raise rejected(f"it has {seen.size} bytes; the limit is {self._limit}")
             self.check_room(seen.size)
             sha256 = _copied(fd, copy, told, stop)
-            return self.keep(copy, sha256, expected) if _seen(fd) == seen else None
+            return self.keep(copy, sha256, expected, kind) if _seen(fd) == seen else None
         finally:
             os.close(fd)
             copy.unlink(missing_ok=True)

@@ -75,11 +75,16 @@ class Library:
             self._changed.set()
 
     async def image(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
-        """GET placements/NAME/image?volume=VOLUME: the bytes that this volume is made from. Raises NotFound."""
+        """GET placements/NAME/image?volume=NAME: what that volume is made from, or what is in that drive for media.
+
+        Raises NotFound.
+        """
         del subject
         placement = trusted(Placement, self._store.get(key).raw)
         name = request.query.get("volume", "")
-        source = next((one.source for one in placement.spec.volumes if one.name == name), None)
+        held = {one.name: one.image for one in placement.spec.media}
+        held |= {one.name: one.source for one in placement.spec.volumes}
+        source = held.get(name)
         if source is None or not self._blobs.has(source.sha256):
             self._there.clear()
             self._changed.set()
@@ -118,9 +123,9 @@ class Library:
         expected = {one for one in (known, image.spec.source.sha256) if one}
         try:
             if image.spec.source.file is not None:
-                await self._from_file(key, entry.uid, image.spec.source.file, expected)
+                await self._from_file(key, entry.uid, image, expected)
             elif image.spec.source.upload is not None:
-                await self._from_upload(key, entry.uid, expected)
+                await self._from_upload(key, entry.uid, expected, image.spec.type)
         except (TooLarge, OSError) as error:
             self._retry[entry.uid] = time.monotonic() + RETRY_SECONDS
             log.warning("image cannot be taken in now", extra={"image": str(key), "why": str(error)})
@@ -136,14 +141,14 @@ class Library:
         self._there.add(sha256)
         return True
 
-    async def _from_file(self, key: Key, uid: str, file: str, expected: set[str]) -> None:
-        seen = None
+    async def _from_file(self, key: Key, uid: str, image: Image, expected: set[str]) -> None:
+        seen, file = None, image.spec.source.file or ""
         try:
             seen = await asyncio.to_thread(self._blobs.seen, file)
             if seen is None or 0 <= time.time() - seen.changed / 1e9 < SETTLE_SECONDS:
                 self._note(key, uid, ImageProgress(phase="Waiting"))
             elif self._refused.get(uid) != seen:
-                verified = await self._taken(key, uid, file, seen, expected)
+                verified = await self._taken(key, uid, file, seen, expected, image.spec.type)
                 if verified is not None:
                     self._ready(key, uid, verified)
         except Invalid as error:
@@ -151,7 +156,7 @@ class Library:
                 self._refused[uid] = seen
             self._fail(key, uid, error)
 
-    async def _taken(self, key: Key, uid: str, file: str, seen: Seen, expected: set[str]) -> Verified | None:
+    async def _taken(self, key: Key, uid: str, file: str, seen: Seen, expected: set[str], kind: str) -> Verified | None:
         loop, told = asyncio.get_running_loop(), 0.0
 
         def tell(done: int) -> None:
@@ -163,11 +168,11 @@ class Library:
 
         self._note(key, uid, ImageProgress(phase="Inspecting", total=seen.size))
         try:
-            return await asyncio.to_thread(self._blobs.take, file, seen, uid, expected, tell, self._stop)
+            return await asyncio.to_thread(self._blobs.take, file, seen, uid, expected, tell, self._stop, kind)
         except Stopped:
             return None
 
-    async def _from_upload(self, key: Key, uid: str, expected: set[str]) -> None:
+    async def _from_upload(self, key: Key, uid: str, expected: set[str], kind: str) -> None:
         part = await asyncio.to_thread(self.uploads.part, uid)
         progress = self._reports.image(key)
         if part is None:
@@ -178,14 +183,14 @@ class Library:
         elif not part.complete:
             self._note(key, uid, ImageProgress(phase="Uploading", received=part.offset, total=part.length))
         else:
-            await self._finish(key, uid, part, expected)
+            await self._finish(key, uid, part, expected, kind)
 
-    async def _finish(self, key: Key, uid: str, part: Part, expected: set[str]) -> None:
+    async def _finish(self, key: Key, uid: str, part: Part, expected: set[str], kind: str) -> None:
         self._note(key, uid, ImageProgress(phase="Inspecting", received=part.length, total=part.length))
         try:
             sha256 = await asyncio.to_thread(part.digest)
             wanted = expected | ({part.announced} if part.announced else set())
-            verified = await asyncio.to_thread(self._blobs.keep, part.path, sha256, wanted)
+            verified = await asyncio.to_thread(self._blobs.keep, part.path, sha256, wanted, kind)
         except Invalid as error:
             await asyncio.to_thread(self.uploads.drop, uid)
             self._fail(key, uid, error)

@@ -35,7 +35,7 @@ class ComputePoolSpec(Spec):
     cpu_model: Annotated[str, LATER] = "Baseline"
     failover: Annotated[Literal["Never", "Manual", "Automatic"], Later("Automatic")] = "Manual"
     drift: Literal["Report", "Revert"] = "Report"
-    qos: Annotated[Qos | None, LATER] = None
+    qos: Qos | None = None
 
 
 class ComputePoolStatus(Status):

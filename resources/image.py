@@ -10,7 +10,7 @@ from pydantic import Field
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Name, Text, Title, shaped
-from nanovirt.resources.kind import LATER, NAMESPACED, Column, Later, Nothing, Refers, Resource, Spec, Status
+from nanovirt.resources.kind import LATER, NAMESPACED, Column, Nothing, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
@@ -37,7 +37,7 @@ class ImageSpec(Spec):
 
     display_name: Title = ""
     description: Text = ""
-    type: Annotated[Literal["Disk", "Media"], Later("Media")] = "Disk"
+    type: Literal["Disk", "Media"] = "Disk"
     system_template: Name = "linux"
     architecture: Literal["x86_64"] = "x86_64"
     source: ImageSource

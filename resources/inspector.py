@@ -12,7 +12,7 @@ import stat
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -102,25 +102,30 @@ class _File:
         return os.pread(self.fd, length, at) if 0 <= at < self.size else b""
 
 
-def inspect(path: Path) -> ImageFacts:
+def inspect(path: Path, kinds: Collection[str] = ("Disk",)) -> ImageFacts:
     """Say what the image is, or refuse it. Raises Invalid (reason ImageRejected), OSError.
 
-    The file must not change meanwhile: inspect a copy that nobody else can write.
+    `kinds`: what it may be, a Disk, or Media: an ISO image, which is raw and nothing else. The file must not change
+    meanwhile: inspect a copy that nobody else can write.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             _refuse("it is not an ordinary file")
-        return _examine(_File(fd, found.st_size))
+        return _examine(_File(fd, found.st_size), kinds)
     finally:
         os.close(fd)
 
 
-def _examine(file: _File) -> ImageFacts:
+def _examine(file: _File, kinds: Collection[str]) -> ImageFacts:
     if not file.size:
         _refuse("it is empty")
     found = sorted(set(_formats(file)))
+    if found == ["ISO"] and "Media" in kinds:
+        return _raw(file)
+    if "Disk" not in kinds:
+        _refuse("it is no ISO image, which is what a medium has to be")
     if not found:
         return _raw(file)
     if found != ["qcow2"]:

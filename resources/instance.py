@@ -25,7 +25,7 @@ from nanovirt.resources.fields import (
 from nanovirt.resources.guest import Guest, GuestReport
 from nanovirt.resources.kind import LATER, NAMESPACED, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
-from nanovirt.resources.qos import DiskQos, Qos
+from nanovirt.resources.qos import DiskQos, NetworkQos, Qos
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.system_template import NicModel
@@ -33,13 +33,8 @@ from nanovirt.resources.system_template import NicModel
 MIB = 2**20
 FINALIZER = "nano/instance"
 DEFAULT_NIC = "nic0"
-PLACED = {
-    "disks": "spec.disks",
-    "nics": "spec.nics",
-    "system_template": "spec.systemTemplate",
-    "scheduling": "spec.scheduling",
-}
-"""What cannot be changed yet once the instance has a host."""
+DISK_MIN, DISK_MAX = MIB, 64 * 2**40
+MEMORY_MIN, MEMORY_MAX = 64 * MIB, 64 * 2**40
 
 PowerState = Literal["Running", "Stopped", "Suspended"]
 RestartPolicy = Literal["OnFailure", "Always", "Never"]
@@ -62,7 +57,8 @@ class DiskSource(Model):
     image: Reference | None = None
     snapshot: Annotated[str | None, LATER] = None
     disk: Annotated[str | None, LATER] = None
-    volume: Annotated[str | None, LATER] = None
+    volume: Name | None = None
+    """A Volume of the namespace that nobody has; the instance has to be placed where it is."""
 
 
 class DiskFormat(Model):
@@ -79,9 +75,9 @@ class Disk(Model):
     size: Bytes | None = None
     source: DiskSource | None = None
     reclaim: Literal["Delete", "Retain"] = "Delete"
-    rebuild: Annotated[int, Field(ge=0), LATER] = 0
+    rebuild: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     format: DiskFormat | None = None
-    qos: Annotated[DiskQos | None, LATER] = None
+    qos: DiskQos | None = None
 
 
 class Nic(Model):
@@ -124,9 +120,9 @@ class InstanceSpec(Spec):
     compute_pool: Name = "default"
     system_template: Name | None = None
     cpus: Annotated[int, Field(ge=1, le=512)] = 1
-    max_cpus: Annotated[int | None, Field(ge=1, le=512), LATER] = None
+    max_cpus: Annotated[int | None, Field(ge=1, le=512)] = None
     memory: Bytes = Bytes("1Gi")
-    max_memory: Annotated[Bytes | None, LATER] = None
+    max_memory: Bytes | None = None
     power_state: PowerState = "Running"
     restart_policy: RestartPolicy = "OnFailure"
     restart: Restart | None = None
@@ -135,9 +131,9 @@ class InstanceSpec(Spec):
     deletion_protection: bool = False
     disks: Annotated[tuple[Disk, ...], Field(max_length=16)] = ()
     nics: Annotated[tuple[Nic, ...], Field(max_length=8)] | None = None
-    media: Annotated[tuple[Medium, ...], Field(max_length=4), LATER] = ()
-    boot_order: Annotated[tuple[ShortName, ...], Field(max_length=28), LATER] = ()
-    qos: Annotated[Qos | None, LATER] = None
+    media: Annotated[tuple[Medium, ...], Field(max_length=4)] = ()
+    boot_order: Annotated[tuple[ShortName, ...], Field(max_length=28)] = ()
+    qos: Qos | None = None
     guest: Guest = Guest()
     scheduling: Scheduling = Field(default_factory=lambda: ANYWHERE)
     drift: Literal["Report", "Revert"] | None = None
@@ -170,6 +166,18 @@ class Drift(Model):
     desired: str | None = None
 
 
+class Hardware(Model):
+    """What the machine has that decides when a change takes effect: its buses, its ceilings, its disks' sizes."""
+
+    template: str = ""
+    machine: str = ""
+    disk_bus: str = ""
+    nic_model: str = ""
+    max_cpus: int | None = None
+    max_memory: Bytes | None = None
+    disks: dict[str, Bytes] = Field(default_factory=dict)
+
+
 class InstanceStatus(Status):
     """What is known; only facts that change with an event."""
 
@@ -179,6 +187,7 @@ class InstanceStatus(Status):
     placement: str = ""
     addresses: tuple[InstanceAddress, ...] = ()
     guest: GuestReport | None = None
+    hardware: Hardware | None = None
     restart_awaiting_changes: tuple[AwaitingChange, ...] = ()
     drift: tuple[Drift, ...] = ()
     """The first differences, while condition Drifted is True."""
@@ -212,12 +221,15 @@ class Instance(
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "string", 1),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "string", 1),
         Column("Mac", ".status.addresses[*].mac", "string", 1),
+        Column("Awaiting", ".status.restartAwaitingChanges[*].path", "string", 1),
     ),
     selectable=("spec.computePool", "spec.powerState", "status.phase", "status.host"),
     refers=(
         Refers("spec.computePool", "computepools"),
         Refers("spec.systemTemplate", "systemtemplates"),
         Refers("spec.disks[].source.image", "images"),
+        Refers("spec.disks[].source.volume", "volumes"),
+        Refers("spec.media[].image", "images"),
         Refers("spec.nics[].addressPool", "addresspools"),
         Refers("spec.scheduling.host", "hosts"),
         Refers("spec.guest.admin.passwordSecret", "secrets"),
@@ -236,28 +248,72 @@ class Instance(
         """See `spec_problems`."""
         yield from spec_problems(self.spec)
 
-    def changes_refused(self, before: Instance) -> Iterator[Cause]:
-        """A placed machine keeps its devices and its place until changing them is built."""
-        if not before.status.placement:
-            return
-        for field, alias in PLACED.items():
-            if getattr(self.spec, field) != getattr(before.spec, field):
-                params = {"what": f"changing {alias} of an instance that has a host"}
-                yield Cause(alias, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params)
-
 
 def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
-    """Names that stand twice, an address without a pool, memory that no machine boots with; `at`: where it stands."""
-    for field, named in (("disks", spec.disks), ("nics", spec.nics), ("media", spec.media)):
+    """What no machine can be: names that stand twice, bounds, what contradicts itself; `at`: where the spec stands."""
+    for field, named in (("disks", spec.disks), ("nics", spec.nics)):
         if named and len(named) > 1:
             yield from twice(f"{at}.{field}", [one.name for one in named])
-    if spec.memory < 64 * MIB:
-        say = f"{spec.memory} is too little; at least 64Mi (and mind the unit)"
-        yield Cause(f"{at}.memory", "FieldValueInvalid", say, {})
+    if not MEMORY_MIN <= spec.memory <= MEMORY_MAX:
+        yield _bad(f"{at}.memory", f"{spec.memory}: from 64Mi to 64Ti (and mind the unit)")
+    if spec.max_cpus is not None and spec.max_cpus < spec.cpus:
+        yield _bad(f"{at}.maxCpus", f"{spec.max_cpus} is less than cpus, {spec.cpus}")
+    if spec.max_memory is not None and not spec.memory <= spec.max_memory <= MEMORY_MAX:
+        yield _bad(f"{at}.maxMemory", f"{spec.max_memory}: from memory, {spec.memory}, to 64Ti")
     for index, nic in enumerate(spec.nics or ()):
         yield from _nic_problems(f"{at}.nics[{index}]", nic)
     for index, disk in enumerate(spec.disks):
         yield from _disk_problems(f"{at}.disks[{index}]", disk)
+    yield from _claimed_twice(spec, at)
+    if spec.media or spec.boot_order:
+        yield from _boot_problems(spec, at)
+    if spec.qos is not None:
+        yield from _rates(f"{at}.qos.disk", spec.qos.disk)
+        yield from _network_rates(f"{at}.qos.network", spec.qos.network)
+
+
+def _bad(field: str, say: str) -> Cause:
+    return Cause(field, "FieldValueInvalid", say, {})
+
+
+def _claimed_twice(spec: InstanceSpec, at: str) -> Iterator[Cause]:
+    """What only one disk or card can have."""
+    if len(spec.disks) > 1:
+        mounts = [disk.format.mount_path if disk.format else "" for disk in spec.disks]
+        yield from _twice(f"{at}.disks", mounts, "format.mountPath")
+        volumes = [(disk.source.volume or "") if disk.source else "" for disk in spec.disks]
+        yield from _twice(f"{at}.disks", volumes, "source.volume")
+    if spec.nics is not None and len(spec.nics) > 1:
+        yield from _twice(f"{at}.nics", [nic.mac or "" for nic in spec.nics], "mac")
+        ips = [f"{nic.ip} of {nic.address_pool}" if nic.ip else "" for nic in spec.nics]
+        yield from _twice(f"{at}.nics", ips, "ip")
+
+
+def _twice(field: str, values: list[str], key: str) -> Iterator[Cause]:
+    seen: set[str] = set()
+    for index, one in enumerate(values):
+        if one and one in seen:
+            say = Reason.FieldDuplicate.say(value=one)
+            yield Cause(f"{field}[{index}].{key}", Reason.FieldDuplicate.name, say, {"value": one})
+        seen.add(one)
+
+
+def _boot_problems(spec: InstanceSpec, at: str) -> Iterator[Cause]:
+    """Disks, media and, for the boot order, cards are told apart by their names."""
+    yield from twice(f"{at}.media", (medium.name for medium in spec.media))
+    disks = {disk.name for disk in spec.disks}
+    for index, medium in enumerate(spec.media):
+        if medium.name in disks:
+            yield _bad(f"{at}.media[{index}].name", f"a disk is called {medium.name} already; choose another name")
+    yield from twice(f"{at}.bootOrder", spec.boot_order, "")
+    nics = {nic.name for nic in spec.nics} if spec.nics is not None else {DEFAULT_NIC}
+    known = disks | {medium.name for medium in spec.media} | nics
+    for index, name in enumerate(spec.boot_order):
+        if name not in known:
+            say = f"there is no disk, medium or nic {name}; there are {', '.join(sorted(known))}"
+            yield _bad(f"{at}.bootOrder[{index}]", say)
+        elif name in nics and name in disks:
+            yield _bad(f"{at}.bootOrder[{index}]", f"{name} is a disk and a nic; give one of them another name")
 
 
 def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
@@ -270,9 +326,30 @@ def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
 
 
 def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
-    empty = disk.source is None or disk.source.image is None
-    if disk.size is None and empty:
+    source = disk.source
+    image, volume = (source.image, source.volume) if source is not None else (None, None)
+    if source is not None and (image is None) == (volume is None) and source.snapshot is None:
+        members = "image, volume"
+        say = Reason.OneMemberRequired.say(members=members)
+        yield Cause(f"{field}.source", Reason.OneMemberRequired.name, say, {"members": members})
+    elif disk.size is None and source is None:
         say = "an empty disk needs a size, for example 20Gi"
         yield Cause(f"{field}.size", Reason.FieldValueRequired.name, say, {})
-    if disk.size is not None and not MIB <= disk.size <= 64 * 2**40:
-        yield Cause(f"{field}.size", "FieldValueInvalid", f"{disk.size}: from 1Mi to 64Ti", {})
+    if disk.size is not None and not DISK_MIN <= disk.size <= DISK_MAX:
+        yield _bad(f"{field}.size", f"{disk.size}: from 1Mi to 64Ti")
+    if disk.format is not None and source is not None:
+        yield _bad(f"{field}.format", "only an empty disk is formatted; leave out the format, or the source")
+    if disk.qos is not None:
+        yield from _rates(f"{field}.qos", disk.qos)
+
+
+def _rates(field: str, qos: DiskQos) -> Iterator[Cause]:
+    for name, value in (("read", qos.read_bytes_per_second), ("write", qos.write_bytes_per_second)):
+        if value is not None and not 1024 <= value <= 2**50:
+            yield _bad(f"{field}.{name}BytesPerSecond", f"{value}: from 1Ki to 1Pi")
+
+
+def _network_rates(field: str, qos: NetworkQos) -> Iterator[Cause]:
+    for name, value in (("inbound", qos.inbound_bits_per_second), ("outbound", qos.outbound_bits_per_second)):
+        if value is not None and not 8000 <= value <= 10**13:
+            yield _bad(f"{field}.{name}BitsPerSecond", f"{value}: from 8k to 10T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -171,11 +171,6 @@ class Document(Model):
 
     def problems(self) -> Iterator[Cause]:
         """What is wrong with the object by itself, beyond the types of its fields."""
-        yield from ()
-
-    def changes_refused(self, before: Self) -> Iterator[Cause]:
-        """What a change from `before` must not do, beyond the declared immutable fields."""
-        del before
         yield from ()
 
 

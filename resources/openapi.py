@@ -50,6 +50,7 @@ WRITE_PARAMETERS = {
     "dryRun": "All: check everything and store nothing.",
     "fieldManager": "Who writes.",
     "fieldValidation": "What unknown fields do: Strict refuses, Warn drops and tells, Ignore drops.",
+    "acceptDataLoss": "What this one write may lose: the words that its refusal names, such as data@10Gi.",
 }
 FORCE = {"force": "Apply takes the fields that other managers own, instead of being refused."}
 AT = {"at": "As it was: at a revision, or at a time (RFC 3339)."}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, ShortName, Subnet, Time, Uid
+from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, NameOrNothing, ShortName, Subnet, Time, Uid
 from nanovirt.resources.guest import AdminName, GuestReport, Hostname, SshKey, TimeZone
 from nanovirt.resources.host import DeviceName
 from nanovirt.resources.instance import AwaitingChange, DiskFormat, Drift, PowerState, Restart, RestartPolicy
@@ -46,6 +46,10 @@ class PlacedVolume(Model):
     purpose: Literal["Disk", "Seed", "Firmware", "Tpm"] = "Disk"
     format: Literal["qcow2", "raw"] = "qcow2"
     bus: DiskBus = "Virtio"
+    rebuild: int = 0
+    """The `rebuild` of the wish that the file was made for: a higher one asks for a new file."""
+    volume: NameOrNothing = ""
+    """The Volume that it is, when that is not named INSTANCE.DISK."""
     qos: DiskQos = DiskQos()
     file_system: DiskFormat | None = None
     """What the guest makes of it when it is empty."""
@@ -72,6 +76,7 @@ class PlacedNic(Model):
     mac: Mac
     ip: Ip | None = None
     model: NicModel = "Virtio"
+    address_pool: NameOrNothing = ""
     bridge: DeviceName
     vlan: int = 0
     mtu: int | None = None
@@ -100,11 +105,23 @@ class PlacedGuest(Model):
 
 
 class Operation(Model):
-    """An order that is carried out once; `uid` makes a late duplicate a no-op."""
+    """An order that is carried out once; `uid` makes a late duplicate a no-op.
+
+    RemoveVolume: remove the file, once the machine does not have it any more, running or defined.
+    ReleaseVolume: the same without removing it; ShrinkVolume: let it have `size` bytes, while the machine is off.
+    ReleaseAddress: succeeds once no card of the machine has `mac`, or the one that has it took another address.
+    An order stays until its success is told; what it names stands no longer among `volumes` and `nics` (of an active
+    Placement; ShrinkVolume aside).
+    """
 
     uid: str
-    verb: Literal["RemoveVolume"]
-    volume: str
+    verb: Literal["RemoveVolume", "ReleaseVolume", "ShrinkVolume", "ReleaseAddress"]
+    volume: str = ""
+    """The file; in a Placement that is deleted the name of one of its volumes, too."""
+    size: Bytes | None = None
+    mac: Mac | None = None
+    frees: NameOrNothing = ""
+    """The Volume or the Address that is free afterwards."""
 
 
 class PlacementSpec(Spec):
@@ -121,6 +138,10 @@ class PlacementSpec(Spec):
     stop_grace_seconds: int = 60
     start_priority: int = 100
     drift: Literal["Report", "Revert"] = "Report"
+    template: NameOrNothing = ""
+    """The SystemTemplate that the devices are of."""
+    template_chosen: bool = False
+    """Whether the wish names it; otherwise it is the image's."""
     domain: Domain
     hostname: str
     cpu: int

@@ -44,6 +44,7 @@ class VolumeRow(NamedTuple):
     storage_pool: str
     host: str | None
     size: str
+    reclaim: str
 
 
 class Volume(
@@ -64,7 +65,7 @@ class Volume(
     refers=(Refers("spec.storagePool", "storagepools"), Refers("spec.source.image", "images")),
     system="instance",
 ):
-    """Named `INSTANCE.DISK`; owned by the instance."""
+    """Named `INSTANCE.DISK`; owned by the instance until that lets it go and it was to be retained."""
 
     spec: VolumeSpec
     status: VolumeStatus = Field(default_factory=VolumeStatus)

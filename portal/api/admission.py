@@ -13,8 +13,10 @@ from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, trusted
+from nanovirt.resources.disruption import Effect, changes
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
+from nanovirt.resources.instance_disruption import ACCEPTED
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
@@ -58,6 +60,8 @@ class Wanted:
     old: JSON | None = None
     sees: Sight = None
     """What the one who writes may see of what the object refers to."""
+    accepted: frozenset[str] = frozenset()
+    """The losses of data that the one who writes accepts."""
 
 
 def admit(world: World, wanted: Wanted) -> list[str]:
@@ -123,8 +127,18 @@ def changed(wanted: Wanted) -> Iterator[Cause]:
     for path in facts.immutable:
         if _at(wanted.old, path) != _at(wanted.doc, path):
             yield Cause(path, Reason.FieldImmutable.name, Reason.FieldImmutable.say(), {})
-    if type(wanted.made).changes_refused is not Document.changes_refused:
-        yield from wanted.made.changes_refused(trusted(type(wanted.made), wanted.before.raw))
+    if wanted.key.plural == "instances" and (wanted.old.get("status") or {}).get("placement"):
+        yield from changed_machine(wanted.old, wanted.doc, wanted.accepted)
+
+
+def changed_machine(old: JSON, doc: JSON, accepted: frozenset[str]) -> Iterator[Cause]:
+    """What a machine that has a host cannot become, and what it would lose that nobody accepted."""
+    for path, _, _, effect, accept, why in changes("Instance", old, doc):
+        if effect is Effect.Refused and path not in Instance.facts.immutable:
+            yield _cause(path, Reason.ChangeRefused, what=path, detail=why)
+        elif effect is Effect.DataLoss and accept not in accepted:
+            disk = path.partition("[")[2].partition("]")[0]
+            yield _cause(path, Reason.DataLossNotAccepted, disk=disk, accept=accept)
 
 
 def _at(doc: Any, path: str) -> Any:
@@ -269,6 +283,24 @@ def _told_to(world: World, wanted: Wanted, holder: str) -> str:
     if wanted.sees is None or (entry is not None and wanted.sees(key, entry)):
         return holder
     return "an instance of somebody else"
+
+
+def take_acceptance(doc: JSON, said: frozenset[str] = frozenset()) -> frozenset[str]:
+    """What a write accepts to lose: as its query `said`, and in an annotation, taken out since it holds once."""
+    annotations = doc["metadata"].get("annotations")
+    if not annotations or ACCEPTED not in annotations:
+        return said
+    words = annotations.pop(ACCEPTED)
+    return said | {one.strip() for one in words.split(",") if one.strip()}
+
+
+def without_acceptance(doc: JSON) -> JSON:
+    """The document as asked for, without that annotation: nobody comes to own it."""
+    metadata = doc.get("metadata") or {}
+    if ACCEPTED not in (metadata.get("annotations") or {}):
+        return doc
+    kept = {name: text for name, text in metadata["annotations"].items() if name != ACCEPTED}
+    return {**doc, "metadata": {**metadata, "annotations": kept}}
 
 
 # --- labels and finalizers that are the server's ---------------------------------------------------------

@@ -25,6 +25,8 @@ class Options(NamedTuple):
     dry: bool
     validation: str
     once: Once | None = None
+    accept: frozenset[str] = frozenset()
+    """The losses of data that are accepted: `DISK@SIZE` and the like."""
 
 
 class Shape(NamedTuple):
@@ -89,7 +91,8 @@ def options(request: web.BaseRequest) -> Options:
     validation = query.get("fieldValidation") or "Strict"
     if validation not in ("Strict", "Warn", "Ignore"):
         raise Malformed(f"fieldValidation={validation[:40]!r}: known are Strict, Warn and Ignore")
-    return Options(dry="All" in dry, validation=validation, once=once)
+    accept = frozenset(one for said in query.getall("acceptDataLoss", []) for one in said.split(",") if one)
+    return Options(dry="All" in dry, validation=validation, once=once, accept=accept)
 
 
 def shape(request: web.BaseRequest) -> Shape:

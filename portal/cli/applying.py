@@ -22,6 +22,10 @@ _max_disruption = click.option(
     "--max-disruption", "most", type=click.Choice([one.name for one in Effect if one is not Effect.Refused]),
     help="Refuse the whole set if the effect of a change is worse than that.",
 )  # fmt: skip
+_accept = click.option(
+    "--accept-data-loss", "accept", multiple=True, metavar="WORD",
+    help="Let go what that word of a refusal names, such as data@10Gi; may be given several times.",
+)  # fmt: skip
 
 
 @click.command(
@@ -30,6 +34,7 @@ _max_disruption = click.option(
         apply -f manifests/demo
         apply --dry-run -f manifests/demo
         apply --max-disruption=Live -f manifests/demo
+        apply --accept-data-loss data@10Gi -f web.yaml
         get instance/web-1 -o yaml | sed 's/cpus: 1/cpus: 2/' | nanoctl apply -f -
     """)
 )
@@ -37,8 +42,17 @@ _max_disruption = click.option(
 @click.option("--dry-run", is_flag=True, help="Let the server check everything, and store nothing.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml", "name"]), help="Print the objects as they are then.")
 @_max_disruption
+@_accept
 @connected
-def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: str | None, most: str | None) -> None:
+def apply(
+    session: Session,
+    *,
+    sources: tuple[str, ...],
+    dry_run: bool,
+    output: str | None,
+    most: str | None,
+    accept: tuple[str, ...],
+) -> None:
     """Create and change what manifests say, all of it or nothing.
 
     What is not there is created, what differs is changed, as one revision. Nothing is sent before every file has been
@@ -47,7 +61,7 @@ def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: 
     is remembered in the annotation that kubectl uses too.
     """
     wanted = resolve(session, read_all(sources))
-    settled = settle(session, wanted, partial(planning.check, most=most), dry_run=dry_run)
+    settled = settle(session, wanted, partial(planning.check, most=most), dry_run=dry_run, accept=accept)
     if output:
         click.echo(documents([one.doc for one in settled], output, single=True), nl=False)
         return
@@ -65,14 +79,16 @@ def apply(session: Session, *, sources: tuple[str, ...], dry_run: bool, output: 
 )
 @_sources
 @_max_disruption
+@_accept
 @connected
-def plan(session: Session, *, sources: tuple[str, ...], most: str | None) -> None:
+def plan(session: Session, *, sources: tuple[str, ...], most: str | None, accept: tuple[str, ...]) -> None:
     """Say what apply would change, and what that does to machines.
 
     Nothing is stored. The effect of a field: Live (at once, guests go on), NextStart (the machine is off), Restart (the
     running machine has to end and start again: apply does that only when the change is an order to), DataLoss, Refused.
     """
-    settled = settle(session, resolve(session, read_all(sources)), partial(planning.check, most=most), dry_run=True)
+    judge = partial(planning.check, most=most)
+    settled = settle(session, resolve(session, read_all(sources)), judge, dry_run=True, accept=accept)
     for one in settled:
         click.echo(f"{one.wanted.title} {planning.WOULD[one.outcome]}")
     for line in planning.table(settled):

@@ -20,6 +20,8 @@ JSON = dict[str, Any]
     epilog=examples("""
         run web-1 --image shared/mini
         run web-1 --image shared/debian-12 --cpus 2 --memory 4Gi --disk 20Gi --nic lan --wait
+        run web-1 --image shared/mini --add-disk data=100Gi --media shared/rescue --hostname web --wait
+        run web-1 --image shared/mini --cpu-priority High --disk-iops 2000 --network-limit 200M
         run web-1 --image shared/mini --print > web-1.yaml
     """)
 )
@@ -28,6 +30,23 @@ JSON = dict[str, Any]
 @click.option("--cpus", type=int, default=1, show_default=True, help="Processors.")
 @click.option("--memory", default="512Mi", show_default=True, metavar="SIZE", help="Memory, such as 512Mi or 4Gi.")
 @click.option("--disk", metavar="SIZE", help="Size of the system disk.  [default: the image's]")
+@click.option("--max-cpus", type=int, metavar="NUMBER", help="Let it grow to so many live.  [default: 4 x]")
+@click.option("--max-memory", metavar="SIZE", help="Let it grow to that live.  [default: 4 x]")
+@click.option("--template", metavar="TEMPLATE", help="SystemTemplate.  [default: the image's]")
+@click.option("--add-disk", "more", multiple=True, metavar="NAME=SIZE", help="An empty disk more.")
+@click.option("--media", multiple=True, metavar="IMAGE", help="A drive with that image of type Media in it.")
+@click.option(
+    "--boot", "boot", multiple=True, metavar="NAME", help="Look for a system there first: a disk, cd0, a nic."
+)
+@click.option("--hostname", metavar="NAME", help="What the guest is called.  [default: the instance's name]")
+@click.option(
+    "--ssh-key", "keys", multiple=True, metavar="KEY", help="A public key that its administrator logs in with."
+)
+@click.option("--user-data", metavar="SECRET", help="Secret whose key userData cloud-init carries out.")
+@click.option("--cpu-priority", type=click.Choice(["High", "Medium", "Low"]), help="Share of busy processors.")
+@click.option("--cpu-limit", metavar="CPUS", help="The most processor time, such as 1500m.")
+@click.option("--disk-iops", type=int, metavar="NUMBER", help="Reads, and writes, in a second of each disk.")
+@click.option("--network-limit", metavar="BITS", help="Bits in a second of each card, in and out, such as 200M.")
 @click.option("--nic", "nics", multiple=True, metavar="POOL", help="A card with an address of that AddressPool.")
 @click.option("--network", "networks", multiple=True, metavar="NETWORK", help="A card with an address from outside.")
 @click.option("--pool", metavar="POOL", help="ComputePool.  [default: default]")
@@ -64,6 +83,19 @@ def manifest(
     cpus: int,
     memory: str,
     disk: str | None,
+    max_cpus: int | None = None,
+    max_memory: str | None = None,
+    template: str | None = None,
+    more: tuple[str, ...] = (),
+    media: tuple[str, ...] = (),
+    boot: tuple[str, ...] = (),
+    hostname: str | None = None,
+    keys: tuple[str, ...] = (),
+    user_data: str | None = None,
+    cpu_priority: str | None = None,
+    cpu_limit: str | None = None,
+    disk_iops: int | None = None,
+    network_limit: str | None = None,
     nics: tuple[str, ...],
     networks: tuple[str, ...],
     pool: str | None,
@@ -74,6 +106,13 @@ def manifest(
     """The Instance; what was not asked for is left to the server's defaults."""
     spec: JSON = {"cpus": cpus, "memory": memory}
     spec["disks"] = [{"name": "system", **({"size": disk} if disk else {}), "source": {"image": image}}]
+    spec["disks"] += [dict(zip(("name", "size"), _label(one, "--add-disk"), strict=True)) for one in more]
+    spec["media"] = [{"name": f"cd{at}", "image": one} for at, one in enumerate(media)]
+    spec["bootOrder"] = list(boot)
+    spec["qos"] = _qos(cpu_priority, cpu_limit, disk_iops, network_limit)
+    admin = {"sshKeys": list(keys)} if keys else None
+    spec["guest"] = _given(hostname=hostname, admin=admin, userDataSecret=user_data)
+    spec = _given(**spec, maxCpus=max_cpus, maxMemory=max_memory, systemTemplate=template)
     cards = [{"addressPool": one} for one in nics] + [{"network": one} for one in networks]
     if cards:
         spec["nics"] = [{"name": f"nic{index}", **card} for index, card in enumerate(cards)]
@@ -85,12 +124,23 @@ def manifest(
         spec["powerState"] = "Stopped"
     metadata: JSON = {"name": name, "namespace": namespace}
     if labels:
-        metadata["labels"] = dict(_label(one) for one in labels)
+        metadata["labels"] = dict(_label(one, "--label") for one in labels)
     return {"apiVersion": "nano/v1", "kind": "Instance", "metadata": metadata, "spec": spec}
 
 
-def _label(text: str) -> tuple[str, str]:
+def _given(**fields: Any) -> JSON:
+    """Those of which anything is said."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def _qos(priority: str | None, limit: str | None, iops: int | None, bits: str | None) -> JSON:
+    cpu = _given(priority=priority, limit=limit)
+    disk = _given(readIops=iops, writeIops=iops)
+    return _given(cpu=cpu, disk=disk, network=_given(inboundBitsPerSecond=bits, outboundBitsPerSecond=bits))
+
+
+def _label(text: str, option: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise Misused(f"--label {text!r}: write NAME=VALUE")
+        raise Misused(f"{option} {text!r}: write NAME=VALUE")
     return name, value

@@ -24,7 +24,6 @@ Judge = Callable[[list["Settled"]], None]
 Warn = Callable[[list["Planned"], str], None]
 Outcome = Literal["created", "configured", "unchanged"]
 ATTEMPTS = 3
-TRYING, FORESEEING = wire.query(dryRun="All"), wire.query(dryRun="All", forecast=True)
 WRITE = re.compile(r"writes\[(\d+)\]")
 
 
@@ -72,34 +71,40 @@ class Settled(NamedTuple):
     foreseen: JSON
 
 
-def settle(session: Session, wanted: list[Wanted], judge: Judge, *, dry_run: bool) -> list[Settled]:
+def settle(
+    session: Session, wanted: list[Wanted], judge: Judge, *, dry_run: bool, accept: tuple[str, ...] = ()
+) -> list[Settled]:
     """Bring about the whole set, or nothing of it. BadManifests tells all that the server refuses, with lines.
 
     `judge` sees what would become of the set before anything is stored, and may raise; a set of nothing but new objects
-    needs no trial. What somebody else changes at the same moment is looked at anew, a few times.
+    needs no trial. `accept`: the losses of data that are meant. What somebody else changes at the same moment is looked
+    at anew, a few times.
     """
     for attempt in range(ATTEMPTS):
         planned = [write_for(one, _live(session, one)) for one in wanted]
         try:
-            return _carried_out(session, planned, judge, dry_run=dry_run)
+            return _carried_out(session, planned, judge, dry_run=dry_run, accept=",".join(accept))
         except (AlreadyExists, Conflict):
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _carried_out(session: Session, planned: list[Planned], judge: Judge, *, dry_run: bool) -> list[Settled]:
+def _carried_out(
+    session: Session, planned: list[Planned], judge: Judge, *, dry_run: bool, accept: str
+) -> list[Settled]:
     """A set that changes something is tried first, so that what the server completes anew is not written at all."""
     if not dry_run and all(one.live is None for one in planned):
         return _sent(session, planned, _warn)
-    tried = _sent(session, planned, _warn, FORESEEING if dry_run else TRYING)
+    asked = wire.query(dryRun="All", forecast=True if dry_run else "", acceptDataLoss=accept)
+    tried = _sent(session, planned, _warn, asked)
     judge(tried)
     if dry_run:
         return tried
     left = [
         one if now.outcome != "unchanged" else one._replace(write=None) for one, now in zip(planned, tried, strict=True)
     ]
-    return _sent(session, left, _unheard)
+    return _sent(session, left, _unheard, wire.query(acceptDataLoss=accept))
 
 
 def write_for(one: Wanted, live: JSON | None) -> Planned:

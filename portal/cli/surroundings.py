@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nanovirt.portal.cli.catalogue import Target
+from nanovirt.portal.cli.planning import said
 from nanovirt.portal.cli.session import Session
 from nanovirt.resources.errors import Forbidden, NotFound
 from nanovirt.resources.fields import resolve
@@ -153,8 +154,9 @@ def of_host(host: JSON) -> Iterator[str]:
 def awaiting(instance: JSON) -> Iterator[str]:
     """What the running machine does not have yet."""
     for one in (instance.get("status") or {}).get("restartAwaitingChanges") or ():
-        later = str(one.get("operation", "Restart")).lower()
-        yield f"  {one['path']}: {one.get('current')} now, {one.get('desired')} after a {later}."
+        now, then = said(one.get("current")), said(one.get("desired"))
+        refused = one.get("operation") == "Refused"
+        yield f"  {one['path']}: {now} now, {then} " + ("cannot be now." if refused else "after a restart.")
 
 
 def held_by(doc: JSON, placement: JSON | None) -> Iterator[str]:

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from nanovirt.resources.address import Address
-from nanovirt.resources.codec import decode
 from nanovirt.resources.conditions import find
 from nanovirt.resources.defaults import made
 from nanovirt.resources.host import Amounts
-from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.quantities import Bytes
@@ -321,26 +319,6 @@ def test_changed_address_pool_reaches_the_leases_of_its_cards(one: Universe) -> 
     assert after.lease is not None
     assert ([str(ip) for ip in after.lease.dns], after.lease.seconds) == (["9.9.9.9"], 60)
     assert (after.ip, after.mac) == (before.ip, before.mac)
-
-
-@pytest.mark.parametrize(
-    ("spec", "field"),
-    [
-        ({"disks": []}, "spec.disks"),
-        ({"nics": []}, "spec.nics"),
-        ({"systemTemplate": "windows"}, "spec.systemTemplate"),
-        ({"scheduling": {"host": "node-1"}}, "spec.scheduling"),
-    ],
-)
-def test_devices_of_a_placed_machine_cannot_be_changed_yet(one: Universe, spec: dict[str, Any], field: str) -> None:
-    one.instance()
-    unplaced = one.web()
-    one.settle()
-    placed = one.web()
-    doc = placed.to_json()
-    wished = decode(Instance, {**doc, "spec": {**doc["spec"], **spec}})
-    assert [(cause.field, cause.reason) for cause in wished.changes_refused(placed)] == [(field, "NotYetSupported")]
-    assert list(wished.changes_refused(unplaced)) == []
 
 
 @pytest.mark.parametrize(
