@@ -1,4 +1,4 @@
-"""What a machine that has a host may become: what is refused, what is lost only when that is accepted, what is in use."""
+"""What a machine that has a host may become: what is refused, and what is lost only when that is accepted."""
 
 from __future__ import annotations
 
