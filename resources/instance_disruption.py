@@ -318,8 +318,8 @@ def _of_medium(met: Machine, path: str, before: JSON | None, after: JSON | None)
 
 
 def amount(written: Any) -> float:
-    """An amount of memory, however it is written: `1Gi` is `1024Mi`."""
-    text = str(written)
+    """An amount of memory, however it is written: `1Gi` is `1024Mi`; 0 for none."""
+    text = "" if written is None else str(written)
     number = text.rstrip("KMGTPi")
     return float(number or 0) * UNITS.get(text[len(number) :], 1)
 

@@ -1,0 +1,131 @@
+"""`nanoctl disk`, `nic` and `media`: what each writes, and what it says about when that takes effect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nanovirt.portal.cli.running import manifest
+from tests.portal.cli_world import Cluster, cluster
+
+JSON = dict[str, Any]
+DISKS = [{"name": "system", "size": "10Gi"}]
+HARDWARE = {"machine": "q35", "diskBus": "Virtio", "nicModel": "Virtio", "disks": {"system": "10Gi", "data": "5Gi"}}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cli")) as made:
+        made.creates("computepools", "default", spec={"storagePool": "local", "addressPool": "lan"})
+        yield made
+
+
+@pytest.fixture
+def web(running: Cluster) -> Iterator[Cluster]:
+    """One running instance with one disk."""
+    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "web-1"}}
+    running.says("apply", "-f", "-", stdin=json.dumps(doc | {"spec": {"disks": DISKS, "bootOrder": ["system"]}}))
+    running.status("instances", "web-1", "default", phase="Running", placement="web-1-1", hardware=HARDWARE)
+    yield running
+    running.removes("instances", "web-1", "default")
+
+
+def spec(cluster: Cluster) -> JSON:
+    found: JSON = cluster.object("instances", "web-1", "default")["spec"]
+    return found
+
+
+def test_disk_is_added_grown_and_removed_with_acceptance(web: Cluster) -> None:
+    assert web.says("disk", "add", "web-1", "data", "--size", "5Gi") == "instance/web-1 disk data added, at once\n"
+    assert web.says("disk", "grow", "web-1", "data", "6Gi") == "instance/web-1 disk data has 6Gi, at once\n"
+    assert [one["size"] for one in spec(web)["disks"]] == ["10Gi", "6Gi"]
+    refused = web.nanoctl("disk", "remove", "web-1", "data")
+    assert (refused.exit_code, "add --accept-data-loss" in refused.output) == (2, True)
+    said = web.says("disk", "remove", "web-1", "data", "--accept-data-loss")
+    assert said == "instance/web-1 disk data removed, and its data are gone\n"
+    assert [one["name"] for one in spec(web)["disks"]] == ["system"]
+
+
+def test_retained_disk_goes_without_loss(web: Cluster) -> None:
+    web.says("disk", "add", "web-1", "data", "--size", "5Gi", "--retain")
+    assert web.says("disk", "remove", "web-1", "data") == "instance/web-1 disk data removed, at once\n"
+
+
+def test_rebuild_raises_the_number(web: Cluster) -> None:
+    web.says("disk", "rebuild", "web-1", "system", "--image", "shared/mini", "--accept-data-loss")
+    assert (spec(web)["disks"][0]["rebuild"], spec(web)["disks"][0]["source"]) == (1, {"image": "shared/mini"})
+
+
+def test_card_is_added_beside_the_one_of_which_nothing_was_said(web: Cluster) -> None:
+    said = web.says("nic", "add", "web-1", "out", "--network", "default", "--mtu", "1400")
+    assert said == "instance/web-1 nic out added, at once\n"
+    shown = [
+        {name: one[name] for name in ("name", "addressPool", "network", "mtu") if name in one}
+        for one in spec(web)["nics"]
+    ]
+    assert shown == [{"name": "nic0", "addressPool": "lan"}, {"name": "out", "network": "default", "mtu": 1400}]
+    web.says("nic", "remove", "web-1", "nic0")
+    assert [one["name"] for one in spec(web)["nics"]] == ["out"]
+
+
+def test_medium_is_inserted_and_ejected(web: Cluster) -> None:
+    assert web.says("media", "insert", "web-1", "shared/rescue").endswith("inserted into cd0, at once\n")
+    assert spec(web)["media"] == [{"name": "cd0", "image": "shared/rescue"}]
+    web.says("media", "eject", "web-1")
+    assert spec(web)["media"] == [{"name": "cd0"}]
+    web.says("media", "eject", "web-1", "--remove")
+    assert spec(web)["media"] == []
+
+
+def test_what_is_not_there_is_said_with_what_is(web: Cluster) -> None:
+    said = web.nanoctl("disk", "grow", "web-1", "date", "9Gi")
+    assert (said.exit_code, "there are: system" in said.output) == (2, True)
+
+
+def test_apply_takes_the_word_of_a_refusal(web: Cluster) -> None:
+    doc = json.dumps(
+        {
+            "apiVersion": "nano/v1",
+            "kind": "Instance",
+            "metadata": {"name": "web-1"},
+            "spec": {"disks": [DISKS[0] | {"rebuild": 1}]},
+        }
+    )
+    refused = web.nanoctl("apply", "-f", "-", stdin=doc)
+    assert "system@rebuild-1" in refused.output
+    assert web.says("apply", "--accept-data-loss", "system@rebuild-1", "-f", "-", stdin=doc).endswith("configured\n")
+    assert spec(web)["disks"][0]["rebuild"] == 1
+
+
+def test_run_says_what_was_asked_for_and_nothing_else() -> None:
+    plain = {
+        "name": "a",
+        "image": "i",
+        "cpus": 1,
+        "memory": "1Gi",
+        "disk": None,
+        "nics": (),
+        "networks": (),
+        "pool": None,
+    }
+    plain |= {"host": None, "labels": (), "stopped": False}
+    assert manifest("default", **plain)["spec"] == {  # type: ignore[arg-type]
+        "cpus": 1,
+        "memory": "1Gi",
+        "disks": [{"name": "system", "source": {"image": "i"}}],
+    }
+    full = plain | {"more": ("data=5Gi",), "media": ("shared/cd",), "boot": ("cd0",), "hostname": "web", "keys": ("k",)}
+    full |= {"cpu_priority": "High", "disk_iops": 5, "network_limit": "1M", "max_cpus": 8, "template": "legacy"}
+    made = manifest("default", **full)["spec"]  # type: ignore[arg-type]
+    assert made["disks"][1] == {"name": "data", "size": "5Gi"}
+    assert (made["media"], made["bootOrder"]) == ([{"name": "cd0", "image": "shared/cd"}], ["cd0"])
+    assert made["guest"] == {"hostname": "web", "admin": {"sshKeys": ["k"]}}
+    assert made["qos"] == {
+        "cpu": {"priority": "High"},
+        "disk": {"readIops": 5, "writeIops": 5},
+        "network": {"inboundBitsPerSecond": "1M", "outboundBitsPerSecond": "1M"},
+    }
+    assert (made["maxCpus"], made["systemTemplate"]) == (8, "legacy")
