@@ -48,7 +48,7 @@ BEFORE = {
     "host.yaml": POOLS,
     "instance-small.yaml": ["image-upload.yaml"],
     "instance-set.yaml": ["image-upload.yaml"],
-    "instance.yaml": ["namespace.yaml", *POOLS, "image-upload.yaml", "image-media.yaml", "host.yaml"],
+    "instance.yaml": ["namespace.yaml", *POOLS, "image-upload.yaml", "image-media.yaml", "secret.yaml", "host.yaml"],
     "secret.yaml": ["namespace.yaml"],
     "group.yaml": ["namespace.yaml", "user.yaml", "role.yaml"],
 }
