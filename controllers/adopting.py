@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nanovirt.controllers.actions import owner_of
-from nanovirt.controllers.composing import Composition, Missing, hostname_of, last_epoch, volume_name
+from nanovirt.controllers.composing import Composition, hostname_of, last_epoch
+from nanovirt.controllers.disks import owned, volume_name
 from nanovirt.controllers.drifting import with_policy
+from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.world import World
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import Instance
-from nanovirt.resources.metadata import ADOPTED_HOST_LABEL, ADOPTED_LABEL, ObjectMeta, OwnerReference
+from nanovirt.resources.metadata import ADOPTED_HOST_LABEL, ADOPTED_LABEL
 from nanovirt.resources.placement import Domain, PlacedNic, PlacedVolume, Placement, PlacementSpec, placement_name
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.report import DomainFacts, Unclaimed
@@ -70,7 +71,7 @@ def _placement(instance: Instance, host: Host, found: Unclaimed, facts: DomainFa
         nics=tuple(_nics(instance, host, facts)),
     )
     name = placement_name(instance.metadata.name, 1)
-    return Placement(metadata=_owned(instance, name), spec=with_policy(placed, instance, world))
+    return Placement(metadata=owned(instance, name), spec=with_policy(placed, instance, world))
 
 
 def _nics(instance: Instance, host: Host, facts: DomainFacts) -> Iterator[PlacedNic]:
@@ -94,18 +95,5 @@ def _volumes(instance: Instance, placement: Placement, pool: ComputePool) -> Ite
             file=one.file,
             reclaim=reclaim.get(one.name, "Retain"),
         )
-        metadata = _owned(instance, volume_name(instance.metadata.name, one.name))
+        metadata = owned(instance, volume_name(instance.metadata.name, one.name))
         yield Volume(metadata=metadata, spec=spec, status=VolumeStatus(in_use_by=placement.metadata.name))
-
-
-def _owned(instance: Instance, name: str) -> ObjectMeta:
-    metadata = instance.metadata
-    owner = OwnerReference(
-        api_version=instance.facts.group_version,
-        kind=instance.facts.kind,
-        name=metadata.name,
-        uid=metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
-    return ObjectMeta(name=name, namespace=metadata.namespace, labels=owner_of(instance), owner_references=(owner,))

@@ -13,7 +13,7 @@ from nanovirt.controllers.following_cards import Cards
 from nanovirt.controllers.following_disks import Disks
 from nanovirt.controllers.guests import guest_of, missing_secret
 from nanovirt.controllers.lacks import Lack, Missing
-from nanovirt.controllers.limits import cpu_qos, most_cpus, most_memory
+from nanovirt.controllers.limits import cpu_qos, still_most_cpus, still_most_memory
 from nanovirt.controllers.orders import Orders
 from nanovirt.controllers.room import Room
 from nanovirt.controllers.world import World
@@ -100,9 +100,9 @@ class _Following:
             "template_chosen": chosen,
             "domain": domain,
             "cpu": cpu,
-            "max_cpu": most_cpus(wish, cpu, self.host, spec.max_cpu, running[0]),
+            "max_cpu": still_most_cpus(wish, cpu, self.host, spec.max_cpu, running[0]),
             "memory": memory,
-            "max_memory": most_memory(wish, memory, self.host, spec.max_memory, running[1]),
+            "max_memory": still_most_memory(wish, memory, self.host, spec.max_memory, running[1]),
             "qos": cpu_qos(wish, self.pool),
             "volumes": volumes,
             "nics": nics,

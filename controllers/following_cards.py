@@ -23,9 +23,11 @@ from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import Instance, Nic
+from nanovirt.resources.metadata import ADOPTED_LABEL
 from nanovirt.resources.placement import Domain, PlacedNic, Placement
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Op, Update
+from nanovirt.resources.system_template import NicModel
 
 
 class Cards:
@@ -54,6 +56,8 @@ class Cards:
         before = self.had.get(nic.name)
         network = network_of(nic, pool)
         bridge = self._host.bridge(network)
+        if not bridge and before is not None and ADOPTED_LABEL in self._instance.metadata.labels:
+            bridge = before.bridge  # it was there before Nano had a name for it
         if not bridge:
             raise Missing(Reason.HostLacksNetwork, host=self._host.metadata.name, network=network)
         if before is not None and nic.mac in (None, before.mac) and self._same_address(before, nic, pool):
@@ -90,7 +94,7 @@ class Cards:
 
     def _changed(self, before: PlacedNic, nic: Nic, pool: AddressPool | None, bridge: str) -> PlacedNic:
         wished = {
-            "model": nic.model or self._domain.nic_model,
+            "model": nic.model or self._model(before),
             "address_pool": pool.metadata.name if pool is not None else "",
             "bridge": bridge,
             "vlan": nic.vlan or (pool.spec.vlan if pool is not None else 0),
@@ -101,6 +105,10 @@ class Cards:
         if not as_leased(before.lease, pool):
             update["lease"] = lease_of(pool) if pool is not None else None
         return before.model_copy(update=update) if update else before
+
+    def _model(self, before: PlacedNic) -> NicModel:
+        """The template's; a card of an adopted machine is as it was."""
+        return before.model if ADOPTED_LABEL in self._instance.metadata.labels else self._domain.nic_model
 
     def _mac(self, nic: Nic, pool: AddressPool | None, before: PlacedNic | None) -> str:
         """As asked for; else the card keeps its own, and one that comes back gets its own again."""

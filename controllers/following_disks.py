@@ -60,7 +60,7 @@ class Disks:
         qos = disk_qos(self._instance.spec, disk, self._pool)
         if qos != before.qos:
             update["qos"] = qos
-        if before.bus != self._domain.disk_bus:
+        if before.bus != self._domain.disk_bus and not before.adopted:
             update["bus"] = self._domain.disk_bus
         if disk.format != before.file_system:
             update["file_system"] = disk.format
@@ -79,7 +79,7 @@ class Disks:
             if before.file not in self._files:
                 key = volume_key(self._instance, before)
                 entry = self._world.peek(key)
-                retain = entry is not None and entry.row.reclaim == "Retain"
+                retain = before.adopted or (entry is not None and entry.row.reclaim == "Retain")
                 self._orders.remove_volume(before.name, before.file, key.name, retain=retain)
 
     def _new(self, disk: Disk) -> PlacedVolume:

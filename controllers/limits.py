@@ -41,25 +41,44 @@ def network_qos(spec: InstanceSpec, pool: ComputePool) -> NetworkQos:
     )
 
 
-def most_cpus(spec: InstanceSpec, cpus: int, host: Host, recorded: int | None, running: int | None) -> int:
-    """Processors that the machine may grow to while it runs: as said, else what it has room for already, else more.
-
-    `recorded`: what was chosen for it before; `running`: what the running machine was started with, where that differs.
-    """
+def most_cpus(spec: InstanceSpec, cpus: int, host: Host) -> int:
+    """Processors that a new machine may grow to while it runs."""
     if spec.max_cpus is not None:
         return max(spec.max_cpus, cpus)
-    for known in (running, recorded):
-        if known is not None and known >= cpus:
-            return known
     return max(cpus, min(GROWTH * cpus, host.status.capacity.cpus))
 
 
-def most_memory(spec: InstanceSpec, memory: Bytes, host: Host, recorded: Bytes | None, running: Bytes | None) -> Bytes:
+def still_most_cpus(spec: InstanceSpec, cpus: int, host: Host, recorded: int | None, running: int | None) -> int | None:
+    """The same of one that is there: as said, else what it has room for already, else more.
+
+    `recorded`: what was chosen for it before (None: nothing, and it stays so); `running`: what the running machine was
+    started with, where that differs.
+    """
+    if spec.max_cpus is None:
+        if recorded is None:
+            return None
+        for known in (running, recorded):
+            if known is not None and known >= cpus:
+                return known
+    return most_cpus(spec, cpus, host)
+
+
+def still_most_memory(
+    spec: InstanceSpec, memory: Bytes, host: Host, recorded: Bytes | None, running: Bytes | None
+) -> Bytes | None:
+    """The same of memory."""
+    if spec.max_memory is None:
+        if recorded is None:
+            return None
+        for known in (running, recorded):
+            if known is not None and known >= memory:
+                return known
+    return most_memory(spec, memory, host)
+
+
+def most_memory(spec: InstanceSpec, memory: Bytes, host: Host) -> Bytes:
     """The same of memory, in whole MiB."""
     if spec.max_memory is not None:
         return max(spec.max_memory, memory)
-    for known in (running, recorded):
-        if known is not None and known >= memory:
-            return known
     most = min(GROWTH * memory, host.status.capacity.memory) // MIB * MIB
     return Bytes(most) if most > memory else memory
