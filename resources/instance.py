@@ -300,7 +300,7 @@ def _twice(field: str, values: list[str], key: str) -> Iterator[Cause]:
 
 def _boot_problems(spec: InstanceSpec, at: str) -> Iterator[Cause]:
     """Disks, media and, for the boot order, cards are told apart by their names."""
-    yield from twice(f"{at}.media", (medium.name for medium in spec.media))
+    yield from twice(f"{at}.media", [medium.name for medium in spec.media])
     disks = {disk.name for disk in spec.disks}
     for index, medium in enumerate(spec.media):
         if medium.name in disks:
