@@ -47,8 +47,12 @@ class Browser:
         return self._do("evaluate", code)
 
     def wait(self, code: str) -> None:
-        """Until an expression is true."""
-        self._do("wait", code)
+        """Until an expression is true; what the page shows and complains of is told if it never is."""
+        try:
+            self._do("wait", code)
+        except AssertionError as error:
+            shown = self.evaluate("document.body.innerText")[:2000]
+            raise AssertionError(f"{error}\n{shown}\n{self.problems()}") from error
 
     def wait_text(self, text: str) -> None:
         """Until the page shows a text."""

@@ -10,13 +10,17 @@ type State = "idle" | "connecting" | "connected" | "disconnected";
 
 interface Ticket {
   token: string;
-  path: string;
+  url: string;
 }
+
+/** What the server closes a console with, beside the codes of RFC 6455. */
+const DENIED = 4403;
+const IDLE = 4408;
+const AGAIN_AFTER = 2000;
 
 async function ticket(namespace: string, name: string): Promise<Ticket> {
   const path = `/apis/nano/v1/namespaces/${encodeURIComponent(namespace)}/instances/${encodeURIComponent(name)}/console`;
-  const { spec } = (await call("POST", path, { type: "vnc" })) as { spec: { token: string } };
-  return { token: spec.token, path };
+  return ((await call("POST", path, { type: "vnc" })) as { spec: Ticket }).spec;
 }
 
 /** The screen of one machine; it connects again by itself when the guest has been restarted. */
@@ -47,10 +51,15 @@ export function Console({ hub, lang, namespace, name }: { hub: WatchHub; lang: L
     setState("connecting");
     setWhy("");
     ticket(namespace, name).then(
-      ({ token, path }) => {
+      ({ token, url }) => {
         if (gone) return;
         // The token goes as a subprotocol: addresses end up in logs.
-        const made = new RFB(target, `wss://${location.host}${path}`, { shared: true, wsProtocols: ["binary", `nano.token.${token}`] });
+        const socket = new WebSocket(`wss://${location.host}${url}`, ["binary", `nano.token.${token}`]);
+        let code = 0;
+        socket.addEventListener("close", (event) => {
+          code = event.code;
+        });
+        const made = new RFB(target, socket, { shared: true });
         made.scaleViewport = true;
         made.background = "#000";
         made.addEventListener("connect", () => {
@@ -61,7 +70,9 @@ export function Console({ hub, lang, namespace, name }: { hub: WatchHub; lang: L
           if (gone) return;
           rfb.current = null;
           setState("disconnected");
-          timer = window.setTimeout(() => setTries((count) => count + 1), 2000);
+          if (code === DENIED) setWhy(say.denied);
+          else if (code === IDLE) setWhy(say.idle);
+          else timer = window.setTimeout(() => setTries((count) => count + 1), AGAIN_AFTER);
         });
         rfb.current = made;
       },
@@ -77,7 +88,7 @@ export function Console({ hub, lang, namespace, name }: { hub: WatchHub; lang: L
       rfb.current?.disconnect();
       rfb.current = null;
     };
-  }, [namespace, name, runs, tries, say.error]);
+  }, [namespace, name, runs, tries, say]);
 
   const paste = useCallback(() => {
     void navigator.clipboard.readText().then((typed) => {

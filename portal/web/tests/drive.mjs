@@ -16,7 +16,13 @@ const BEFORE = `
   window.__violations = [];
   document.addEventListener("securitypolicyviolation", (event) => window.__violations.push(event.violatedDirective + " " + event.blockedURI));
   window.__sockets = [];
-  window.WebSocket = class extends WebSocket { constructor(...given) { super(...given); window.__sockets.push(this); } };
+  window.WebSocket = new Proxy(WebSocket, {
+    construct(kind, given) {
+      const made = new kind(...given);
+      window.__sockets.push(made);
+      return made;
+    },
+  });
 `;
 
 const [, , name] = process.argv;
