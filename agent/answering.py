@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from aiohttp import web
 
 from nanovirt.agent.consoles import Consoles
 from nanovirt.agent.guests import Guests
 from nanovirt.agent.history import History
-from nanovirt.agent.listener import Routes
-from nanovirt.agent.machine import Machine
-from nanovirt.resources.codec import dump
-from nanovirt.resources.errors import Conflict, Malformed
+from nanovirt.agent.listener import Routes, content
+from nanovirt.agent.machine import GuestRefused, Machine
+from nanovirt.resources.codec import dump, parse
+from nanovirt.resources.errors import Conflict, HypervisorError, Malformed
 from nanovirt.resources.placement import Placement
+from nanovirt.resources.secret import SecretText
 
+T = TypeVar("T")
 QUARTER = 900.0
+FROZEN_SECONDS = 30.0
 SILENT = "no guest agent answers; it needs qemu-guest-agent in the guest, and to have started"
 
 
@@ -56,7 +61,51 @@ def guest_routes(guests: Guests) -> Routes:
             raise Conflict("instances", placement.spec.instance, SILENT)
         return web.Response(body=dump(details.to_json()), content_type="application/json")
 
-    return {("GET", "guest"): guest}
+    async def password(request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        """POST {user, password}: 409 when no agent answers, HypervisorError when it will not."""
+        doc = parse(await content(request))
+        user, said = doc.get("user"), doc.get("password")
+        if not isinstance(user, str) or not isinstance(said, str):
+            raise Malformed("user and password are texts")
+        await _obeyed(guests.set_password(placement.spec.domain.uuid, user, SecretText(said)), placement)
+        return web.Response(body=b"{}", content_type="application/json")
+
+    async def freeze(request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        """POST ?seconds=N: how many file systems stand still now, for N seconds at most."""
+        seconds = _number(request, "seconds", FROZEN_SECONDS)
+        count = await _obeyed(guests.freeze(placement.spec.domain.uuid, seconds), placement)
+        return web.Response(body=dump({"fileSystems": count}), content_type="application/json")
+
+    async def thaw(_request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        """POST: how many go on."""
+        count = await _obeyed(guests.thaw(placement.spec.domain.uuid), placement)
+        return web.Response(body=dump({"fileSystems": count}), content_type="application/json")
+
+    return {
+        ("GET", "guest"): guest,
+        ("POST", "password"): password,
+        ("POST", "freeze"): freeze,
+        ("POST", "thaw"): thaw,
+    }
+
+
+def silent_routes() -> Routes:
+    """For simulated guests, which have no agent."""
+
+    async def silent(_request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
+        raise Conflict("instances", placement.spec.instance, SILENT)
+
+    return dict.fromkeys([("GET", "guest"), ("POST", "password"), ("POST", "freeze"), ("POST", "thaw")], silent)
+
+
+async def _obeyed(order: Awaitable[T], placement: Placement) -> T:
+    """What came of an order; Conflict when no agent answers, so that the caller takes another way."""
+    try:
+        return await order
+    except GuestRefused:
+        raise
+    except HypervisorError as error:
+        raise Conflict("instances", placement.spec.instance, SILENT) from error
 
 
 def _number(request: web.BaseRequest, name: str, otherwise: float) -> float:

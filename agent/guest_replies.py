@@ -24,7 +24,7 @@ LOOKED = 256
 """Items of a list that are looked at at all."""
 COMMANDS = (
     "guest-get-osinfo", "guest-get-host-name", "guest-network-get-interfaces", "guest-get-fsinfo", "guest-get-timezone",
-    "guest-get-users",
+    "guest-get-users", "guest-fsfreeze-status",
 )  # fmt: skip
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ def read(replies: Mapping[str, str | None]) -> GuestDetails:
             addresses=tuple(_first(_addresses(returned.get("guest-network-get-interfaces")))),
         ),
         file_systems=tuple(_first(_file_systems(returned.get("guest-get-fsinfo")))),
+        frozen=returned.get("guest-fsfreeze-status") == "frozen",
         users=min(len(users), ITEMS_MAX) if isinstance(users, list) else 0,
     )
 

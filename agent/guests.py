@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nanovirt.agent.guest_replies import COMMANDS, read
+from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import GuestDetails, GuestReport
+from nanovirt.resources.secret import SecretText
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ PERIOD, SILENT_PERIOD = 30.0, 60.0
 SOON = 0.5
 """After the channel was opened or closed."""
 FIRST = 5.0
+FROZEN_MAX = 60.0
+"""Seconds for which a guest may be frozen: what it wants to write waits meanwhile."""
 AT_ONCE = 4
 """Guests that are asked at a time."""
 REPLY_SECONDS = 5
@@ -37,6 +41,18 @@ class Channel(Protocol):
         """
         ...
 
+    async def set_password(self, uuid: str, user: str, password: str) -> None:
+        """HypervisorError when nobody answers, or the guest refuses."""
+        ...
+
+    async def freeze(self, uuid: str) -> int:
+        """Let the file systems stand still; how many. HypervisorError."""
+        ...
+
+    async def thaw(self, uuid: str) -> int:
+        """Let them go on; how many. HypervisorError."""
+        ...
+
 
 @dataclass(slots=True)
 class Known:
@@ -46,6 +62,10 @@ class Known:
     details: GuestDetails | None = None
     due: float = 0.0
     asked: bool = False
+    name: str = ""
+    """What the guest is to be called from now on, once."""
+    thaw_at: float | None = None
+    """When its file systems go on at the latest."""
 
 
 class Guests:
@@ -84,6 +104,47 @@ class Guests:
         known = self._known.get(uuid)
         return known.details if known is not None else None
 
+    # --- orders ---
+
+    def rename(self, uuid: str, name: str) -> None:
+        """The guest is to have another name; told once, when its agent is asked next."""
+        known = self._known.get(uuid)
+        if known is not None:
+            known.name = name
+            self._put(uuid, SOON)
+
+    async def freeze(self, uuid: str, seconds: float) -> int:
+        """Let its file systems stand still for so many seconds at most (FROZEN_MAX): then they go on by themselves."""
+        known = self._known.get(uuid)
+        if known is None:
+            raise HypervisorError("the machine does not run")
+        known.thaw_at = _now() + min(seconds, FROZEN_MAX)
+        self._put(uuid, min(seconds, FROZEN_MAX))
+        return await self._channel.freeze(uuid)
+
+    async def thaw(self, uuid: str) -> int:
+        """Let them go on."""
+        known = self._known.get(uuid)
+        if known is not None:
+            known.thaw_at = None
+        return await self._channel.thaw(uuid)
+
+    async def set_password(self, uuid: str, user: str, password: SecretText) -> None:
+        """See Channel."""
+        await self._channel.set_password(uuid, user, password.reveal())
+
+    async def _carry_out(self, uuid: str, known: Known) -> None:
+        """What was ordered for now; what fails is tried when the guest is asked next, but for a name."""
+        try:
+            if known.thaw_at is not None and known.thaw_at <= _now():
+                await self.thaw(uuid)
+                log.warning("guest was frozen too long; it goes on", extra={"machine": uuid})
+            if known.name:
+                name, known.name = known.name, ""
+                await self._channel.ask_guest(uuid, [renaming(name)], REPLY_SECONDS)
+        except HypervisorError as error:
+            log.warning("guest agent does not obey", extra={"machine": uuid, "detail": str(error)})
+
     async def run(self) -> None:
         """Ask whoever is due."""
         async with asyncio.TaskGroup() as group:
@@ -117,8 +178,11 @@ class Guests:
 
     async def _turn(self, uuid: str) -> None:
         known = self._known.get(uuid)
+        details = None
         try:
-            details = await self.ask(uuid)
+            if known is not None:
+                await self._carry_out(uuid, known)
+                details = await self.ask(uuid)
         finally:
             self._busy -= 1
             self._wake.set()
@@ -127,6 +191,9 @@ class Guests:
         if known is None or self._known.get(uuid) is not known:
             return
         before = known.details
+        if details is not None and details.frozen:
+            await self._found_frozen(uuid, known)
+            details = before
         if details is None and before is not None:
             silent = before.report.model_copy(update={"agent": "Disconnected"})
             details = before.model_copy(update={"report": silent})
@@ -137,6 +204,12 @@ class Guests:
         if known.due <= _now():
             self._put(uuid, (PERIOD if answers else SILENT_PERIOD) * self._chance.uniform(0.8, 1.2))
 
+    async def _found_frozen(self, uuid: str, known: Known) -> None:
+        """Frozen by an agent that is no more, or by somebody else: nobody else would let it go on in time."""
+        if known.thaw_at is None:
+            known.thaw_at = _now()
+            await self._carry_out(uuid, known)
+
     async def ask(self, uuid: str) -> GuestDetails | None:
         """What its agent says now; None when it is silent."""
         try:
@@ -145,6 +218,13 @@ class Guests:
             log.debug("guest agent is silent", extra={"machine": uuid, "detail": str(error)})
             return None
         return read(replies)
+
+
+def renaming(name: str) -> str:
+    """The command by which a guest takes another name now; it is a Hostname, so it means nothing to a shell."""
+    script = 'hostnamectl set-hostname "$1" 2>/dev/null || hostname "$1"'
+    arguments = {"path": "/bin/sh", "arg": ["-c", script, "sh", name]}
+    return dump({"execute": "guest-exec", "arguments": arguments}).decode()
 
 
 def _now() -> float:

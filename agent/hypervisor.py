@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
@@ -20,7 +20,7 @@ from nanovirt.agent import hypervisor_changes
 from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import NAMESPACE, PREFIX, Mark, mark_text, read_mark, screen_trouble
 from nanovirt.agent.hardware import Hardware, read
-from nanovirt.agent.machine import Counters, DomainState, Ending, SeenDomain
+from nanovirt.agent.machine import Counters, DomainState, Ending, GuestRefused, SeenDomain
 from nanovirt.agent.strangers import files_of
 from nanovirt.resources.errors import Conflict, HypervisorError
 
@@ -255,6 +255,23 @@ class Hypervisor:
         """See Channel of agent/guests.py; a command is a name, or JSON with arguments."""
         return await self.call(lambda connection: _asked(connection, uuid, commands, seconds), seconds + QUICK_SECONDS)
 
+    async def set_password(self, uuid: str, user: str, password: str) -> None:
+        """Through the guest agent."""
+        with obeyed():
+            await self.call(lambda connection: _through_agent(connection, uuid).setUserPassword(user, password, 0))
+
+    async def freeze(self, uuid: str) -> int:
+        """Let the guest's file systems stand still; how many. Doing it again is refused."""
+        with obeyed():
+            count = await self.call(lambda connection: _through_agent(connection, uuid).fsFreeze(None, 0))
+        return int(count)
+
+    async def thaw(self, uuid: str) -> int:
+        """Let them go on; how many."""
+        with obeyed():
+            count = await self.call(lambda connection: _through_agent(connection, uuid).fsThaw(None, 0))
+        return int(count)
+
     async def definition(self, uuid: str) -> tuple[str, Mark, str]:
         """What would be started next, as XML, its mark, and what runs ("": nothing); ("", ...) if there is none."""
         return await self.call(lambda connection: _definition(connection, uuid))
@@ -419,6 +436,27 @@ def counted(record: Mapping[str, Any]) -> Counters:
 
 REFUSED: Final = {libvirt.VIR_ERR_INTERNAL_ERROR, getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", -1)}
 """What libvirt says when an agent answers that it will not, or does not know the command."""
+
+
+AGENT_SECONDS: Final = 8
+"""How long an order to a guest agent may take: less than a call, so that the connection is kept."""
+
+
+def _through_agent(connection: Any, uuid: str) -> Any:
+    domain = connection.lookupByUUIDString(uuid)
+    domain.agentSetResponseTimeout(AGENT_SECONDS, 0)
+    return domain
+
+
+@contextlib.contextmanager
+def obeyed() -> Iterator[None]:
+    """What an agent refuses becomes GuestRefused."""
+    try:
+        yield
+    except HypervisorError as error:
+        if error.code in REFUSED:
+            raise GuestRefused(str(error), error.code) from error
+        raise
 
 
 def _asked(connection: Any, uuid: str, commands: Sequence[str], seconds: int) -> dict[str, str | None]:

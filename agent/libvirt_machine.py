@@ -254,6 +254,18 @@ class LibvirtMachine:
         """See Machine."""
         self.hypervisor.heard = call
 
+    async def set_password(self, uuid: str, user: str, password: str) -> None:
+        """See Channel of agent/guests.py."""
+        await self.guests.set_password(uuid, user, password)
+
+    async def freeze(self, uuid: str) -> int:
+        """See Channel of agent/guests.py."""
+        return await self.guests.freeze(uuid)
+
+    async def thaw(self, uuid: str) -> int:
+        """See Channel of agent/guests.py."""
+        return await self.guests.thaw(uuid)
+
     async def ask_guest(self, uuid: str, commands: Sequence[str], seconds: int) -> Mapping[str, str | None]:
         """See Channel of agent/guests.py."""
         return await self.guests.ask_guest(uuid, commands, seconds)

@@ -81,6 +81,10 @@ class NoRoom(HypervisorError):
         self.path = path
 
 
+class GuestRefused(HypervisorError):
+    """The guest's agent has answered, and will not."""
+
+
 class Machine(Protocol):
     """Every call has a deadline and raises HypervisorError (code: libvirt's) when refused or not answered.
 

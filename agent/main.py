@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanovirt.agent import firewall, serial_log
-from nanovirt.agent.answering import guest_routes, routes, usage_routes
+from nanovirt.agent.answering import guest_routes, routes, silent_routes, usage_routes
 from nanovirt.agent.gateway import Admit, Doors
 from nanovirt.agent.guests import Channel, Guests
 from nanovirt.agent.history import History
@@ -156,7 +156,7 @@ class SimulatedHost:
 
     def served(self) -> Served:
         """What its agent answers the server."""
-        return Served(self._active, routes(self.machine))
+        return Served(self._active, {**routes(self.machine), **silent_routes()})
 
     def _active(self, key: Key) -> Placement:
         if self._agent is None:

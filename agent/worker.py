@@ -98,6 +98,8 @@ class Worker:
         held = self.orders.get(placement.key)
         known = held is not None and held.wish.placement.metadata.uid == placement.metadata.uid and not listed
         told = held.told if held is not None and known else placement.status
+        if held is not None and self._around.guests and held.wish.placement.spec.hostname != placement.spec.hostname:
+            self._around.guests.rename(self.uuid, placement.spec.hostname)
         self.orders[placement.key] = Order(Wish.of(placement), told)
         self._note_boot(placement, on=False)  # before anybody looks: those that start first are known from the first
         self.wake()

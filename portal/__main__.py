@@ -204,6 +204,7 @@ async def _listening(
     from nanovirt.portal.images import Library
     from nanovirt.portal.login import Login
     from nanovirt.portal.metrics import Metrics
+    from nanovirt.portal.passwords import Passwords
     from nanovirt.portal.relayed import relayed
     from nanovirt.portal.relaying import Relay
     from nanovirt.portal.safekeeping import Safekeeping
@@ -223,12 +224,14 @@ async def _listening(
     consoles = Consoles(heart.store, relay, identities)
     safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
     sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
+    passwords = Passwords(heart.store, relay, sealer, lambda: api.writer)
     figures = Figures(heart.store, heart.reports, identities.identify, relay)
     metrics = Metrics(heart.store, figures, identities.identify)
     hooks = {
         ("hosts", "report", "POST"): heart.agents.report,
         ("placements", "secrets", "GET"): Seeds(heart.store, sealer).secrets,
         ("instances", "usage", "GET"): figures.instance,
+        ("instances", "password", "POST"): passwords.answer,
         ("hosts", "usage", "GET"): figures.host,
         **library.hooks,
         **people(heart.store),

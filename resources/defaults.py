@@ -16,6 +16,7 @@ READING = ["get", "list", "watch"]
 MACHINES = ["instances", "instancesets", "images", "secrets"]
 SEEN = ["instances/screenshot", "instances/log", "instances/usage"]
 """What a guest shows, says and uses."""
+WATCHED = ["instances/usage", "instances/guest"]
 LOOKED_AT = [
     "placements", "volumes", "addresses", "events", "namespaces", "computepools", "storagepools", "addresspools",
     "systemtemplates",
@@ -75,7 +76,12 @@ def roles() -> Iterator[Document]:
         "Role",
         "viewer",
         displayName="Viewer",
-        rules=[{"kinds": [*MACHINES, "instances/usage", "instancesets/scale", *LOOKED_AT], "verbs": READING}],
+        rules=[
+            {
+                "kinds": [*MACHINES, "instances/usage", "instances/guest", "instancesets/scale", *LOOKED_AT],
+                "verbs": READING,
+            }
+        ],
         menus=["dashboard", "instances", "images"],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,7 +24,8 @@ TimeZone = Annotated[
     shaped(r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}$", "a time zone such as Asia/Shanghai"),
     Field(max_length=64),
 ]
-AdminName = Annotated[str, shaped(r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$", "a user of the guest such as root or ops")]
+ADMIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+AdminName = Annotated[str, shaped(rf"^{ADMIN_NAME.pattern}$", "a user of the guest such as root or ops")]
 SshKey = Annotated[
     str,
     shaped(
@@ -92,3 +94,5 @@ class GuestDetails(Status):
     report: GuestReport
     file_systems: tuple[GuestFileSystem, ...] = ()
     users: int = 0
+    frozen: bool = False
+    """Whether its file systems stand still; its agent tells nothing else meanwhile."""

@@ -43,6 +43,8 @@ LAZY = {
     "media": "devices",
     "scale": "scaling",
     "top": "topping",
+    "guest": "guest",
+    "password": "guest",
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from pathlib import Path
 
 import pytest
+from passlib.hash import sha512_crypt
 
 from nanovirt.agent.guest_replies import COMMANDS, read
-from nanovirt.agent.guests import Guests
+from nanovirt.agent.guests import Guests, renaming
 from nanovirt.agent.libvirt_machine import LibvirtMachine
+from nanovirt.agent.machine import GuestRefused
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import GuestDetails
+from nanovirt.resources.secret import SecretText
 from tests.agent.test_hypervisor import bare
 from tests.agent.test_seed_in_guest import booted, guest, prepared
 
@@ -41,6 +46,7 @@ async def test_guest_tells_its_name_addresses_and_file_systems(
     data = next(one for one in found.file_systems if one.mounted == "/srv/data")
     assert data.type in ("ext4", "ext2")
     assert 0 < data.used < data.total <= 64 << 20
+    await orders(machine, wanted.domain.uuid)
 
 
 async def test_machine_without_an_agent_is_silent_and_says_so_at_once(machine: LibvirtMachine) -> None:
@@ -51,3 +57,40 @@ async def test_machine_without_an_agent_is_silent_and_says_so_at_once(machine: L
         await machine.ask_guest(wanted.domain.uuid, COMMANDS, 5)
     assert await Guests(machine).ask(wanted.domain.uuid) is None
     assert read({}).report.hostname == ""
+
+
+async def orders(machine: LibvirtMachine, uuid: str) -> None:
+    """In the same guest, since it takes its time to boot: password, frozen file systems, another name."""
+    guests = Guests(machine)
+    guests.follow(uuid, lambda: None)
+    await guests.set_password(uuid, "root", SecretText("another-horse-battery"))
+    [line] = [one for one in (await run(machine, uuid, "cat", "/etc/shadow")).splitlines() if one.startswith("root:")]
+    assert sha512_crypt.verify("another-horse-battery", line.split(":")[1])
+    with pytest.raises(GuestRefused):
+        await guests.set_password(uuid, "nobody-here", SecretText("x"))
+
+    assert await guests.freeze(uuid, 30) >= 1
+    found = await guests.ask(uuid)
+    assert found is not None
+    assert found.frozen
+    assert await guests.thaw(uuid) >= 1
+    await machine.ask_guest(uuid, [renaming("renamed-2")], 5)
+    async with asyncio.timeout(30):
+        while (await heard(guests, uuid)).report.hostname != "renamed-2":
+            await asyncio.sleep(0.5)
+
+
+async def run(machine: LibvirtMachine, uuid: str, path: str, *arguments: str) -> str:
+    """What a program in the guest prints; for tests, since templates may switch that off."""
+    order = {"execute": "guest-exec", "arguments": {"path": path, "arg": arguments, "capture-output": True}}
+    [raw] = (await machine.ask_guest(uuid, [json.dumps(order)], 5)).values()
+    assert raw is not None
+    status = json.dumps({"execute": "guest-exec-status", "arguments": {"pid": json.loads(raw)["return"]["pid"]}})
+    async with asyncio.timeout(30):
+        while True:
+            [raw] = (await machine.ask_guest(uuid, [status], 5)).values()
+            assert raw is not None
+            done = json.loads(raw)["return"]
+            if done["exited"]:
+                return base64.b64decode(done.get("out-data", "")).decode()
+            await asyncio.sleep(0.2)

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from nanovirt.agent.guests import AT_ONCE, FIRST, PERIOD, SILENT_PERIOD, Guests
+from nanovirt.agent.guests import AT_ONCE, FIRST, FROZEN_MAX, PERIOD, SILENT_PERIOD, Guests
 from nanovirt.resources.errors import HypervisorError
 from tests.simulation.virtual_time import now, run_virtually
 
@@ -21,6 +21,20 @@ class Wire:
         self.asked: list[tuple[float, str]] = []
         self.names: dict[str, str] = {}
         self.open = self.most = 0
+        self.frozen: set[str] = set()
+        self.passwords: list[tuple[str, str, str]] = []
+        self.orders: list[str] = []
+
+    async def set_password(self, uuid: str, user: str, password: str) -> None:
+        self.passwords.append((uuid, user, password))
+
+    async def freeze(self, uuid: str) -> int:
+        self.frozen.add(uuid)
+        return 1
+
+    async def thaw(self, uuid: str) -> int:
+        self.frozen.discard(uuid)
+        return 1
 
     async def ask_guest(self, uuid: str, commands: Sequence[str], seconds: int) -> Mapping[str, str | None]:
         self.asked.append((now(), uuid))
@@ -33,6 +47,11 @@ class Wire:
                 raise HypervisorError("QEMU guest agent is not connected", 86)
             if uuid.startswith("liar"):
                 return dict.fromkeys(commands, "x" * 4_000_000)
+            if commands[0].startswith("{"):
+                self.orders += commands
+                return dict.fromkeys(commands, "{}")
+            if uuid in self.frozen:
+                return dict.fromkeys(commands) | {"guest-fsfreeze-status": '{"return": "frozen"}'}
             name = json.dumps({"return": {"host-name": self.names.get(uuid, uuid)}})
             return {command: name if "host-name" in command else None for command in commands}
         finally:
@@ -138,5 +157,66 @@ def test_slow_and_lying_guests_cost_the_others_nothing() -> None:
         liar = guests.report("liar-0")
         assert liar is not None
         assert liar.hostname == ""
+
+    in_time(story(), guests)
+
+
+def test_frozen_guest_goes_on_by_itself_and_is_not_forgotten_meanwhile() -> None:
+    wire, guests, told = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: told.append("a"))
+        await asyncio.sleep(FIRST + 1)
+        assert await guests.freeze("a", 10_000) == 1
+        await asyncio.sleep(FROZEN_MAX - 5)
+        assert wire.frozen == {"a"}
+        report = guests.report("a")
+        assert report is not None
+        assert report.hostname == "a", "it says nothing while it is frozen, and what it said stands"
+        await asyncio.sleep(10)
+        assert wire.frozen == set()
+        assert told == ["a"]
+
+    in_time(story(), guests)
+
+
+def test_thawed_guest_is_not_thawed_again() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        await guests.freeze("a", 10)
+        await guests.thaw("a")
+        assert wire.frozen == set()
+        wire.frozen.add("b")
+        await asyncio.sleep(20)
+        assert wire.frozen == {"b"}
+
+    in_time(story(), guests)
+
+
+def test_guest_that_an_agent_before_left_frozen_is_found_and_goes_on() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        wire.frozen.add("a")
+        guests.follow("a", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        assert wire.frozen == set()
+
+    in_time(story(), guests)
+
+
+def test_name_is_told_once() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: None)
+        guests.rename("a", "web-2")
+        guests.rename("nobody", "web-3")
+        await asyncio.sleep(5 * PERIOD)
+        assert len(wire.orders) == 1
+        assert json.loads(wire.orders[0])["arguments"]["arg"][-1] == "web-2"
 
     in_time(story(), guests)

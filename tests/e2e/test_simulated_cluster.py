@@ -448,3 +448,18 @@ async def test_top_shows_what_instances_and_hosts_use(cluster: ServerProcess, cl
     assert heading.split() == ["NAME", "HOST", "CPU", "MEMORY", "READ/S", "WRITE/S", "IN/S", "OUT/S"]
     assert line.split()[2:4] == ["0.20", "128Mi"]
     assert "sim-1" in cluster.nanoctl("top", "hosts", "--sort", "memory")
+
+
+async def test_password_of_a_guest_without_an_agent_waits_for_its_next_start(
+    cluster: ServerProcess, client: Client
+) -> None:
+    await run(client, "quiet")
+    login = {"apiVersion": "nano/v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "default"}}
+    await client.create(login | {"spec": {"data": {"password": "correct-horse-battery"}}})
+    said = cluster.nanoctl("password", "instance/quiet", "--user", "ops", "--secret", "login")
+    assert "set when the guest starts next (secret/quiet-password)" in said
+    doc = await client.get(instance_key("quiet"))
+    assert doc["spec"]["guest"]["admin"]["passwordSecret"] == "quiet-password"
+    placement = await placement_of(client, "quiet")
+    assert placement["spec"]["guest"]["admin"] == "ops"
+    assert "correct-horse" not in str(placement) + str(doc)
