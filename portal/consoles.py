@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from nanovirt.portal.api.bodies import document_of
+from nanovirt.portal.api.failures import refusal, status_of
 from nanovirt.portal.api.fanout import STANDING
 from nanovirt.portal.api.replies import document, success
 from nanovirt.portal.api.requests import body
@@ -22,7 +24,7 @@ from nanovirt.portal.authorization import authorize
 from nanovirt.portal.console_tokens import LIFE_SECONDS, ConsoleTokens, Grant, KindOfConsole
 from nanovirt.portal.identity import Identities, Subject
 from nanovirt.portal.pki import digest
-from nanovirt.portal.relaying import Placed, Relay
+from nanovirt.portal.relaying import WHY_HEADER, Placed, Relay
 from nanovirt.portal.sessions import check_origin
 from nanovirt.resources import wire
 from nanovirt.resources.codec import path_text
@@ -41,6 +43,7 @@ LOOK_SECONDS = 5.0
 BEAT_SECONDS = 15.0
 OF_ONE_INSTANCE, OF_ONE_USER, ALL = 16, 32, 1000
 LEAVING_SECONDS = 2.0
+WHY_MAX = 6 * 1024
 M = TypeVar("M", bound=Model)
 Hook = Callable[[web.BaseRequest, Subject, Key], Awaitable[web.StreamResponse]]
 Hooks = Mapping[tuple[str, str, str], Hook]
@@ -143,7 +146,18 @@ class Consoles:
     # --- a browser, or nanoctl ---
 
     async def page(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
-        """GET instances/NAME/console, websocket: the token in it is who asks. All is checked before it opens."""
+        """GET instances/NAME/console, websocket: the token in it is who asks. All is checked before it opens.
+
+        A refusal stands in the header Nano-Refusal too, since clients of websockets read no bodies.
+        """
+        try:
+            return await self._page(request, key)
+        except NanoError as error:
+            answer = refusal(error)
+            answer.headers[WHY_HEADER] = json.dumps(status_of(error))[:WHY_MAX]
+            return answer
+
+    async def _page(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         if "Origin" in request.headers:
             check_origin(request)
         grant = self.tokens.take(digest(_token(request)), self._clock())

@@ -41,6 +41,8 @@ LAZY = {
     "disk": "devices",
     "nic": "devices",
     "media": "devices",
+    "console": "console",
+    "screenshot": "console",
     "scale": "scaling",
     "top": "topping",
     "guest": "guest",

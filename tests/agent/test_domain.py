@@ -19,6 +19,7 @@ from nanovirt.agent.domain import (
     mark_text,
     read_mark,
     render,
+    screen_trouble,
     serial,
     tap,
 )
@@ -237,3 +238,21 @@ def test_seed_is_a_drive_that_can_only_be_read(template: str, bus: str, target: 
 
 def test_old_machine_without_a_word_to_its_guest_has_no_seed() -> None:
     assert parsed(machine("legacy")).find("devices/disk[@device='cdrom']") is None
+
+
+DISPLAY = "<domain><devices>{}</devices></domain>"
+
+
+@pytest.mark.parametrize(
+    ("graphics", "fine"),
+    [
+        ("<graphics type='vnc'><listen type='socket' socket='/run/x.sock'/></graphics>", True),
+        ("<graphics type='vnc' port='-1'><listen type='none'/></graphics>", True),
+        ("<graphics type='vnc' port='5900'><listen type='address' address='127.0.0.1'/></graphics>", False),
+        ("<graphics type='vnc' port='5900'/>", False),
+        ("<graphics type='spice' port='5901'><listen type='none'/></graphics>", False),
+        ("", False),
+    ],
+)
+def test_display_that_others_can_reach_is_refused(graphics: str, fine: bool) -> None:
+    assert (screen_trouble(DISPLAY.format(graphics)) == "") is fine

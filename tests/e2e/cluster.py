@@ -78,6 +78,7 @@ class Cluster:
         """Make a host of the cluster as `nanoctl host add` says, with a storage path of its own."""
         name, bridge = agent.host.name, f"default={agent.host.bridge}"
         words: list[str | Path] = ["host", "add", name, "--data", self.data, "--bridge", bridge, "--server", self.url]
+        words += ["--address", agent.host.address]
         await asyncio.to_thread(self.bed.server.run, [*NANOCTL, *words, "-o", agent.credentials])
         paths = [{"storagePool": "local", "path": str(agent.volumes)}]
         await client.patch(Key("hosts", "", name), {"spec": {"storagePaths": paths}})
