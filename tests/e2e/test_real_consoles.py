@@ -68,18 +68,38 @@ async def screen(client: Client, name: str, file: Path) -> Path:
 
 
 def different(one: Path, other: Path) -> float:
-    """The part of the pixels that differ."""
-    geometry = subprocess.run(["identify", "-format", "%w %h", one], capture_output=True, text=True, check=True).stdout
-    width, height = map(int, geometry.split())
-    words = ["compare", "-metric", "AE", one, f"{other}[{width}x{height}+0+0]", "null:"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False).stderr
-    return float(said.split()[0]) / (width * height)
+    """The part of the pixels that differ, wherever a window stands on its screen: the first text marks the corner."""
+    width, height = map(int, told("identify", "-format", "%w %h", one).split())
+    (left, top), (x, y) = corner(one), corner(other)
+    moved = ["-gravity", "NorthWest", "-splice", f"{max(0, left - x)}x{max(0, top - y)}"]
+    moved += ["-crop", f"{width}x{height}+{max(0, x - left)}+{max(0, y - top)}", "+repage"]
+    moved += ["-background", "black", "-extent", f"{width}x{height}"]
+    window = other.with_suffix(".window.png")
+    told("convert", other, "-background", "black", *moved, window)
+    words = ["compare", "-metric", "AE", "-fuzz", "20%", str(one), str(window), "null:"]
+    return float(subprocess.run(words, capture_output=True, text=True, check=False).stderr.split()[0]) / (
+        width * height
+    )
+
+
+def corner(file: Path) -> tuple[int, int]:
+    """Where the first lit pixels are."""
+    x, y = told("convert", file, "-trim", "-format", "%X %Y", "info:").split()
+    return int(x), int(y)
 
 
 def lit(file: Path) -> int:
     """Pixels that are not black."""
-    words = ["convert", file, "-fill", "white", "+opaque", "black", "-format", "%[fx:mean*w*h]", "info:"]
-    return round(float(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    said = told("convert", file, "-fill", "white", "+opaque", "black", "-format", "%[fx:mean*w*h]", "info:")
+    return round(float(said))
+
+
+def told(*words: str | Path, **more: dict[str, str]) -> str:
+    """What a program of ImageMagick says."""
+    argv = [str(word) for word in words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=more.get("env"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def until_alike(client: Client, name: str, seen: Path, folder: Path) -> None:
@@ -189,8 +209,8 @@ async def test_tigervnc_shows_the_guests_pixels_and_old_tokens_do_not(
             shown, seen = tmp_path / "shown.png", tmp_path / "seen.png"
             for _ in range(60):
                 await screen(client, "blank", shown)
-                await asyncio.to_thread(subprocess.run, ["import", "-window", "root", seen], env=display, check=True)
-                if different(shown, seen) < ALIKE:
+                await asyncio.to_thread(told, "import", "-window", "root", seen, env=display)
+                if lit(seen) > 500 and different(shown, seen) < ALIKE:
                     break
                 await asyncio.sleep(0.5)
             assert lit(shown) > 500
