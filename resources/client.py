@@ -265,10 +265,18 @@ class Client:
 
     @asynccontextmanager
     async def stream(self, path: str, doc: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send `doc`; gives the pieces of an answer that goes on as long as the block does."""
+        """Send `doc`; gives the pieces of an answer that goes on as long as the block does (StoreUnreachable)."""
         async with self._reply("POST", path, orjson.dumps(doc), JSON_TYPE, long=True) as reply:
+
+            async def pieces() -> AsyncIterator[bytes]:
+                try:
+                    async for piece in reply.content.iter_any():
+                        yield piece
+                except (aiohttp.ClientError, OSError) as error:
+                    raise StoreUnreachable(f"{self.credentials.server} cannot be reached: {error}") from error
+
             try:
-                yield aiter(reply.content.iter_any())
+                yield pieces()
             finally:
                 if reply.connection is not None and reply.connection.transport is not None:
                     reply.connection.transport.abort()

@@ -21,6 +21,7 @@ from nanovirt.portal.api.people import people
 from nanovirt.portal.consoles import Consoles
 from nanovirt.portal.identity import ADMIN, Identities
 from nanovirt.portal.pki import digest
+from nanovirt.portal.sessions import COOKIE, CSRF_HEADER
 from nanovirt.resources.console import DENIED, IDLE, MOVED, TAKEN
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import PlacementSpec
@@ -218,6 +219,38 @@ async def test_token_is_worth_nothing_once_its_user_may_not_any_more(d: Desk) ->
 async def test_console_ends_when_its_user_may_not_any_more(d: Desk) -> None:
     socket = await d.open(await d.token("alice"))
     await _disable(d, "alice")
+    assert await ended(socket) == DENIED
+
+
+def browser(d: Desk) -> tuple[dict[str, str], dict[str, str]]:
+    """What a new session of a browser sends with a write, and with a websocket."""
+    value, made = d.consoles._identities.sessions.begin(digest(d.tokens["alice"]))
+    looking = {"Cookie": f"{COOKIE}={value}", "Origin": d.base.replace("http:", "https:")}
+    return {**looking, CSRF_HEADER: made.csrf}, looking
+
+
+async def test_token_of_a_browsers_session_works_in_that_session_alone(d: Desk) -> None:
+    (writing, looking), (_, other) = browser(d), browser(d)
+
+    async def token() -> str:
+        async with d.session.post(d.base + PATH, json={}, headers=writing) as reply:
+            assert reply.status == 201
+            return str((await reply.json())["spec"]["token"])
+
+    assert await d.refused(await token(), **other) == 401
+    assert await d.refused(await token()) == 401
+    socket = await d.open(await token(), **looking)
+    assert await read(socket, len(GREETING)) == GREETING
+    await socket.close()
+
+
+async def test_console_ends_with_the_session_that_opened_it(d: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    writing, looking = browser(d)
+    async with d.session.post(d.base + PATH, json={}, headers=writing) as reply:
+        token = (await reply.json())["spec"]["token"]
+    socket = await d.open(token, **looking)
+    d.consoles._identities.sessions._open.clear()
     assert await ended(socket) == DENIED
 
 
