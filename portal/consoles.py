@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -30,7 +30,7 @@ from nanovirt.resources import wire
 from nanovirt.resources.codec import path_text
 from nanovirt.resources.console import DENIED, FRAME_MAX, IDLE, MOVED, PROTOCOL, TOKEN_PROTOCOL, USER_HEADER
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NanoError, Unauthorized, Unavailable
-from nanovirt.resources.fields import shaped
+from nanovirt.resources.image import Sha256
 from nanovirt.resources.kind import GROUP_VERSION, Key
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.store import Commit, Store
@@ -60,7 +60,7 @@ class ConsoleRequest(Model):
 class Admission(Model):
     """What a host's gateway asks: may whoever knows the token with that SHA-256 (hex) see that machine?"""
 
-    digest: Annotated[str, shaped(r"^[0-9a-f]{64}$", "64 hexadecimal digits")]
+    digest: Sha256
 
 
 class Over(Exception):
