@@ -17,6 +17,7 @@ from nanovirt.resources.instance import Instance
 from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
+from nanovirt.resources.volume import Volume
 from tests.controllers.universe import SMALL, Universe, obeyed
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -26,6 +27,17 @@ SET = Key("instancesets", "default", "s")
 HOSTS = ["node-1", "node-2"]
 STATES = ["", "Preparing", "Starting", "Running", "Stopped", "Failed", "Unknown"]
 
+disks = st.builds(
+    lambda name, size, reclaim: {"name": name, "size": size, "reclaim": reclaim},
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["1Gi", "2Gi", "60Gi"]),
+    st.sampled_from(["Delete", "Retain"]),
+)
+nics = st.builds(
+    lambda name, where: {"name": name, **where},
+    st.sampled_from(["nic0", "other"]),
+    st.sampled_from([{"addressPool": "lan"}, {"network": "default"}, {"addressPool": "lan", "ip": "10.87.1.2"}]),
+)
 moves = st.one_of(
     st.tuples(st.just("create"), st.sampled_from(NAMES), st.sampled_from(["1Gi", "3Gi", "9Gi"])),
     st.tuples(st.just("create"), st.sampled_from(MEMBERS), st.just("1Gi")),
@@ -34,6 +46,12 @@ moves = st.one_of(
     st.tuples(st.just("scale"), st.none(), st.integers(0, 4)),
     st.tuples(st.just("remake"), st.none(), st.booleans()),
     st.tuples(st.just("power"), st.sampled_from(NAMES), st.sampled_from(["Running", "Stopped"])),
+    st.tuples(st.just("disks"), st.sampled_from(NAMES), st.lists(disks, max_size=3, unique_by=lambda one: one["name"])),
+    st.tuples(
+        st.just("nics"),
+        st.sampled_from(NAMES),
+        st.none() | st.lists(nics, max_size=2, unique_by=lambda one: one["name"]),
+    ),
     st.tuples(st.just("silence"), st.sampled_from(HOSTS), st.none()),
     st.tuples(st.just("hear"), st.sampled_from(HOSTS), st.none()),
     st.tuples(st.just("disable"), st.sampled_from(HOSTS), st.booleans()),
@@ -78,6 +96,10 @@ def carry_out(universe: Universe, verb: str, name: Any, value: Any) -> None:
                 carry_out(universe, "scale", None, 2)
         case "power" if key in universe.keys:
             universe.patch(key, powerState=value)
+        case "disks" if key in universe.keys:
+            universe.patch(key, disks=value)
+        case "nics" if key in universe.keys:
+            universe.patch(key, nics=value)
         case "silence":
             universe.monotonic += 100.0
         case "hear":
@@ -100,9 +122,20 @@ def laws(universe: Universe) -> None:
     """What must hold at every moment."""
     placements = [universe.get(Placement, key.name, key.namespace) for key in universe.all("placements")]
     assert max(Counter(one.spec.instance_uid for one in placements).values(), default=1) == 1
-    used = Counter(str(nic.ip) for one in placements for nic in one.spec.nics)
+    used = Counter(str(nic.ip) for one in placements for nic in one.spec.nics if nic.ip is not None)
     assert max(used.values(), default=1) == 1, "an address twice"
-    assert {f"lan.{ip}" for ip in used} == {key.name for key in universe.all("addresses")}
+    held = {f"lan.{ip}" for ip in used}
+    leaving = {order.frees for one in placements for order in one.spec.operations if order.verb == "ReleaseAddress"}
+    there = {key.name for key in universe.all("addresses")}
+    assert held <= there, "an address in use that nobody holds"
+    gone = [one for one in placements if one.deleting]
+    assert not leaving & held
+    assert there - held == leaving - held or gone, "an address that is held for nobody"
+    files = Counter(volume.file for one in placements for volume in one.spec.volumes)
+    assert max(files.values(), default=1) == 1, "a file twice"
+    volumes = [universe.get(Volume, key.name, key.namespace) for key in universe.all("volumes")]
+    assert set(files) <= {volume.spec.file for volume in volumes}, "a disk without a Volume"
+    assert len({volume.spec.file for volume in volumes}) == len(volumes), "two Volumes of one file"
     for name in HOSTS:
         memory = sum(one.spec.memory for one in placements if one.spec.host == name)
         assert memory <= SMALL.memory, "a host beyond its room"
@@ -126,6 +159,11 @@ def test_any_history_ends_settled_with_every_law_kept(history: list[tuple[str, A
         laws(universe)
     assert universe.writes() == []
     assert all(holds(universe.get(Host, name).status.conditions, "Ready") for name in HOSTS)
+    assert not [
+        one
+        for key in universe.all("placements")
+        for one in universe.get(Placement, key.name, key.namespace).spec.operations
+    ]
     for key in universe.all("instances"):
         thing = universe.web(key.name)
         assert not thing.deleting, "a deletion did not end"

@@ -164,8 +164,8 @@ def obeyed(universe: Universe) -> None:
     """Every agent does at once what its Placements say."""
     for key in universe.all("placements"):
         placement = universe.get(Placement, key.name, key.namespace)
+        done = [{"uid": one.uid, "state": "Succeeded"} for one in placement.spec.operations]
         if placement.deleting:
-            done = [{"uid": one.uid, "state": "Succeeded"} for one in placement.spec.operations]
             universe.report(key, state="Stopped", operations=done, released=True)
         else:
-            universe.report(key, state=placement.spec.power_state, epoch=placement.spec.epoch)
+            universe.report(key, state=placement.spec.power_state, epoch=placement.spec.epoch, operations=done)

@@ -463,3 +463,60 @@ async def test_password_of_a_guest_without_an_agent_waits_for_its_next_start(
     placement = await placement_of(client, "quiet")
     assert placement["spec"]["guest"]["admin"] == "ops"
     assert "correct-horse" not in str(placement) + str(doc)
+
+
+# --- changing what runs -------------------------------------------------------------------------------------
+
+
+async def settled(client: Client, name: str) -> JSON:
+    """The instance once it is as wished, and no order to its host stands any more."""
+    while True:
+        doc = await client.get(instance_key(name))
+        seen = doc["status"].get("observedGeneration") == doc["metadata"]["generation"]
+        if seen and condition(doc)["status"] == "True" and not (await placement_of(client, name))["spec"]["operations"]:
+            return doc
+        await asyncio.sleep(0.05)
+
+
+async def test_disks_and_cards_come_and_go_without_a_restart(cluster: ServerProcess, client: Client) -> None:
+    before = await run(client, "changing")
+    (address,) = before["status"]["addresses"]
+    cluster.nanoctl("disk", "add", "changing", "data", "--size", "2Gi")
+    cluster.nanoctl("disk", "add", "changing", "kept", "--size", "1Gi", "--retain")
+    cluster.nanoctl("nic", "add", "changing", "second", "--pool", "lan")
+    doc = await settled(client, "changing")
+    assert [one["nic"] for one in doc["status"]["addresses"]] == ["nic0", "second"]
+    assert doc["status"]["hardware"]["disks"].keys() >= {"data", "kept"}
+    cluster.nanoctl("disk", "grow", "changing", "data", "3Gi")
+    cluster.nanoctl("disk", "remove", "changing", "data", "--accept-data-loss")
+    cluster.nanoctl("disk", "remove", "changing", "kept")
+    cluster.nanoctl("nic", "remove", "changing", "second")
+    doc = await settled(client, "changing")
+    assert doc["status"]["addresses"] == [address]
+    assert doc["status"].get("restartAwaitingChanges", []) == []
+    volumes = {one["metadata"]["name"]: one for one in (await client.list("volumes"))[0]}
+    assert volumes.keys() == {"changing.system", "changing.kept"}
+    assert not volumes["changing.kept"]["metadata"].get("ownerReferences")
+    held = {one["spec"]["ip"] for one in (await client.list("addresses"))[0]}
+    assert held == {address["ip"]}
+    assert (await placement_of(client, "changing"))["status"]["started"] == 1
+    again = [{"name": "back", "source": {"volume": "changing.kept"}}]
+    await client.create(instance("after", disks=[*instance("x")["spec"]["disks"], *again]))
+    other = await until(client, instance_key("after"), "Running")
+    assert other["status"]["host"] == doc["status"]["host"]
+
+
+async def test_disk_shrinks_while_stopped_and_is_made_anew(cluster: ServerProcess, client: Client) -> None:
+    await run(client, "smaller", disks=[*instance("x")["spec"]["disks"], {"name": "data", "size": "4Gi"}])
+    cluster.nanoctl("stop", "smaller", "--wait")
+    cluster.nanoctl("disk", "grow", "smaller", "data", "2Gi", "--accept-data-loss")
+    await settled(client, "smaller")
+    volume = await client.get(Key("volumes", "default", "smaller.data"))
+    assert volume["spec"]["size"] == "2Gi"
+    file = (await placement_of(client, "smaller"))["spec"]["volumes"][0]["file"]
+    cluster.nanoctl("disk", "rebuild", "smaller", "system", "--accept-data-loss")
+    cluster.nanoctl("start", "smaller", "--wait")
+    await settled(client, "smaller")
+    placed = (await placement_of(client, "smaller"))["spec"]["volumes"]
+    assert placed[0]["file"] != file
+    assert placed[1]["file"] == volume["spec"]["file"]
