@@ -13,7 +13,7 @@ from nanovirt.controllers.following_cards import Cards
 from nanovirt.controllers.following_disks import Disks
 from nanovirt.controllers.guests import guest_of, missing_secret
 from nanovirt.controllers.lacks import Lack, Missing
-from nanovirt.controllers.limits import cpu_qos, still_most_cpus, still_most_memory
+from nanovirt.controllers.limits import cpu_qos, started_with, still_most_cpus, still_most_memory
 from nanovirt.controllers.orders import Orders
 from nanovirt.controllers.room import Room
 from nanovirt.controllers.world import World
@@ -56,11 +56,18 @@ def follow(placement: Placement, instance: Instance, world: World) -> Followed:
     }
     pool, host = world.read(ComputePool, wish.compute_pool), world.read(Host, spec.host)
     if pool is None or host is None:
-        return Followed(spec.model_copy(update=plain), (), ())
+        return Followed(_updated(spec, plain), (), ())
     following = _Following(placement, instance, world, pool, host)
     hardware = following.hardware()
     lacks = (*following.lacks, *following.orders.failed())
-    return Followed(spec.model_copy(update=plain | hardware), tuple(following.ops()), lacks)
+    return Followed(_updated(spec, plain | hardware), tuple(following.ops()), lacks)
+
+
+def _updated(spec: PlacementSpec, fields: dict[str, Any]) -> PlacementSpec:
+    """The same object when nothing differs, which is how most plans find it."""
+    had = spec.__dict__
+    update = {name: value for name, value in fields.items() if had[name] is not value and had[name] != value}
+    return spec.model_copy(update=update) if update else spec
 
 
 @dataclass(slots=True)
@@ -149,12 +156,7 @@ class _Following:
 
     def _running(self) -> tuple[int | None, Bytes | None]:
         """The ceilings that the running machine was started with, where they are not those of the Placement."""
-        status = self.placement.status
-        if not status.awaiting or status.state not in ON:
-            return None, None
-        said = {one.path: one.current for one in status.awaiting}
-        cpus, memory = said.get("spec.maxCpus"), said.get("spec.maxMemory")
-        return (int(cpus) if cpus is not None else None), (Bytes(memory) if memory is not None else None)
+        return started_with(self.placement) if self.placement.status.state in ON else (None, None)
 
     # --- devices ---
 

@@ -48,7 +48,7 @@ class Cards:
         self._qos = network_qos(instance.spec, pool)
         self.had = {one.name: one for one in placement.spec.nics}
         self.ops: list[Op] = []
-        self._addresses: set[str] = set()
+        self._kept: list[PlacedNic] = []
         self._given: set[IPv4Address] = set()
 
     def follow(self, nic: Nic, pool: AddressPool | None) -> PlacedNic:
@@ -68,14 +68,17 @@ class Cards:
 
     def kept(self, placed: PlacedNic) -> PlacedNic:
         """Note that this address is not to go."""
-        if placed.ip is not None:
-            self._addresses.add(self._name(placed))
+        self._kept.append(placed)
         return placed
 
     def retire(self) -> None:
         """Let go of the addresses that no card is to have any more."""
-        for before in self.had.values():
-            if before.ip is not None and self._name(before) not in self._addresses:
+        left = [one for one in self.had.values() if one.ip is not None and not any(one is kept for kept in self._kept)]
+        if not left:
+            return
+        names = {self._name(one) for one in self._kept if one.ip is not None}
+        for before in left:
+            if self._name(before) not in names:
                 self._orders.release_address(before.name, self._name(before), before.mac)
 
     def _name(self, placed: PlacedNic) -> str:

@@ -116,7 +116,7 @@ def _following(instance: Instance, placement: Placement, world: World, now: date
     followed = follow(placement, instance, world)
     ops = list(followed.ops)
     spec = with_policy(followed.spec, instance, world)
-    if spec != placement.spec:
+    if spec is not placement.spec:
         placement = placement.model_copy(update={"spec": spec})
         ops.append(Update(placement.key, placement.to_json()))
     ops += _status_ops(instance, _seen(instance, placement, world, followed), world, now)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
 from nanovirt.resources.instance import MIB, Disk, InstanceSpec
+from nanovirt.resources.placement import Placement
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos, Qos
 from nanovirt.resources.quantities import Bytes
 
 GROWTH = 4
 """By what a machine may grow while it runs when nobody says."""
 NO_QOS = Qos()
+
+
+def started_with(placement: Placement) -> tuple[int | None, Bytes | None]:
+    """The ceilings of the running machine where they are not the wished ones, as its host tells them; else None."""
+    if not placement.status.awaiting:
+        return None, None
+    told = {one.path: one.current for one in placement.status.awaiting}
+    cpus, memory = told.get("spec.maxCpus"), told.get("spec.maxMemory")
+    try:
+        amount = Bytes(memory) if isinstance(memory, str) else None
+    except ValueError:  # a host may say anything
+        amount = None
+    return (cpus if type(cpus) is int else None), amount
 
 
 def cpu_qos(spec: InstanceSpec, pool: ComputePool) -> CpuQos:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nanovirt.controllers.drifting import drifted
 from nanovirt.controllers.lacks import Lack
+from nanovirt.controllers.limits import started_with
 from nanovirt.resources.conditions import Condition, condition
 from nanovirt.resources.instance import AwaitingChange, Hardware, Instance, InstanceAddress, InstanceStatus, Phase
 from nanovirt.resources.placement import Placement
@@ -188,16 +189,15 @@ def _refused(lack: Lack) -> AwaitingChange:
 
 def _hardware(placement: Placement) -> Hardware:
     """What decides when a change takes effect; the ceilings are those that the running machine was started with."""
-    spec, said = placement.spec, {one.path: one.current for one in placement.status.awaiting}
-    cpus, memory = said.get("spec.maxCpus", spec.max_cpu), said.get("spec.maxMemory", spec.max_memory)
-    devices = said.get("spec.systemTemplate")
+    spec, (cpus, memory) = placement.spec, started_with(placement)
+    devices = next((one.current for one in placement.status.awaiting if one.path == "spec.systemTemplate"), None)
     now = devices.get("machine") if isinstance(devices, dict) else None
-    return Hardware(
+    return Hardware.model_construct(
         template=spec.template,
-        machine=str(now or spec.domain.machine),
+        machine=now if now in ("q35", "i440fx") else spec.domain.machine,
         disk_bus=spec.domain.disk_bus,
         nic_model=spec.domain.nic_model,
-        max_cpus=cpus,
-        max_memory=Bytes(memory) if memory is not None else None,
+        max_cpus=cpus or spec.max_cpu,
+        max_memory=memory or spec.max_memory,
         disks={one.name: one.size for one in spec.volumes if one.purpose == "Disk"},
     )
