@@ -62,6 +62,8 @@ class Platform:
     consoles: Path
     code: str = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     variables: str = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+    secure_code: str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+    secure_variables: str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
     nvram: Path = Path("/var/lib/libvirt/qemu/nvram")
     direct: frozenset[Path] = frozenset()
     seeds: Path = Path("/var/lib/nano/agent/seeds")
@@ -89,7 +91,7 @@ def render(spec: PlacementSpec, digest: str, platform: Platform, kept: Kept | No
         element("vcpu", str(most_cpus(spec)), placement="static", current=str(spec.cpu)),
         *processor_element(spec.qos),
         _system(spec.domain, platform, kept),
-        element("features", element("acpi"), element("apic")),
+        _features(spec.domain),
         _processor(spec, platform),
         _clock(spec.domain),
         element("on_poweroff", "destroy"),
@@ -166,11 +168,31 @@ def _system(domain: Domain, platform: Platform, kept: Kept) -> Element:
     fresh = {"q35": "q35", "i440fx": "pc"}[domain.machine]
     machine = kept.machine if kept.machine.startswith(family) else fresh
     made = element("os", element("type", "hvm", arch="x86_64", machine=machine))
-    if domain.firmware == "UEFI":
+    if domain.secure_boot:
+        made.append(element("loader", platform.secure_code, readonly="yes", secure="yes", type="pflash"))
+        made.append(element("nvram", str(variables(platform, domain)), template=platform.secure_variables))
+    elif domain.firmware == "UEFI":
         made.append(element("loader", platform.code, readonly="yes", secure="no", type="pflash"))
-        file = platform.nvram / f"{domain.uuid}_VARS.fd"
-        made.append(element("nvram", str(file), template=platform.variables))
+        made.append(element("nvram", str(variables(platform, domain)), template=platform.variables))
     return made
+
+
+def variables(platform: Platform, domain: Domain) -> Path:
+    """Where the firmware keeps its variables; a firmware with Microsoft's keys begins with others."""
+    return platform.nvram / f"{domain.uuid}_{'SECURE_' if domain.secure_boot else ''}VARS.fd"
+
+
+def _features(domain: Domain) -> Element:
+    """Secure Boot is worth something only when no one but the firmware writes its variables: in SMM."""
+    smm = [element("smm", state="on")] if domain.secure_boot else []
+    return element("features", element("acpi"), element("apic"), *smm)
+
+
+def _tpm(domain: Domain) -> Iterator[Element]:
+    """Kept by libvirt itself, beside the machine's definition; the host needs the package swtpm."""
+    if domain.tpm:
+        model = "tpm-crb" if domain.firmware == "UEFI" else "tpm-tis"
+        yield element("tpm", element("backend", type="emulator", version="2.0"), model=model)
 
 
 def _processor(spec: PlacementSpec, platform: Platform) -> Element:
@@ -214,6 +236,7 @@ def _devices(spec: PlacementSpec, platform: Platform, kept: Kept) -> Iterator[El
     yield element("rng", element("backend", "/dev/urandom", model="random"), model="virtio")
     yield element("panic", model="isa")
     yield from _spare_memory(spec)
+    yield from _tpm(spec.domain)
 
 
 def _controllers(spec: PlacementSpec) -> Iterator[Element]:

@@ -37,6 +37,8 @@ TURNS: Final = 4
 KEEPALIVE: Final = (5, 3)
 """Seconds between questions whether libvirtd lives, and how many may stay without an answer."""
 RETRY_SECONDS: Final = (0.25, 4.0)
+NO_TPM: Final = "TPM version"
+"""What libvirt complains of when it finds no emulator: it does not know what versions there are."""
 SCREENSHOT_MAX: Final = 32 << 20
 """Bytes: 8K in noise is less, as PNG."""
 
@@ -305,7 +307,13 @@ class Hypervisor:
 
     async def define(self, xml: str) -> None:
         """Put the definition there, or in the place of the one with its uuid; it never starts by itself."""
-        await self.call(lambda connection: _define(connection, xml), LONG_SECONDS)
+        try:
+            await self.call(lambda connection: _define(connection, xml), LONG_SECONDS)
+        except HypervisorError as error:
+            if NO_TPM not in str(error):
+                raise
+            why = f"this host has no emulator of a TPM; install the packages swtpm and swtpm-tools ({error})"
+            raise HypervisorError(why, error.code) from error
 
     async def undefine(self, uuid: str) -> None:
         """Forget the definition and its NVRAM; refused while it runs."""

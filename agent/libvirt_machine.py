@@ -26,6 +26,7 @@ from nanovirt.resources.placement import PlacedVolume, PlacementSpec
 from nanovirt.resources.report import DomainFacts, HostFacts, StorageFact
 
 Accelerator = Literal["kvm", "tcg"]
+VARIABLES = ("/var/lib/libvirt/qemu/nvram/{uuid}_VARS.fd", "/var/lib/libvirt/qemu/nvram/{uuid}_SECURE_VARS.fd")
 FACTS_SECONDS = 2.0
 """What libvirt, and then the storage, may take from the report, which renews the host's lease."""
 
@@ -230,6 +231,7 @@ class LibvirtMachine:
     async def undefine(self, uuid: str) -> None:
         """See Machine."""
         await self.hypervisor.undefine(uuid)
+        _forget_variables(uuid)
         serial_log.remove(console_log(self.consoles, uuid))
         console_line(self.consoles, uuid).unlink(missing_ok=True)
         seed_file(self.seeds, uuid).unlink(missing_ok=True)
@@ -274,3 +276,9 @@ class LibvirtMachine:
         """End the connection; machines run on."""
         await self.hypervisor.close()
         await self.guests.close()
+
+
+def _forget_variables(uuid: str) -> None:
+    """Also those of a firmware that it has no more, of which libvirt knows nothing."""
+    for file in VARIABLES:
+        Path(file.format(uuid=uuid)).unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from nanovirt.agent.machine import NoRoom
 from nanovirt.resources.errors import HypervisorError
 
 CREATE_SECONDS = 30.0
-MEMORY = 1 << 30
-"""Address space of a conversion: it reads what a stranger made."""
+MEMORY = 2 << 30
+"""Address space of a conversion: it reads what a stranger made. Its threads have stacks of 8 MiB, 64 at most."""
 FULL = "No space left on device"
 Argv = tuple[str, ...]
 
@@ -79,7 +79,7 @@ def _reserve(file: Path) -> None:
 
 async def _run(argv: Argv, target: Path, seconds: float) -> None:
     """A run that hangs, or that nobody waits for any more, is ended."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
     try:
         running = await asyncio.create_subprocess_exec(
             *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 
+from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Text, Title
-from nanovirt.resources.kind import CLUSTER, LATER, Column, Nothing, Resource, Spec
+from nanovirt.resources.kind import CLUSTER, Column, Nothing, Resource, Spec
 from nanovirt.resources.metadata import Model
 
 DiskBus = Literal["Virtio", "Scsi", "Sata", "Ide"]
@@ -19,8 +21,8 @@ class Devices(Model):
 
     machine: Literal["q35", "i440fx"] = "q35"
     firmware: Literal["UEFI", "BIOS"] = "UEFI"
-    secure_boot: Annotated[bool, LATER] = False
-    tpm: Annotated[bool, LATER] = False
+    secure_boot: bool = False
+    tpm: bool = False
     clock: Literal["Utc", "LocalTime"] = "Utc"
     disk_bus: DiskBus = "Virtio"
     nic_model: NicModel = "Virtio"
@@ -55,3 +57,8 @@ class SystemTemplate(
 
     spec: SystemTemplateSpec = Field(default_factory=SystemTemplateSpec)
     status: Nothing = Field(default_factory=Nothing)
+
+    def problems(self) -> Iterator[Cause]:
+        """Secure Boot is the firmware's own doing, and kept safe by what only the newer machine has."""
+        if self.spec.secure_boot and (self.spec.firmware, self.spec.machine) != ("UEFI", "q35"):
+            yield Cause("spec.secureBoot", "FieldValueInvalid", "Secure Boot needs firmware UEFI and machine q35", {})

@@ -24,9 +24,11 @@ from nanovirt.agent.domain import (
     tap,
 )
 from nanovirt.agent.firewall import LEASED, PHYSICAL
+from nanovirt.agent.hardware import attribute
 from nanovirt.resources.defaults import defaults
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacementSpec
+from nanovirt.resources.qos import DiskQos, NetworkQos
 from nanovirt.resources.system_template import Devices, SystemTemplate
 from tests.agent.placements import SHA, spec, uuid
 from tests.conftest import Golden
@@ -73,6 +75,54 @@ def parsed(wanted: PlacementSpec, **more: Any) -> Element:
 @pytest.mark.parametrize("template", list(TEMPLATES))
 def test_definition_is_the_golden_one(golden: Golden, template: str, accelerator: Literal["kvm", "tcg"]) -> None:
     golden(f"domain/{template}-{accelerator}.xml", render(machine(template), DIGEST, platform(accelerator)))
+
+
+@pytest.mark.parametrize("accelerator", ["tcg", "kvm"])
+def test_definition_of_a_machine_with_all_that_can_be_wished_is_the_golden_one(
+    golden: Golden, accelerator: Literal["kvm", "tcg"]
+) -> None:
+    """Secure Boot, limits, room to grow, a drive with a medium and an empty one, an order to boot in."""
+    plain = machine("linux")
+    limits = {"readBytesPerSecond": "200Mi", "writeIops": 500}
+    rates = {"inboundBitsPerSecond": "200M", "outboundBitsPerSecond": "100M"}
+    wanted = machine(
+        "linux", max_cpu=8, max_memory="4Gi", qos={"priority": "High", "limit": "1500m"},
+        media=[{"name": "cd0", "image": {"image": "iso", "sha256": SHA}}, {"name": "cd1"}],
+        boot_order=["cd0", "system", "backup"],
+    )  # fmt: skip
+    domain = plain.domain.model_copy(update={"secure_boot": True})
+    volume = plain.volumes[1].model_copy(update={"qos": DiskQos.model_validate(limits)})
+    nic = plain.nics[1].model_copy(update={"qos": NetworkQos.model_validate(rates)})
+    parts = {"domain": domain, "volumes": (plain.volumes[0], volume), "nics": (plain.nics[0], nic)}
+    whole = render(wanted.model_copy(update=parts), DIGEST, platform(accelerator))
+    golden(f"domain/everything-{accelerator}.xml", whole)
+
+
+@pytest.mark.parametrize(("template", "model"), [("linux", "tpm-crb"), ("linux-bios", "tpm-tis")])
+def test_tpm_is_one_that_the_firmware_knows(template: str, model: str) -> None:
+    plain = machine(template)
+    found = parsed(plain.model_copy(update={"domain": plain.domain.model_copy(update={"tpm": True})}))
+    assert [one.get("model") for one in found.iterfind("devices/tpm")] == [model]
+    assert plain.domain.tpm is False
+    assert parsed(plain).find("devices/tpm") is None
+
+
+def test_devices_stay_where_they_were_and_new_ones_of_a_running_machine_get_a_free_place() -> None:
+    """What is written here by hand is what libvirt makes of a definition."""
+    place = '<address type="pci" domain="0x0000" bus="0x0{}" slot="0x00" function="0x0" />'
+    before = render(machine("linux"), DIGEST, platform(), Kept("pc-q35-7.2")).replace("q35</type>", "q35</type>")
+    before = before.replace('machine="q35"', 'machine="pc-q35-7.2"')
+    before = before.replace("<serial>data</serial>", f"<serial>data</serial>{place.format(7)}")
+    running = before.replace("<serial>system</serial>", f"<serial>system</serial>{place.format(1)}")
+    more = {**machine("linux").volumes[0].model_dump(), "name": "new", "file": f"{VOLUMES}/new.qcow2", "source": None}
+    wanted = machine("linux")
+    wanted = PlacementSpec.model_validate({**dict(wanted), "volumes": [more, *wanted.volumes]})
+    found = parsed(wanted, kept=kept(before, started=True, running=running))
+    at = {
+        disk.findtext("serial"): (attribute(disk, "target", "dev"), attribute(disk, "address", "bus"))
+        for disk in found.iterfind("devices/disk[@device='disk']")
+    }
+    assert at == {"new": ("vdc", "0x02"), "system": ("vda", "0x01"), "data": ("vdb", "0x07")}
 
 
 @pytest.mark.parametrize("template", list(TEMPLATES))

@@ -145,6 +145,36 @@ async def test_variables_of_the_firmware_go_with_the_definition(machine: Libvirt
     assert not log.exists()
 
 
+async def test_firmware_with_keys_has_variables_of_its_own_which_go_too(machine: LibvirtMachine, host: Host) -> None:
+    await started(machine)
+    plain = host.own(f"/var/lib/libvirt/qemu/nvram/{uuid(1)}_VARS.fd")
+    await machine.destroy(uuid(1))
+    secure = bare().domain.model_copy(update={"secure_boot": True})
+    await machine.define(bare(domain=secure), "secure")
+    await machine.start(uuid(1))
+    found = (await seen(machine)).hardware
+    assert found is not None
+    assert (found.devices["secureBoot"], found.devices["firmware"]) == (True, "UEFI")
+    file = plain.with_name(f"{uuid(1)}_SECURE_VARS.fd")
+    assert file.stat().st_size == Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd").stat().st_size
+    await machine.destroy(uuid(1))
+    await machine.undefine(uuid(1))
+    assert not file.exists()
+
+
+async def test_tpm_runs_or_the_host_says_what_is_missing(machine: LibvirtMachine) -> None:
+    with_tpm = bare().domain.model_copy(update={"tpm": True})
+    if shutil.which("swtpm") is None:
+        with pytest.raises(HypervisorError, match="install the packages swtpm"):
+            await machine.define(bare(domain=with_tpm), "tpm")
+        return
+    await machine.define(bare(domain=with_tpm), "tpm")
+    await machine.start(uuid(1))
+    found = (await seen(machine)).hardware
+    assert found is not None
+    assert found.devices["tpm"]
+
+
 async def test_no_screen_listens_on_the_network(machine: LibvirtMachine, host: Host) -> None:
     run = (await started(machine)).run
     listening = host.run(["ss", "-tulpnH"]).stdout

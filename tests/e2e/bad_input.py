@@ -398,8 +398,6 @@ LATER: list[tuple[str, str, Any]] = [
     ("computepools", "spec.failover", "Automatic"),
     ("computepools", "spec.qos", {"cpu": {"priority": "Medium"}}),
     ("addresspools", "spec.vlan", 40),
-    ("systemtemplates", "spec.secureBoot", True),
-    ("systemtemplates", "spec.tpm", True),
     ("hosts", "spec.maintenance", True),
 ]
 LATER += [
@@ -413,7 +411,6 @@ SMALLEST: dict[str, JSON] = {
     "storagepools": {"type": "Local", "local": {"path": "/srv/nano"}},
     "computepools": {"storagePool": "local"},
     "addresspools": {"network": "own", "subnet": "10.99.0.0/24", "ranges": [RANGE]},
-    "systemtemplates": {},
     "hosts": {},
     "groups": {},
 }
