@@ -479,6 +479,8 @@ def _asked(connection: Any, uuid: str, commands: Sequence[str], seconds: int) ->
         words = command if command.startswith("{") else f'{{"execute": "{command}"}}'
         try:
             replies[command] = libvirt_qemu.qemuAgentCommand(domain, words, left, 0)
+        except (SystemError, UnicodeError):
+            pass  # the reply holds bytes that are no text, and the binding has no better word for it
         except libvirt.libvirtError as error:
             if error.get_error_code() not in REFUSED:
                 if not number:
