@@ -479,8 +479,10 @@ def _asked(connection: Any, uuid: str, commands: Sequence[str], seconds: int) ->
         words = command if command.startswith("{") else f'{{"execute": "{command}"}}'
         try:
             replies[command] = libvirt_qemu.qemuAgentCommand(domain, words, left, 0)
-        except (SystemError, UnicodeError):
-            pass  # the reply holds bytes that are no text, and the binding has no better word for it
+        except (SystemError, UnicodeError) as error:  # bytes that are no text; the binding has no better word for it
+            if not number:
+                raise HypervisorError("the guest agent's words are no text") from error
+            break
         except libvirt.libvirtError as error:
             if error.get_error_code() not in REFUSED:
                 if not number:
