@@ -228,6 +228,7 @@ class FileLog:
             if records:
                 self._write(records)
         except OSError as error:
+            self._note_synced()  # a disk that takes back what it has confirmed is found out at the next start
             self._failure = error
             self._refuse_after_failure()
 

@@ -10,7 +10,8 @@ import pytest
 from nanovirt.resources.errors import StoreCorrupt
 from nanovirt.resources.file_log import FileLog
 from nanovirt.resources.recovery import repair
-from nanovirt.resources.segments import segment_path
+from nanovirt.resources.segments import first_revision, parse, segment_path, segments, walk
+from nanovirt.resources.store_directory import read_synced
 from tests.faults import full_disk
 from tests.faults.promises import Promise, verdict
 from tests.faults.strace import KILL, NEVER, Ending, Fault, each, python, run
@@ -50,6 +51,20 @@ def test_failed_call_is_never_tried_again(tmp_path: Path, syscall: str, error: s
     assert ending.hit
     log_thread = ending.calls[-1].split()[0]
     assert "(INJECTED)" in [call for call in ending.calls if call.split()[0] == log_thread][-1]
+
+
+def test_loss_of_what_was_confirmed_before_a_failure_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ending = written_under(tmp_path, Fault("fdatasync", "error=EIO", 4))
+    acked = [int(line.split()[1]) for line in ending.said if line.startswith("acked")]
+    assert read_synced(store) == acked[-1], "the note that is made each second would not know it yet"
+    paths = [path for path in segments(store / "wal") if first_revision(path) <= acked[-1]]
+    content = paths[-1].read_bytes()
+    frames = list(walk(content, parse(content, 0) or pytest.fail("no header")))
+    lost = next(frame for frame in frames if frame.rev == acked[-1] - 1).end
+    paths[-1].write_bytes(content[:lost] + bytes(len(content) - lost))
+    with pytest.raises(StoreCorrupt, match=f"SYNCED says that revision {acked[-1]} was durable"):
+        FileLog.open(store, SMALL)
 
 
 def test_start_syncs_what_the_writer_before_may_have_left_unsynced(tmp_path: Path) -> None:
