@@ -36,7 +36,7 @@ from nanovirt.resources.segments import (
     segments,
     sync_directory,
     walk,
-    written,
+    without_zeros,
 )
 from nanovirt.resources.snapshots import (
     Snapshot,
@@ -50,11 +50,12 @@ from nanovirt.resources.snapshots import (
 )
 from nanovirt.resources.store import Once
 from nanovirt.resources.store_directory import read_format, room
-from nanovirt.resources.trickle import rest, write_trickling
+from nanovirt.resources.trickle import gently, portions, rest, write_trickling
 
 KEPT_AT_HAND = 2
 """Snapshots that a start may begin from; the second one is for the case that the first is damaged."""
-_PIECE = 1 << 20
+_PACKED_AT_ONCE = 8 << 10
+"""Bytes that are compressed without giving way, a fraction of a millisecond."""
 _NEVER = "1970-01-01T00:00:00Z"
 _GZIP = 31
 """What zlib calls its largest window in the frame of gzip."""
@@ -163,7 +164,7 @@ def _lines(
 ) -> Iterator[bytes]:
     """What the base and the records after it add up to: untouched objects as they stand there, then the later ones."""
     ledger = Ledger()
-    for line in base.lines() if base else ():
+    for line in gently(base.lines() if base else ()):
         name = name_of(line)
         if name is None:
             ledger.add_said(orjson.loads(line)["key"])
@@ -190,14 +191,14 @@ def _name(write: JSON) -> bytes:
 
 def _records(path: Path, cluster: str, after: Frame) -> Iterator[tuple[Frame, JSON]]:
     """The records of a segment that follows the line `after`. NanoError when any of it is not as it was written."""
-    content = written(path)
+    content = _content(path)
     first = parse(content, 0)
     if first is None or not follows(first, after.rev, after.crc):
         raise NanoError(f"{path} does not follow revision {after.rev}; nothing was summed up")
     if content[: first.end] != header(cluster, first.rev, first.prev)[0]:
         raise NanoError(f"{path} has a bad header; nothing was summed up")
     frame, start = first, first.end
-    for frame in walk(content, first):
+    for frame in gently(walk(content, first)):
         yield frame, orjson.loads(content[content.index(b"{", start) : frame.end])
         start = frame.end
     if frame.end != len(content):
@@ -214,7 +215,7 @@ def compress(path: Path, history: Path, *, alone: bool = False) -> None:
     finally:
         os.close(fd)
     with gzip.open(unborn) as file:
-        while file.read(_PIECE):  # its own checksum, made from what was packed, says whether it reads back
+        for _ in portions(file):  # its own checksum, made from what was packed, says whether it reads back
             pass
     began, size = time.monotonic(), path.stat().st_size
     unborn.rename(kept)
@@ -227,17 +228,24 @@ def compress(path: Path, history: Path, *, alone: bool = False) -> None:
 
 def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     packer = zlib.compressobj(wbits=_GZIP)
-    yield from map(packer.compress, pieces)
+    for piece in pieces:
+        for at in gently(range(0, len(piece), _PACKED_AT_ONCE)):
+            yield packer.compress(piece[at : at + _PACKED_AT_ONCE])
     yield packer.flush()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     if path.suffix == ".wal":
-        yield written(path)
+        yield _content(path)
         return
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+        yield from portions(file)
+
+
+def _content(path: Path) -> bytes:
+    """As `written`, and gently."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as file:
+        return without_zeros(b"".join(portions(file)))
 
 
 def _bound_history(directory: Path, bound: int, needed: int) -> int:

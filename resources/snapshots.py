@@ -19,14 +19,13 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from nanovirt.resources.segments import sync_directory
-from nanovirt.resources.trickle import write_trickling
+from nanovirt.resources.trickle import portions, write_trickling
 
 VERSION = 1
 _NAME = re.compile(r"\d{16}\.json\.snap(\.gz)?")
 _OBJECT = re.compile(rb'(?:,"schema":\d+)?,"object":')
 _TRAILER = re.compile(rb"sha256 [0-9a-f]{64}\n")
 _TRAILER_BYTES = 72
-_PIECE = 1 << 20
 
 
 class Snapshot(NamedTuple):
@@ -112,7 +111,7 @@ def _opened(path: Path) -> gzip.GzipFile | BinaryIO:
 def _whole(file: gzip.GzipFile | BinaryIO) -> bool:
     """Whether the checksum at the end is that of what is before it."""
     digest, held = hashlib.sha256(), b""
-    while piece := file.read(_PIECE):
+    for piece in portions(file):
         held += piece
         digest.update(held[:-_TRAILER_BYTES])
         held = held[-_TRAILER_BYTES:]
@@ -144,7 +143,7 @@ def write_snapshot(path: Path, header: Snapshot, lines: Iterable[bytes], *, alon
 def _text(header: Snapshot, lines: Iterable[bytes]) -> Iterator[bytes]:
     said = {"snapshot": VERSION, "cluster": header.cluster, "rev": header.rev, "at": header.at, "crc": header.crc}
     digest, rest = hashlib.sha256(), chain([orjson.dumps(said)], lines)
-    while some := list(islice(rest, 64)):
+    while some := list(islice(rest, 16)):
         piece = b"\n".join(some) + b"\n"
         digest.update(piece)
         yield piece

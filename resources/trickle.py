@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
 from nanovirt.resources.segments import write_all
 
@@ -15,7 +16,33 @@ _WRITE_AND_WAIT = 1 | 2 | 4
 """SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER (sync_file_range(2))."""
 _REST, _PACE = 4, 32 << 20
 """So many times as long as the work took, or so many bytes a second, whichever is slower."""
+_PORTION = 128 << 10
+"""Bytes that are read at a time."""
 _libc = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
+
+
+class Readable(Protocol):
+    """A file, plain or compressed."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def gently(things: Iterable[T]) -> Iterator[T]:
+    """The same things; before each of them whoever waits for this processor has it.
+
+    A process of the least priority should make way at once for whoever wakes up, but was seen to go on for the rest of
+    its slice, 2 to 5 ms (Linux 6.18, two virtual processors): 38 of 3,341 writes beside a snapshot waited longer than
+    1 ms for nothing else. Asked so often, it was 4 of 2,591, none longer than 2 ms.
+    """
+    for thing in things:
+        os.sched_yield()
+        yield thing
+
+
+def portions(file: Readable) -> Iterator[bytes]:
+    """What a file holds from where it stands on, bit by bit (OSError)."""
+    return gently(iter(lambda: file.read(_PORTION), b""))
 
 
 def write_trickling(fd: int, content: Iterable[bytes], *, alone: bool = False) -> None:

@@ -48,9 +48,12 @@ ALL = (
 )
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "moments", [pytest.param(SOME, id="some"), pytest.param(ALL, id="all", marks=pytest.mark.long)]
+    "moments",
+    [
+        pytest.param(SOME, id="some", marks=pytest.mark.timeout(900)),
+        pytest.param(ALL, id="all", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
 )
 async def test_killed_transaction_is_seen_whole_or_not_at_all(tmp_path: Path, moments: tuple[Moment, ...]) -> None:
     seed = random.randrange(1 << 32)

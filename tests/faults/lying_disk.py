@@ -1,8 +1,8 @@
 """A program that lets a file log run on ext4 on a disk that takes no more, which is told once, by a sync.
 
 `python -m tests.faults.lying_disk SEED DISK`, as root in a mount namespace of its own (`command`). The image that is
-mounted lies on a tmpfs that is nearly full, so writes succeed and a later sync fails, once; then there is room again and
-the kernel has forgotten. The last line says what the log did, and what was found after a new mount.
+mounted lies on a tmpfs that is nearly full, so writes succeed and a later sync fails, once; then there is room again,
+and the kernel has forgotten. The last line says what the log did, and what was found after a new mount.
 
 There are two such disks. One lies only after the failure (`FORGETS`): everything that it has confirmed before is there,
 so the log must have all of it. The other one confirms what it has not written (`CONFIRMS`): a request to the loop

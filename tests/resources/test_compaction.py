@@ -109,6 +109,14 @@ async def test_store_is_the_same_after_a_snapshot(store: Path) -> None:
         assert await engine.recall(remembered[0]["rev"])  # type: ignore[index]
 
 
+def test_summing_up_makes_way_for_others_at_every_record(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_way: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: made_way.append(None))
+    first = live(store)
+    sum_up(store, first, TINY.history)
+    assert len(made_way) > 2 * first, "each record is read twice: for its place, and for what it says"
+
+
 async def test_snapshot_upon_snapshot_is_what_one_snapshot_would_be(store: Path, tmp_path: Path) -> None:
     step, once = tmp_path / "step", tmp_path / "once"
     shutil.copytree(store, step)
