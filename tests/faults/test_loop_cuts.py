@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from tests.faults.loop_cuts import FILESYSTEMS, command
 from tests.faults.programs import run_together
+from tests.seeds import seeds
 
 
 @pytest.mark.parametrize("filesystem", FILESYSTEMS)
@@ -19,5 +18,5 @@ from tests.faults.programs import run_together
     ],
 )
 def test_store_on_a_real_file_system_survives_power_cuts(filesystem: str, cuts: int) -> None:
-    for found in run_together([command(filesystem, cuts, random.randrange(1 << 32))], timeout=500):
-        print(found)  # noqa: T201 - the figures that goals.md asks for, and the seed
+    for seed in seeds(f"faults/loop_cuts.{filesystem}"):
+        print(*run_together([command(filesystem, cuts, seed)], timeout=500))  # noqa: T201 - the figures, and the seed

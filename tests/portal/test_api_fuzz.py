@@ -9,7 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
@@ -17,6 +17,7 @@ from nanovirt.resources.codec import decode
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.kind import KINDS, Document
 from tests.portal.api_world import INSTANCES, NANO, Reply, instance, pool, world
+from tests.seeds import failed_once
 
 SLOWEST_SECONDS = 2.0
 FEW, MANY = 10_000, 200_000
@@ -84,6 +85,41 @@ class Door(Protocol):
     async def call(self, method: str, path: str, doc: Any = None, **kwargs: Any) -> Reply: ...
 
 
+class Pulse:
+    """Follows how the loop of this process fares: when it comes round late, and how much of that was not its own work.
+
+    A machine with other things to do keeps us waiting, which is no fault of the server. Work of all threads counts as
+    our own, so a request that holds the loop, or the interpreter, is never excused.
+    """
+
+    EVERY = 0.02
+    """Seconds between two looks."""
+
+    def __init__(self) -> None:
+        self.withheld = 0.0
+        """Seconds for which the machine has kept the loop waiting until now."""
+        self.longest, self.its_work = 0.0, 0.0
+        """The longest that the loop did not come round, and for how much of it this process was at work."""
+
+    async def beat(self) -> None:
+        """For ever."""
+        while True:
+            began, worked = time.monotonic(), time.process_time()
+            await asyncio.sleep(self.EVERY)
+            late, worked = time.monotonic() - began - self.EVERY, time.process_time() - worked
+            self.withheld += max(late - worked, 0.0)
+            if late > self.longest:
+                self.longest, self.its_work = late, worked
+
+
+class Slow(NamedTuple):
+    """A request that took longer than it may: so many seconds too long, of which the machine withheld so many."""
+
+    over: float
+    withheld: float
+    told: str
+
+
 class Fuzzer:
     """Makes requests from one seed, and judges the answers."""
 
@@ -96,6 +132,10 @@ class Fuzzer:
     def __init__(self, w: Door, seed: int) -> None:
         self.world, self.random = w, random.Random(seed)
         self.codes: Counter[int] = Counter()
+        self.pulse = Pulse()
+        self.slow: list[Slow] = []
+        self.longest = 0.0
+        """Seconds of the request that took longest, without what it had to wait for by its own wish."""
         self.seen: list[Any] = [instance(), pool()]
         """Documents that came back, to be sent again."""
 
@@ -111,7 +151,7 @@ class Fuzzer:
         query, headers = self._query(method), self._headers(method)
         body = self._body(path) if method in ("POST", "PUT", "PATCH", "DELETE") else None
         sent = {"params": query, "headers": headers, "data": body}
-        began = time.monotonic()
+        began, withheld = time.monotonic(), self.pulse.withheld
         reply = await self.world.call(method, path, subject=who, **sent)
         took = time.monotonic() - began
         told = f"{who}: {method} {path} {query} {headers} {body!r:.600}\n-> {reply.code} {reply.raw[:600]!r}"
@@ -122,7 +162,13 @@ class Fuzzer:
         future = query.get("watch") and query.get("resourceVersion", "").isdigit()  # waited for, 3 s
         past = "at" in query or "/history" in path or path.endswith("/timeline")  # all that was before is read
         waits = 3 if future else 8 if past else 1 if query.get("watch") else 0
-        assert took < SLOWEST_SECONDS + waits, f"{took:.1f} s\n{told}"
+        self.longest = max(self.longest, took - waits)
+        if took >= SLOWEST_SECONDS + waits:
+            await asyncio.sleep(2 * Pulse.EVERY)  # until it has looked again
+            over, withheld = took - waits - SLOWEST_SECONDS, self.pulse.withheld - withheld
+            self.slow.append(
+                Slow(over, withheld, f"{took:.1f} s, {withheld:.1f} s of it withheld by the machine\n{told}")
+            )
         self.codes[reply.code] += 1
 
     # --- making ---
@@ -267,6 +313,29 @@ class Fuzzer:
             self.seen.append(doc)
 
 
+async def let_go(fuzzers: Sequence[Fuzzer], count: int) -> None:
+    """Have them make so many requests together, all at once (AssertionError: one took too long, by our own fault)."""
+    pulse, began = Pulse(), time.monotonic()
+    async with asyncio.TaskGroup() as outer:
+        beating = outer.create_task(pulse.beat())
+        async with asyncio.TaskGroup() as tasks:
+            for one in fuzzers:
+                one.pulse = pulse
+                tasks.create_task(one.go(count // len(fuzzers)))
+        beating.cancel()
+    slow = sorted(found for one in fuzzers for found in one.slow)
+    print(  # noqa: T201 - the figures
+        f"{sum(one.codes.total() for one in fuzzers)} requests in {time.monotonic() - began:.0f} s; the longest took "
+        f"{max(one.longest for one in fuzzers):.2f} s, {len(slow)} over {SLOWEST_SECONDS} s; the loop stood still for "
+        f"{pulse.longest:.2f} s at most ({pulse.its_work:.2f} s of it at work), the machine withheld "
+        f"{pulse.withheld:.0f} s in all"
+    )
+    for found in slow:
+        print("slow:", found.told)  # noqa: T201 - excused or not
+    ours = [found for found in slow if found.over >= found.withheld]
+    assert not ours, "\n".join(found.told for found in ours)
+
+
 async def fuzz(count: int, seed: int) -> Counter[int]:
     """So many requests from several clients at once; how often each code came."""
     print("seed", seed)  # noqa: T201 - pytest shows it with the failure
@@ -274,9 +343,7 @@ async def fuzz(count: int, seed: int) -> Counter[int]:
         await w.make(INSTANCES, instance())
         await w.make(f"{NANO}/addresspools", pool())
         fuzzers = [Fuzzer(w, seed + number) for number in range(WORKERS)]
-        async with asyncio.TaskGroup() as tasks:
-            for one in fuzzers:
-                tasks.create_task(one.go(count // WORKERS))
+        await let_go(fuzzers, count)
         assert (await w.call("GET", "/readyz")).code == 200
         said: Callable[[Fuzzer], Counter[int]] = lambda one: one.codes  # noqa: E731 - a sum of counters
         return sum(map(said, fuzzers), Counter())
@@ -284,6 +351,8 @@ async def fuzz(count: int, seed: int) -> Counter[int]:
 
 @pytest.mark.timeout(300)
 async def test_nothing_that_is_sent_breaks_the_api() -> None:
+    for seed in failed_once("portal/api_fuzz"):
+        await fuzz(FEW, seed)
     codes = await fuzz(FEW, seed=random.randrange(2**32))
     assert min(codes[code] for code in (200, 201, 400, 401, 403, 404, 405, 409, 415, 422)) > 0, codes
 
