@@ -7,6 +7,7 @@ Each of them writes its key into what it makes or changes, so the log shows when
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter, defaultdict
@@ -50,7 +51,7 @@ async def test_repeated_requests_and_lost_answers_have_no_second_effect(
         callers = [Caller(f"c{nth}", line, random.Random(f"{seed} {nth}")) for nth in range(CLIENTS)]
         async with asyncio.TaskGroup() as group:
             for caller in callers:
-                group.create_task(caller.work(operations // CLIENTS, until))
+                group.create_task(caller.work(math.ceil(operations / CLIENTS), until))
         async with server.client() as client:
             await check_state(client, callers)
         effects = Effects.of(server)
