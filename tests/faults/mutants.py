@@ -38,6 +38,7 @@ def pytest(*words: str) -> tuple[str, ...]:
 
 CONTRACT = pytest("resources/test_store.py", "-k", "taken_once")
 BROKEN_LOG = pytest("resources/test_store.py", "-k", "full or fail")
+TAKEN_BACK = pytest("faults/test_log_under_faults.py", "-k", "confirmed_before_a_failure")
 NEVER_AGAIN = pytest("faults/test_log_under_faults.py", "-k", "never_tried_again")
 SHORT_WRITES = pytest("faults/test_log_at_every_call.py", "-k", "all-again-SHORT")
 OUT_OF_ORDER = pytest("resources/test_recovery.py", "-k", "does_not_follow")
@@ -143,6 +144,13 @@ MUTANTS = (
         "            self._failure = error\n            self._refuse_after_failure()",
         "            raise StoreFailed(str(error)) from error",
         NEVER_AGAIN,
+    ),
+    Mutant(
+        "forget at a failure how far the disk has confirmed",
+        LOG,
+        "            self._note_synced()  # a disk that takes back",
+        "            #",
+        TAKEN_BACK,
     ),
     Mutant(
         "believe that every write is whole",
