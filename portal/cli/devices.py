@@ -32,7 +32,13 @@ _instance = click.argument("instance", metavar="INSTANCE", shell_complete=instan
 _lossy = click.option("--accept-data-loss", "accepted", is_flag=True, help="Let the data go that this takes away.")
 
 
-@click.group()
+@click.group(
+    epilog=examples("""
+        disk add web-1 data --size 100Gi
+        disk grow web-1 data 200Gi
+        disk remove web-1 data --accept-data-loss
+    """)
+)
 def disk() -> None:
     """Add, grow, rebuild and remove the disks of an instance."""
 
@@ -125,7 +131,12 @@ def remove_disk(session: Session, *, instance: str, name: str, accepted: bool) -
     _change(session, instance, lambda spec: _remove(spec, "disks", name), f"disk {name} removed", accepted=accepted)
 
 
-@click.group()
+@click.group(
+    epilog=examples("""
+        nic add web-1 backup --pool backup
+        nic remove web-1 backup
+    """)
+)
 def nic() -> None:
     """Add and remove the network cards of an instance."""
 
@@ -179,7 +190,12 @@ def remove_nic(session: Session, *, instance: str, name: str) -> None:
     _change(session, instance, remove, f"nic {name} removed")
 
 
-@click.group()
+@click.group(
+    epilog=examples("""
+        media insert web-1 shared/rescue
+        media eject web-1
+    """)
+)
 def media() -> None:
     """Insert and eject the media of an instance."""
 
