@@ -105,7 +105,10 @@ def grow_disk(session: Session, *, instance: str, name: str, size: str, accepted
 @_lossy
 @connected
 def rebuild_disk(session: Session, *, instance: str, name: str, image: str | None, accepted: bool) -> None:
-    """Make a disk anew from its image, as at first; other disks are kept."""
+    """Make a disk anew from its image.
+
+    Other disks are kept.
+    """
 
     def rebuild(spec: JSON) -> None:
         one = _item(spec, "disks", name)
@@ -127,7 +130,10 @@ def rebuild_disk(session: Session, *, instance: str, name: str, image: str | Non
 @_lossy
 @connected
 def remove_disk(session: Session, *, instance: str, name: str, accepted: bool) -> None:
-    """Remove a disk. One with `reclaim: Retain` stays as a Volume: nanoctl get volumes."""
+    """Remove a disk.
+
+    One with `reclaim: Retain` stays as a Volume: nanoctl get volumes.
+    """
     _change(session, instance, lambda spec: _remove(spec, "disks", name), f"disk {name} removed", accepted=accepted)
 
 
@@ -181,7 +187,10 @@ def add_nic(session: Session, *, instance: str, name: str, **fields: Any) -> Non
 @click.argument("name", metavar="NIC")
 @connected
 def remove_nic(session: Session, *, instance: str, name: str) -> None:
-    """Remove a network card; its address is free once the host has let it go."""
+    """Remove a network card.
+
+    Its address is free once the host has let it go.
+    """
 
     def remove(spec: JSON) -> None:
         _spell_out(session, spec)
