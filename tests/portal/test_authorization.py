@@ -111,7 +111,7 @@ def oracle(subject: Subject, verb: str, plural: str, subresource: str, owner: st
     if sentence in {"get hosts/", "create hosts/report"}:
         return "yes" if owner == "mine" else "Forbidden"
     single = "get placements/", "get placements/image", "update placements/status", "patch placements/status"
-    if sentence in single:
+    if sentence in (*single, "create placements/console"):
         return {"mine": "yes", "theirs": "NotFound", "nobody's": "NotFound", "none": "Forbidden"}[owner]
     return "Forbidden"
 
