@@ -17,6 +17,7 @@ from nanovirt.controllers.disks import (
     size_of,
     taken,
 )
+from nanovirt.controllers.guarding import check_groups, guarded
 from nanovirt.controllers.guests import guest_of, missing_secret
 from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.limits import cpu_qos, disk_qos, most_cpus, most_memory, network_qos
@@ -81,6 +82,9 @@ def compose(instance: Instance, world: World) -> Composition:
     template = template_of(instance, world)
     media = tuple(placed_medium(instance, medium, world) for medium in spec.media)
     nics = [(nic, pool_of(nic, world)) for nic in nics_of(instance, pool)]
+    space = instance.metadata.namespace
+    for nic, _ in nics:
+        check_groups(nic, space, world)
     host = _choose(instance, pool, world, disks, nics, template)
     leases = tuple(new_addresses(instance, nics, world))
     volumes = tuple(
@@ -99,7 +103,7 @@ def compose(instance: Instance, world: World) -> Composition:
     )
     rates = network_qos(spec, pool)
     cards = tuple(
-        placed_card(nic, addresses, lease, host, template.spec.nic_model, rates)
+        guarded(placed_card(nic, addresses, lease, host, template.spec.nic_model, rates), nic, space, world)
         for (nic, addresses), lease in zip(nics, leases, strict=True)
     )
     placement = _placement(instance, host, pool, template, volumes, cards, media, guest_of(instance, world))

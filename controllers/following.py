@@ -11,6 +11,7 @@ from nanovirt.controllers.composing import hostname_of
 from nanovirt.controllers.devices import placed_medium, template_of
 from nanovirt.controllers.following_cards import Cards
 from nanovirt.controllers.following_disks import Disks
+from nanovirt.controllers.guarding import check_groups, guarded
 from nanovirt.controllers.guests import guest_of, missing_secret
 from nanovirt.controllers.lacks import Lack, Missing
 from nanovirt.controllers.limits import cpu_qos, started_with, still_most_cpus, still_most_memory
@@ -183,7 +184,9 @@ class _Following:
             path, now = f"spec.nics[{nic.name}]", (str(had.ip) if had.ip else had.mac) if had else None
 
             def attempt(nic: Any = nic) -> PlacedNic:
-                return cards.follow(nic, pool_of(nic, self.world))
+                space = self.instance.metadata.namespace
+                check_groups(nic, space, self.world)
+                return guarded(cards.follow(nic, pool_of(nic, self.world)), nic, space, self.world)
 
             placed = self._tried(path, now, str(nic.ip or nic.address_pool or nic.network), attempt)
             if placed is None and had is not None:

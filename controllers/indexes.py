@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load
+from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance_set import SET_LABEL, TEMPLATE_LABEL, Naming, naming, readings
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
@@ -263,6 +264,34 @@ class Members:
             for uid in _sets(after):
                 assert after is not None
                 self._of[uid][key] = _member(after)
+
+
+class Guarded:
+    """Which instances have a card in which SecurityGroup."""
+
+    def __init__(self) -> None:
+        self._by_group: dict[Key, set[Key]] = defaultdict(set)
+
+    def of(self, group: Key) -> set[Key]:
+        """The instances that an edit of the group reaches."""
+        return set(self._by_group.get(group, ()))
+
+    def apply(self, change: Change) -> None:
+        """Follow Instances; most name no group, which their bytes say without being decoded."""
+        key, before, after = change
+        if key.plural == "instances":
+            for group in _groups(key, before):
+                _mark(self._by_group, group, key, -1)
+            for group in _groups(key, after):
+                _mark(self._by_group, group, key, 1)
+
+
+def _groups(key: Key, entry: Entry | None) -> set[Key]:
+    if entry is None or b'"securityGroups":["' not in entry.raw:
+        return set()
+    nics = load(entry.raw)["spec"].get("nics") or ()
+    named = {name for nic in nics for name in nic.get("securityGroups") or ()}
+    return {Key("securitygroups", *resolve(name, key.namespace)) for name in named}
 
 
 def _sets(entry: Entry | None) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ READS = (
     "storagepools",
     "addresspools",
     "systemtemplates",
+    "securitygroups",
     "images",
     "events",
     "volumes",

@@ -31,7 +31,7 @@ from nanovirt.resources.store import Change, Entry, Store
 log = logging.getLogger(__name__)
 
 WAITED_FOR = frozenset(
-    ["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts", "secrets"]
+    ["computepools", "storagepools", "addresspools", "images", "systemtemplates", "hosts", "securitygroups", "secrets"]
 )
 SOON = 2.0
 """Totals are written at most so often (seconds): a batch of creates must not write them a thousand times."""
@@ -170,6 +170,9 @@ class Loops:
             for key, one in self._store.peek_all("instances"):
                 if one.row.compute_pool == change.key.name:
                     yield key, 0.0
+        if plural == "securitygroups" and _wish(change.before) != _wish(change.after):
+            for key in self.world.guarded.of(change.key):
+                yield key, 0.0
         freed = change.after is None and plural in ("placements", "volumes", "addresses")
         freed = freed or (plural == "placements" and _shrunk(change))
         if freed or (plural in WAITED_FOR and _wish(change.before) != _wish(change.after)):

@@ -43,6 +43,7 @@ WARNINGS = frozenset(
         Reason.HostLacksNetwork,
         Reason.ShrinkNeedsStop,
         Reason.OperationFailed,
+        Reason.SecurityGroupNotFound,
         Reason.ImageFetchFailed,
         Reason.HypervisorRefused,
         Reason.BridgeMissing,

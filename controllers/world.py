@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from nanovirt.controllers.indexes import Leases, Loads, Members, Owners, Tellers
+from nanovirt.controllers.indexes import Guarded, Leases, Loads, Members, Owners, Tellers
 from nanovirt.controllers.scheduler import Ranking, Slot, slot
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.compute_pool import ComputePool
@@ -15,7 +15,9 @@ from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Change, Commit, Entry, Sink
 
 D = TypeVar("D", bound=Document)
-KEPT = frozenset(("hosts", "computepools", "storagepools", "addresspools", "systemtemplates", "images"))
+KEPT = frozenset(
+    ("hosts", "computepools", "storagepools", "addresspools", "systemtemplates", "images", "securitygroups")
+)
 """Kinds of which there are few and that every plan reads: kept decoded."""
 
 
@@ -37,6 +39,7 @@ class World:
         self.reports = reports
         self.loads, self.leases, self.owners, self.members = Loads(), Leases(), Owners(), Members()
         self.tellers = Tellers()
+        self.guarded = Guarded()
         self._decoded: dict[Key, Document] = {}
         self._slots: dict[str, Slot] = {}
         self._stale: set[str] = set()
@@ -62,6 +65,7 @@ class World:
         self.owners.apply(change)
         self.members.apply(change)
         self.tellers.apply(change)
+        self.guarded.apply(change)
         if change.key.plural == "hosts":
             self._stale.add(change.key.name)
         elif change.key.plural == "placements":

@@ -13,7 +13,7 @@ SUBNET = "10.87.0.0/19"
 GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
 READING = ["get", "list", "watch"]
-MACHINES = ["instances", "instancesets", "images", "secrets"]
+MACHINES = ["instances", "instancesets", "images", "secrets", "securitygroups"]
 SEEN = ["instances/screenshot", "instances/log", "instances/usage"]
 """What a guest shows, says and uses."""
 WATCHED = ["instances/usage", "instances/guest"]

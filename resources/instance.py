@@ -91,7 +91,7 @@ class Nic(Model):
     mac: Mac | None = None
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     model: NicModel | None = None
-    security_groups: Annotated[tuple[Reference, ...], Field(max_length=8), LATER] = ()
+    security_groups: Annotated[tuple[Reference, ...], Field(max_length=8)] = ()
 
 
 class Medium(Model):
@@ -231,6 +231,7 @@ class Instance(
         Refers("spec.disks[].source.volume", "volumes"),
         Refers("spec.media[].image", "images"),
         Refers("spec.nics[].addressPool", "addresspools"),
+        Refers("spec.nics[].securityGroups[]", "securitygroups"),
         Refers("spec.scheduling.host", "hosts"),
         Refers("spec.guest.admin.passwordSecret", "secrets"),
         Refers("spec.guest.userDataSecret", "secrets"),
@@ -319,6 +320,7 @@ def _boot_problems(spec: InstanceSpec, at: str) -> Iterator[Cause]:
 def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
     if nic.ip is not None and nic.address_pool is None:
         yield Cause(f"{field}.ip", Reason.NeedsAddressPool.name, Reason.NeedsAddressPool.say(), {})
+    yield from twice(f"{field}.securityGroups", nic.security_groups, key="")
     if (nic.address_pool is None) == (nic.network is None):
         members = "addressPool, network"
         say = Reason.OneMemberRequired.say(members=members)

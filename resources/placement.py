@@ -14,8 +14,11 @@ from nanovirt.resources.kind import NAMESPACED, Column, Refers, Resource, Spec, 
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos
 from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.security_group import Action, Direction, Ports, Protocol
 from nanovirt.resources.system_template import Devices, DiskBus, NicModel
 
+RULES_MAX = 8 * 64 + 2
+"""Of one card: what 8 groups can hold, and what happens to all else in each direction."""
 FINALIZER = "nano/released"
 """Kept until the agent reports `released` (nothing of it runs there), or a person confirms the host dead."""
 
@@ -69,6 +72,16 @@ class Lease(Model):
     """CloudInit: the seed says the address, and nobody answers the card by DHCP."""
 
 
+class PlacedRule(Model):
+    """What happens to a packet of that direction; the first rule that matches decides, and the last ones match all."""
+
+    direction: Direction
+    action: Action
+    protocol: Protocol = "Any"
+    ports: tuple[Ports, ...] = ()
+    remotes: tuple[Subnet, ...] = ()
+
+
 class PlacedNic(Model):
     """A network card; without `ip` its address comes from the physical network."""
 
@@ -82,6 +95,8 @@ class PlacedNic(Model):
     mtu: int | None = None
     qos: NetworkQos = NetworkQos()
     lease: Lease | None = None
+    rules: Annotated[tuple[PlacedRule, ...], Field(max_length=RULES_MAX)] = ()
+    """Of its SecurityGroups, in their order; none: all that the card may send and receive at all passes."""
 
 
 class PlacedMedium(Model):

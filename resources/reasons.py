@@ -63,6 +63,7 @@ class Reason(Enum):
     PoolHasNoHosts = "ComputePool {pool} has no hosts."
     StoragePoolNotFound = "StoragePool {pool} does not exist."
     AddressPoolNotFound = "AddressPool {pool} does not exist."
+    SecurityGroupNotFound = "SecurityGroup {group} does not exist."
     AddressPoolFull = "AddressPool {pool} has no free address among {total}."
     ImageNotFound = "Image {image} does not exist."
     ImageNotReady = "Image {image} is not ready: {why}"

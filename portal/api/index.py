@@ -40,18 +40,21 @@ class Mention(NamedTuple):
 def mentions(facts: Facts, key: Key, doc: JSON) -> list[Mention]:
     """Every reference of one object; a path that ends in `[]` names a list of texts that are references themselves."""
     spec, found = doc.get("spec") or {}, list[Mention]()
-    for refers, first, above, listed, below in _plan(facts.plural):
-        if not (value := spec.get(first)):
-            continue
-        if not listed:
-            if written := _at(value, below):
-                found.append(Mention(refers.path, written, _target(refers, key, written)))
-            continue
-        for at, item in enumerate(_at(value, above) or ()):
-            if written := _at(item, below):
-                field = ".".join((f"{refers.path.partition('[]')[0]}[{at}]", *below))
+    for refers, first, steps in _plan(facts.plural):
+        if value := spec.get(first):
+            for field, written in _written(value, f"spec.{first}", steps):
                 found.append(Mention(field, written, _target(refers, key, written)))
     return found
+
+
+def _written(node: Any, field: str, steps: tuple[tuple[str, ...], ...]) -> Iterator[tuple[str, str]]:
+    """The texts at the end of the steps, each of which but the last leads to a list, with the fields they stand in."""
+    found, field = _at(node, steps[0]), ".".join((field, *steps[0]))
+    if len(steps) > 1:
+        for at, item in enumerate(found or ()):
+            yield from _written(item, f"{field}[{at}]", steps[1:])
+    elif found:
+        yield field, found
 
 
 def _target(refers: Refers, key: Key, written: str) -> Key:
@@ -61,16 +64,14 @@ def _target(refers: Refers, key: Key, written: str) -> Key:
 
 
 @cache
-def _plan(plural: str) -> tuple[tuple[Refers, str, tuple[str, ...], bool, tuple[str, ...]], ...]:
-    """Each reference: its first step below spec, the path from there to a list, whether there is one, and the rest."""
-    steps = []
+def _plan(plural: str) -> tuple[tuple[Refers, str, tuple[tuple[str, ...], ...]], ...]:
+    """Each reference: its first step below spec, and the path from there, cut where it passes through a list."""
+    plans = []
     for refers in KINDS[plural].facts.refers:
-        above, listed, below = refers.path.removeprefix("spec.").rpartition("[]")
-        before, behind = above.split("."), [step for step in below.split(".") if step]
-        first, *rest = before if listed else behind
-        path = (tuple(rest), True, tuple(behind)) if listed else ((), False, tuple(rest))
-        steps.append((refers, first, *path))
-    return tuple(steps)
+        parts = [[step for step in part.split(".") if step] for part in refers.path.removeprefix("spec.").split("[]")]
+        first = parts[0].pop(0)
+        plans.append((refers, first, tuple(map(tuple, parts))))
+    return tuple(plans)
 
 
 @cache

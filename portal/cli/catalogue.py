@@ -131,6 +131,6 @@ def words_known_here() -> Iterator[str]:
     """What completion offers without asking a server."""
     yield from (
         "instances", "instancesets", "images", "hosts", "computepools", "storagepools", "addresspools", "addresses",
-        "volumes", "placements", "systemtemplates", "namespaces", "events", "secrets",
+        "volumes", "placements", "systemtemplates", "namespaces", "events", "secrets", "securitygroups",
         "users", "groups", "roles",
     )  # fmt: skip

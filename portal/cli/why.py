@@ -36,6 +36,7 @@ ADVICE = {
     "VolumeTaken": "remove the disk that has it, or name another: nanoctl get volumes",
     "VolumesApart": "use Volumes of one host: nanoctl get volumes",
     "VolumeElsewhere": "use a Volume of that host: nanoctl get volumes",
+    "SecurityGroupNotFound": "name one that is there: nanoctl get securitygroups",
     "SystemTemplateNotFound": "name one that is there: nanoctl get systemtemplates",
     "GuestShutdown": "start it again: nanoctl start {name}",
     "Crashed": "look at the events, then start it again: nanoctl start {name}",

@@ -349,3 +349,80 @@ def test_parameters_that_a_host_made_up_do_no_harm(one: Universe) -> None:
     one.report(WEB, state="Failed", reason="HypervisorRefused", params=made_up)
     one.settle()
     assert ready(one) == ("False", "HypervisorRefused")
+
+
+def guarded_by(universe: Universe, name: str, space: str, **spec: Any) -> Key:
+    group = made("SecurityGroup", name, space, **spec)
+    universe.create(group)
+    return group.key
+
+
+def rules_of(universe: Universe, name: str = "web-1-1") -> list[tuple[str, str, str, tuple[str, ...]]]:
+    rules = universe.get(Placement, name, "default").spec.nics[0].rules
+    return [(one.direction, one.action, one.protocol, one.ports) for one in rules]
+
+
+GUARDED = [{"name": "lan", "addressPool": "lan", "securityGroups": ["web", "shared/ssh"]}]
+WEB_RULE = {"name": "http", "direction": "Inbound", "protocol": "TCP", "ports": ["80"]}
+SSH_RULE = {"name": "ssh", "direction": "Inbound", "protocol": "TCP", "ports": ["22"]}
+
+
+def test_rules_of_several_groups_stand_in_their_order_and_the_strictest_word_comes_last(one: Universe) -> None:
+    guarded_by(one, "web", "default", inbound="Accept", rules=[WEB_RULE])
+    guarded_by(one, "ssh", "shared", inbound="Drop", rules=[SSH_RULE])
+    one.instance(nics=GUARDED)
+    one.settle()
+    assert rules_of(one) == [
+        ("Inbound", "Accept", "TCP", ("80",)),
+        ("Inbound", "Accept", "TCP", ("22",)),
+        ("Inbound", "Drop", "Any", ()),
+        ("Outbound", "Accept", "Any", ()),
+    ]
+
+
+def test_group_that_is_missing_is_waited_for(one: Universe) -> None:
+    guarded_by(one, "web", "default")
+    one.instance(nics=GUARDED)
+    one.settle()
+    assert (ready(one), one.all("placements")) == (("False", "SecurityGroupNotFound"), [])
+    guarded_by(one, "ssh", "shared")
+    one.settle()
+    assert one.web().status.placement == "web-1-1"
+
+
+def test_edit_of_a_shared_group_reaches_every_machine_that_uses_it(one: Universe) -> None:
+    guarded_by(one, "web", "default")
+    group = guarded_by(one, "ssh", "shared", rules=[SSH_RULE])
+    keys = {one.instance(f"web-{number}", nics=GUARDED) for number in (1, 2)}
+    one.instance("web-3")
+    one.settle()
+    assert one.world.guarded.of(group) == keys
+    one.patch(group, rules=[])
+    one.settle()
+    for name in ("web-1-1", "web-2-1"):
+        assert rules_of(one, name) == [("Inbound", "Drop", "Any", ()), ("Outbound", "Accept", "Any", ())]
+    assert rules_of(one, "web-3-1") == []
+    assert one.writes() == []
+
+
+def test_groups_of_a_placed_machine_may_be_exchanged(one: Universe) -> None:
+    guarded_by(one, "web", "default")
+    group = guarded_by(one, "ssh", "shared", rules=[SSH_RULE])
+    key = one.instance(nics=GUARDED)
+    one.settle()
+    before = one.web()
+    one.patch(key, nics=[{**GUARDED[0], "securityGroups": []}])
+    assert list(one.web().changes_refused(before)) == []
+    one.settle()
+    assert (rules_of(one), one.world.guarded.of(group)) == ([], set())
+
+
+def test_rules_stay_when_their_group_is_gone(one: Universe) -> None:
+    guarded_by(one, "web", "default")
+    group = guarded_by(one, "ssh", "shared", rules=[SSH_RULE])
+    one.instance(nics=GUARDED)
+    one.settle()
+    before = rules_of(one)
+    one.delete(group)
+    one.settle()
+    assert rules_of(one) == before

@@ -383,7 +383,6 @@ LATER: list[tuple[str, str, Any]] = [
     ("instances", f"{DISK}.rebuild", 1),
     ("instances", f"{DISK}.qos", {"writeIops": 500}),
     ("instances", f"{CARD}.vlan", 40),
-    ("instances", f"{CARD}.securityGroups", ["web"]),
     ("instances", "spec.scheduling.affinity", {"app": "db"}),
     ("instances", "spec.scheduling.antiAffinity", {"app": "web"}),
     ("images", "spec.type", "Media"),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 READ = {"get", "list", "watch"}
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-IN_NAMESPACES = {"instances", "instancesets", "images", "secrets", "events", "placements", "volumes"}
+IN_NAMESPACES = {"instances", "instancesets", "images", "secrets", "securitygroups", "events", "placements", "volumes"}
 LIKE_NAMESPACED = {"namespaces", "addresses"}
-WRITTEN_BY_USERS = {"instances", "instancesets", "images", "secrets", "events"}
+WRITTEN_BY_USERS = {"instances", "instancesets", "images", "secrets", "securitygroups", "events"}
 NEVER = {"owner", "token"}
 ONE_WRITER = {"owner", "token", "status", "report"}
 
