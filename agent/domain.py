@@ -13,9 +13,9 @@ from defusedxml import ElementTree
 
 from nanovirt.agent.continuity import Kept, identity, settle
 from nanovirt.agent.domain_limits import card_element, disk_element, processor_element
-from nanovirt.agent.firewall import LEASED, PHYSICAL
 from nanovirt.agent.hardware import DRIVE
 from nanovirt.agent.image_cache import cached
+from nanovirt.agent.taps import tap as tap
 from nanovirt.agent.xml_element import element
 from nanovirt.resources.placement import (
     Domain,
@@ -404,11 +404,6 @@ def serial(name: str) -> str:
     if len(name) <= SERIAL_MAX:
         return name
     return f"{name[: SERIAL_MAX - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def tap(nic: PlacedNic) -> str:
-    """The card's device on the host: the firewall tells by its beginning who serves DHCP to it."""
-    return (LEASED if nic.lease is not None and nic.ip is not None else PHYSICAL) + nic.mac.replace(":", "")
 
 
 def _card(nic: PlacedNic, turn: str | None) -> Element:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from nanovirt.agent.firewall import Filters, NoFilters
 from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
@@ -51,6 +52,7 @@ class Pace:
 USUAL = Pace()
 DESCRIBED = 64
 """Of so many domains that nobody claims the report says what they are made of."""
+UNFILTERED = NoFilters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,11 @@ class Agent:
         clocks: Clocks = Clocks(),
         sampler: Sampler | None = None,
         guests: Guests | None = None,
+        filters: Filters = UNFILTERED,
     ) -> None:
         self.lease_until = clocks.lease()
         """Until when (on the lease's clock) the server counts this host as alive."""
-        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall, guests=guests)
+        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall, filters, guests=guests)
         self.sampler = sampler or Sampler(machine, clocks.wall)
         self._pace = pace
         self._clocks = clocks
@@ -150,6 +153,7 @@ class Agent:
 
     async def _employ(self, worker: Worker) -> None:
         await worker.run()
+        self._around.filters.expect(worker.uuid, ())
         if self._workers.get(worker.uuid) is worker:
             del self._workers[worker.uuid]
             self.sampler.forget(worker.uuid)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nanovirt.agent import firewall, serial_log
 from nanovirt.agent.answering import guest_routes, routes, silent_routes, usage_routes
+from nanovirt.agent.filtering import cards_of
 from nanovirt.agent.gateway import Admit, Doors
 from nanovirt.agent.guests import Channel, Guests
 from nanovirt.agent.history import History
@@ -34,7 +35,8 @@ from nanovirt.resources.store import Store
 
 log = logging.getLogger(__name__)
 
-FIREWALL_SECONDS = 30.0
+FIREWALL_SECONDS, RETRY_SECONDS = 10.0, 2.0
+"""Between two looks at what the kernel has; and before what failed is tried again."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,19 @@ async def run_agent(
     `channel` leads to the guests' agents. `bridges` are served from the start; others as soon as a machine with a card
     there comes. Raises HypervisorError when its notes cannot be read, or its port is taken.
     """
-    leases = Bridges(bridges)
+    leases, filters, memories = Bridges(bridges), firewall.Firewall(), FileMemories(folder / "agent" / "machines")
     history = History(folder / "agent" / "usage")
     sampler = Sampler(machine, time.time, history, read_host)
     guests = Guests(channel)
-    agent = Agent(
-        host, machine, leases, FileMemories(folder / "agent" / "machines"), server, sampler=sampler, guests=guests
-    )
+    agent = Agent(host, machine, leases, memories, server, sampler=sampler, guests=guests, filters=filters)
+    for uuid, memory in (await memories.load()).items():
+        filters.expect(uuid, cards_of(memory.placement.spec) if memory.placement else ())
     served = Served(agent.active, {**routes(machine), **usage_routes(history), **guest_routes(guests)})
     try:
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})
             async with asyncio.TaskGroup() as group:
-                group.create_task(_guard(agent))
+                group.create_task(_guard(agent, filters))
                 group.create_task(_keep_logs(folder / "agent" / "consoles"))
                 if port.gateway:
                     agent.gateway = await begin_gateway(group, agent, machine, admit, port)
@@ -96,24 +98,25 @@ async def _keep_logs(folder: Path) -> None:
         await asyncio.sleep(serial_log.TRIM_SECONDS)
 
 
-async def _guard(agent: Agent) -> None:
-    """Keep the filter in place that lets no guest answer DHCP, and no stranger answer our guests.
+async def _guard(agent: Agent, filters: firewall.Firewall) -> None:
+    """Keep the filter in place that lets no guest pass for another, and no stranger answer our guests.
 
     As long as it is missing the host is not Ready, so that nothing new is placed there.
     """
     complaint = ""
     while True:
         try:
-            if not await firewall.installed():
-                await firewall.install()
-                log.info("DHCP filter installed")
+            if await filters.settle():
+                log.info("filter of the guests mended")
             complaint = ""
+            agent.complain(complaint)
+            await filters.follow(FIREWALL_SECONDS)
         except HypervisorError as error:
             if str(error) != complaint:
-                log.warning("DHCP filter is missing; will retry", extra={"detail": str(error)})
+                log.warning("filter of the guests is not in force; will retry", extra={"detail": str(error)})
             complaint = str(error)
-        agent.complain(complaint)
-        await asyncio.sleep(FIREWALL_SECONDS)
+            agent.complain(complaint)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 async def begin_gateway(

@@ -80,7 +80,7 @@ def digest(spec: PlacementSpec) -> str:
         spec.instance_uid,
         spec.hostname,
         spec.guest.model_dump_json(),
-        tuple(nic.model_dump_json(exclude={"qos", "bridge", "vlan", "model"}) for nic in spec.nics),
+        tuple(nic.model_dump_json(exclude={"qos", "bridge", "vlan", "model", "rules"}) for nic in spec.nics),
         tuple((one.name, one.file_system.model_dump_json()) for one in spec.volumes if one.file_system),
     )
     return hashlib.sha256(repr(about).encode()).hexdigest()[:32].upper()

@@ -12,6 +12,8 @@ from nanovirt.agent import orders, seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
 from nanovirt.agent.changes import Change
 from nanovirt.agent.domain import seeded
+from nanovirt.agent.filtering import cards_of
+from nanovirt.agent.firewall import Filters
 from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine, SeenDomain, SeenVolume
@@ -45,6 +47,7 @@ class Surroundings:
     memories: Memories
     server: Server
     clock: Callable[[], float]
+    filters: Filters
     guests: Guests | None = None
     """Who asks the guest agents; simulated guests have none."""
     bridges: frozenset[str] = frozenset()
@@ -85,6 +88,7 @@ class Worker:
         self._refused: dict[Change, Trouble] = {}
         self._failures = 0
         self._state = ("", 0.0)
+        self._guarded: Placement | None = None
         self._wake.set()
 
     # --- what wakes it ---
@@ -185,6 +189,7 @@ class Worker:
                 self._wake.clear()  # whatever woke it is seen now
             seen = await self._observe(order)
             decision = decide(order.wish, seen, self.memory, self._around.clock())
+            self._guard(decision.memory.placement)
             if decision.missing_bridge or decision.lost_volume:
                 self._around.boot_order.through(self.uuid)
             wished = {one.change for one in decision.live}
@@ -196,6 +201,12 @@ class Worker:
                 return
         log.warning("machine does not settle; left alone for a while", extra=self._named())
         self._look_again(BACKOFF_LAST)
+
+    def _guard(self, placement: Placement | None) -> None:
+        """The cards of the newest order that is obeyed are those that may send."""
+        if placement is not None and placement is not self._guarded:
+            self._guarded = placement
+            self._around.filters.expect(self.uuid, cards_of(placement.spec))
 
     # --- observe ---
 

@@ -21,10 +21,9 @@ from nanovirt.agent.domain import (
     render,
     screen_trouble,
     serial,
-    tap,
 )
-from nanovirt.agent.firewall import LEASED, PHYSICAL
 from nanovirt.agent.hardware import attribute
+from nanovirt.agent.taps import LEASED, PHYSICAL, tap
 from nanovirt.resources.defaults import defaults
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacementSpec

@@ -63,12 +63,12 @@ def inside(namespace: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ear(namespace: str, interface: str) -> Iterator[socket.socket]:
+def _ear(namespace: str, interface: str, protocol: int = 0x0800) -> Iterator[socket.socket]:
     with inside(namespace):
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     with opened:
         with inside(namespace):
-            opened.bind((interface, 0x0800))
+            opened.bind((interface, protocol))
         opened.setblocking(False)
         yield opened
 
@@ -85,10 +85,15 @@ class Guest:
     namespace: str
     mac: str
     folder: Path
+    port: str = ""
 
     def ear(self) -> AbstractContextManager[socket.socket]:
         """A raw socket that hears and sends whole IPv4 frames on the guest's card."""
         return _ear(self.namespace, CARD)
+
+    def tap(self) -> AbstractContextManager[socket.socket]:
+        """A raw socket that hears and sends every frame on the guest's card."""
+        return _ear(self.namespace, CARD, 0x0003)
 
     def events(self) -> list[dict[str, str]]:
         """What the clients told their scripts, in order."""
@@ -147,7 +152,7 @@ class Fabric:
             run("ip", "-n", namespace, "address", "add", address, "dev", CARD)
         folder = self.folder / namespace
         folder.mkdir()
-        guest = Guest(namespace, mac, folder)
+        guest = Guest(namespace, mac, folder, port)
         self.guests.append(guest)
         return guest
 
