@@ -15,7 +15,7 @@ from nanovirt.agent.continuity import Kept, identity, settle
 from nanovirt.agent.domain_limits import card_element, disk_element, processor_element
 from nanovirt.agent.hardware import DRIVE
 from nanovirt.agent.image_cache import cached
-from nanovirt.agent.taps import tap as tap
+from nanovirt.agent.taps import tap
 from nanovirt.agent.xml_element import element
 from nanovirt.resources.placement import (
     Domain,

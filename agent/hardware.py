@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from defusedxml import ElementTree
 
-from nanovirt.agent.firewall import LEASED, PHYSICAL
+from nanovirt.agent.taps import LEASED, PHYSICAL
 from nanovirt.resources.qos import DiskQos, NetworkQos
 from nanovirt.resources.quantities import Bits, Bytes
 

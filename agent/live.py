@@ -24,9 +24,10 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import boot_order, drive_bus, serial, tap
+from nanovirt.agent.domain import boot_order, drive_bus, serial
 from nanovirt.agent.domain_limits import SHARES, kilobytes, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk
+from nanovirt.agent.taps import tap
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import PlacedNic, PlacedVolume, PlacementSpec
 from nanovirt.resources.quantities import Bytes

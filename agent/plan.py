@@ -10,7 +10,7 @@ from typing import Any
 from nanovirt.agent import drift, live, orders, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
 from nanovirt.agent.changes import Change
-from nanovirt.agent.domain import seeded, tap
+from nanovirt.agent.domain import seeded
 from nanovirt.agent.drift import UNJUDGED, Form, Judgement
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.live import Live
@@ -35,6 +35,7 @@ from nanovirt.agent.steps import (
     Undefine,
     Withhold,
 )
+from nanovirt.agent.taps import tap
 from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus

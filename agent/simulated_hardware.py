@@ -22,9 +22,10 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import ROOT_PORTS, boot_order, drive_bus, most_cpus, serial, spare_memory, tap
+from nanovirt.agent.domain import ROOT_PORTS, boot_order, drive_bus, most_cpus, serial, spare_memory
 from nanovirt.agent.domain_limits import SHARES, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk, SeenDrive
+from nanovirt.agent.taps import tap
 from nanovirt.resources.placement import PlacementSpec
 
 OWN = 5

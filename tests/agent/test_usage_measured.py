@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nanovirt.agent.domain import tap
 from nanovirt.agent.history import History
 from nanovirt.agent.libvirt_machine import LibvirtMachine
+from nanovirt.agent.taps import tap
 from nanovirt.agent.usage import Sampler
 from tests.agent.test_hypervisor import bare
 from tests.agent.test_seed_in_guest import booted, guest, prepared

@@ -6,7 +6,7 @@ A guest is a namespace behind a veth that bears the name of a tap: the bridge an
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 
@@ -156,7 +156,7 @@ FROM_PHYSICAL = {
 """What a card whose address nobody knows may say."""
 
 
-def wired(frames: dict[str, object]) -> dict[str, bytes]:
+def wired(frames: Mapping[str, object]) -> dict[str, bytes]:
     return {word: bytes(frame).ljust(60, b"\0") for word, frame in frames.items()}  # type: ignore[call-overload]
 
 
