@@ -65,7 +65,7 @@ class SecurityGroup(
     def problems(self) -> Iterator[Cause]:
         """Names that stand twice, ports where there are none, and more entries than a card should carry."""
         rules = self.spec.rules
-        yield from twice("spec.rules", (one.name for one in rules))
+        yield from twice("spec.rules", [one.name for one in rules])
         for index, one in enumerate(rules):
             yield from _rule_problems(f"spec.rules[{index}]", one)
         entries = sum(len(one.ports) + len(one.remotes) for one in rules)
