@@ -27,7 +27,10 @@ def _path(session: Session, name: str, part: str) -> str:
 @click.argument("name", shell_complete=instance_names)
 @connected
 def guest(session: Session, *, name: str) -> None:
-    """Show what the guest agent of an instance says: system, addresses, file systems."""
+    """Show what the guest agent of an instance says.
+
+    Its system, addresses and file systems.
+    """
     found = session.connection.get(_path(session, name, "guest"))
     report = found["report"]
     for field, said in FACTS:
@@ -52,7 +55,7 @@ def _part(one: JSON) -> str:
     epilog=examples("""
         password web-1
         password instance/web-1 --user ops --secret web-admin
-        password web-1 --stdin < file
+        password web-1 --stdin
     """)
 )
 @click.argument("name", shell_complete=instance_names)
@@ -61,7 +64,10 @@ def _part(one: JSON) -> str:
 @click.option("--stdin", is_flag=True, help="Read it from standard input, one line.")
 @connected
 def password(session: Session, *, name: str, user: str | None, secret: str | None, stdin: bool) -> None:
-    """Set the password of a guest's user: by its agent now, or else at its next start."""
+    """Set the password of a guest's user.
+
+    By its guest agent now, or without one at its next start.
+    """
     if secret and stdin:
         raise Misused("give --secret or --stdin, not both")
     asked: JSON = {"secret": secret} if secret else {"password": _typed(stdin=stdin)}

@@ -102,7 +102,10 @@ def restart(session: Session, asked: Asked, *, force: bool) -> None:
 @click.command(epilog=examples("reset web-1 --wait"))
 @_chosen
 def reset(session: Session, asked: Asked) -> None:
-    """Restart instances without asking the guest, as a reset button does."""
+    """Restart instances as a reset button does.
+
+    The guest is not asked.
+    """
     _apply(session, asked, "reset")
 
 

@@ -33,7 +33,10 @@ HEADINGS = ["CPU", "MEMORY", "READ/S", "WRITE/S", "IN/S", "OUT/S"]
 @click.option("--watch", "-w", is_flag=True, help="Again every two seconds, until interrupted.")
 @connected
 def top(session: Session, *, what: str, all_namespaces: bool, sort: str, watch: bool) -> None:
-    """Show what instances or hosts use now: processors that are busy, memory, bytes a second."""
+    """Show what instances or hosts use at this moment.
+
+    Processors that are busy, memory, bytes a second of disks and cards.
+    """
     with until_interrupted():
         while True:
             lines = tables.render(_grid(session, what, everywhere=all_namespaces, sort=sort))
