@@ -15,6 +15,7 @@ from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
 from nanovirt.resources.disruption import Effect, changes, worst
 from nanovirt.resources.errors import Conflict
+from nanovirt.resources.quantities import Bytes
 
 JSON = dict[str, Any]
 Items = list[JSON]
@@ -85,6 +86,10 @@ def grow_disk(session: Session, *, instance: str, name: str, size: str, accepted
 
     Smaller only while the instance is stopped; what lies beyond the new end is lost.
     """
+    try:
+        Bytes(size)
+    except ValueError as error:
+        raise Misused(f"SIZE: {error}") from error
 
     def resize(spec: JSON) -> None:
         _item(spec, "disks", name)["size"] = size
@@ -116,7 +121,8 @@ def rebuild_disk(session: Session, *, instance: str, name: str, image: str | Non
         if image:
             one["source"] = {"image": image}
 
-    _change(session, instance, rebuild, f"disk {name} is made anew", accepted=accepted)
+    done = f"disk {name} will be made anew, when it starts next at the latest: its data go then"
+    _change(session, instance, rebuild, done, accepted=accepted, told=True)
 
 
 @disk.command(
@@ -167,6 +173,8 @@ def nic() -> None:
 def add_nic(session: Session, *, instance: str, name: str, **fields: Any) -> None:
     """Add a network card."""
     pool = fields.pop("pool")
+    if (pool is None) == (fields["network"] is None):
+        raise Misused("say where the card is: --pool POOL or --network NETWORK, one of them")
     made = {"name": name} | ({"addressPool": pool} if pool else {})
     made |= {field: value for field, value in fields.items() if value is not None}
 
@@ -261,8 +269,10 @@ def eject(session: Session, *, instance: str, drive: str, removing: bool) -> Non
 # --- the change itself ----------------------------------------------------------------------------------
 
 
-def _change(session: Session, name: str, change: Change, done: str, *, accepted: bool = False) -> None:
-    """Change the spec of an instance as it is now, and say when that takes effect."""
+def _change(
+    session: Session, name: str, change: Change, done: str, *, accepted: bool = False, told: bool = False
+) -> None:
+    """Change the spec of an instance as it is now, and say when that takes effect, unless `done` has told it."""
     target = Target(session.catalogue.named("instances"), name.removeprefix("instance/"))
     for attempt in range(ATTEMPTS):
         before = session.get(target)
@@ -280,7 +290,7 @@ def _change(session: Session, name: str, change: Change, done: str, *, accepted:
             continue
         effect = worst(found)
         placed = bool((before.get("status") or {}).get("placement"))
-        when = f", {WHEN[effect].format(name=target.name)}" if placed and effect in WHEN and found else ""
+        when = f", {WHEN[effect].format(name=target.name)}" if placed and effect in WHEN and found and not told else ""
         click.echo(f"{target} {done}{when}")
         return
 
@@ -299,7 +309,7 @@ def _send(session: Session, target: Target, before: JSON, after: JSON, losses: l
 def _add(spec: JSON, listed: str, made: JSON) -> None:
     items: Items = spec.setdefault(listed, [])
     if any(one["name"] == made["name"] for one in items):
-        raise Misused(f"there is a {made['name']} already among its {listed}")
+        raise Misused(f"{made['name']} is there already among its {listed}")
     items.append(made)
 
 

@@ -55,7 +55,8 @@ def test_retained_disk_goes_without_loss(web: Cluster) -> None:
 
 
 def test_rebuild_raises_the_number(web: Cluster) -> None:
-    web.says("disk", "rebuild", "web-1", "system", "--image", "shared/mini", "--accept-data-loss")
+    said = web.says("disk", "rebuild", "web-1", "system", "--image", "shared/mini", "--accept-data-loss")
+    assert said.endswith("when it starts next at the latest: its data go then\n"), "a disk in use is not gone yet"
     assert (spec(web)["disks"][0]["rebuild"], spec(web)["disks"][0]["source"]) == (1, {"image": "shared/mini"})
 
 
@@ -83,6 +84,20 @@ def test_medium_is_inserted_and_ejected(web: Cluster) -> None:
 def test_what_is_not_there_is_said_with_what_is(web: Cluster) -> None:
     said = web.nanoctl("disk", "grow", "web-1", "date", "9Gi")
     assert (said.exit_code, "there are: system" in said.output) == (2, True)
+
+
+def test_wrong_words_are_refused_with_the_fix_and_change_nothing(web: Cluster) -> None:
+    before = spec(web)
+    for words, fix in (
+        (("disk", "grow", "web-1", "system", "lots"), "SIZE: 'lots' is not an amount like '4Gi'"),
+        (("disk", "grow", "web-1", "system", "1GB"), "SIZE: '1GB' is not an amount like '4Gi'"),
+        (("disk", "add", "web-1", "system"), "system is there already among its disks"),
+        (("nic", "add", "web-1", "nic1"), "--pool POOL or --network NETWORK"),
+        (("nic", "add", "web-1", "nic1", "--pool", "lan", "--network", "default"), "one of them"),
+    ):
+        said = web.nanoctl(*words)
+        assert (said.exit_code, fix in said.output) == (2, True), said.output
+    assert spec(web) == before
 
 
 def test_apply_takes_the_word_of_a_refusal(web: Cluster) -> None:
