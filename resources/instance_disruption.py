@@ -308,7 +308,9 @@ def _of_nic(met: Machine, path: str, before: JSON | None, after: JSON | None) ->
 
 def _of_medium(met: Machine, path: str, before: JSON | None, after: JSON | None) -> Iterator[FieldChange]:
     if before is None or after is None:
-        yield FieldChange(path, before, after, met.plugged(hot_drive(str(met.hardware.get("diskBus", "")))))
+        filled = after is None or bool(after.get("image"))  # libvirt cannot plug in an empty drive
+        hot = filled and hot_drive(str(met.hardware.get("diskBus", "")))
+        yield FieldChange(path, before, after, met.plugged(hot))
         return
     for field, current, desired in _leaves(path, before, after):
         yield FieldChange(field, current, desired, Effect.Live if met.runs else Effect.NextStart)

@@ -224,6 +224,13 @@ def test_loss_names_the_word_that_accepts_it() -> None:
     assert found.accept == "data@removed"
 
 
+def test_empty_drive_cannot_be_plugged_in_and_a_filled_one_can() -> None:
+    before = instance(RUNNING, media=[])
+    for drive, expected in (({"name": "cd0"}, "Restart"), (CD, "Live")):
+        (found,) = changes("Instance", before, instance({}, media=[drive]))
+        assert (found.path, found.effect.name) == ("spec.media[cd0]", expected)
+
+
 def test_card_that_moves_from_a_pool_to_the_physical_network_needs_a_restart() -> None:
     found = changes("Instance", instance(RUNNING, nics=[LAN]), instance({}, nics=[OUT]))
     assert {(one.path, one.effect) for one in found} == {
