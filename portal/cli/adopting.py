@@ -9,6 +9,7 @@ import click
 from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
+from nanovirt.resources.errors import NotFound
 
 JSON = dict[str, Any]
 
@@ -37,7 +38,12 @@ def adopt(session: Session, *, what: str, name: str, owner: str) -> None:
         click.echo("\n".join(map(_line, found)) or f"every domain of {host} is claimed")
         return
     asked = {"domain": domain, "name": name, "namespace": session.namespace, "owner": owner}
-    made = session.connection.write("POST", wire.path("nano/v1", "hosts", "", host, "adopt"), asked)
+    try:
+        made = session.connection.write("POST", wire.path("nano/v1", "hosts", "", host, "adopt"), asked)
+    except NotFound as error:
+        if error.params.get("plural") != "unclaimed":
+            raise
+        raise Misused(f"no domain {domain} of {host} waits to be adopted; `nanoctl adopt {host}` lists them") from error
     click.echo(f"instance/{made['metadata']['name']} adopted from {host}/{domain}")
 
 
