@@ -219,7 +219,7 @@ def _media(spec: PlacementSpec, hardware: Hardware) -> Found:
         seen, path = hardware.drives.get(medium.name), f"spec.media[{medium.name}]"
         wanted = medium.image.sha256 if medium.image else ""
         if seen is None:
-            entry = awaiting(path, None, medium.image.image if medium.image else "")
+            entry = awaiting(path, None, medium.image.image if medium.image else "empty")
             hot = bus == "Scsi" and hardware.scsi and wanted  # libvirt cannot plug in an empty one
             yield Live(AttachDrive(medium.name), entry) if hot else entry
         elif Path(seen.file).stem != wanted:

@@ -173,6 +173,12 @@ def test_no_more_is_plugged_in_than_there_are_ports() -> None:
     assert found(wanted, hardware) == ([AttachDisk("new")], ["spec.disks[newer]"])
 
 
+def test_empty_drive_that_awaits_a_start_is_told_apart_from_nothing() -> None:
+    wanted = machine(media=[drive("cd0")])
+    (entry,) = differences(wanted, started(machine(media=[])), sizes(wanted)).awaiting
+    assert (entry.path, entry.current, entry.desired) == ("spec.media[cd0]", None, "empty")
+
+
 def test_machine_without_a_controller_awaits_one() -> None:
     """One that was started before every machine had it."""
     hardware = replace(started(machine(media=[])), scsi=False)
