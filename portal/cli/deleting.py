@@ -89,6 +89,9 @@ def _chosen(
     for target in targets:
         if not target.name:
             items, _ = session.list(target.kind, labelSelector=selector)
+            if not items:
+                where = f" in namespace {session.namespace}" if target.kind.namespaced else ""
+                click.echo(f"No {target.kind.plural} found{where}.", err=True)
             named += [Target(target.kind, item["metadata"]["name"]) for item in items]
     return {session.namespace: named}
 

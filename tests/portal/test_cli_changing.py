@@ -520,6 +520,9 @@ def test_delete_by_manifest_label_and_dry_run(running: Cluster) -> None:
     assert running.says("delete", "-f", "-", stdin=pool("gone-1")) == ""
     running.says("apply", "-f", "-", stdin=pool("gone-2").replace('"a": "1"', '"a": "2"'))
     assert running.says("delete", "apool", "-l", "a=2") == "addresspool/gone-2 deleted\n"
+    again = running.nanoctl("delete", "apool", "-l", "a=2")
+    assert (again.exit_code, again.stdout, again.stderr) == (0, "", "No addresspools found.\n")
+    assert running.nanoctl("delete", "vm", "-l", "a=2").stderr == "No instances found in namespace default.\n"
 
 
 @pytest.mark.parametrize("arguments", [["instances"], [], ["instance/x", "-f", "y"]])
