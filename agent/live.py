@@ -164,6 +164,8 @@ def _disks(spec: PlacementSpec, hardware: Hardware, sizes: Mapping[str, int], po
         if seen is None:
             entry = awaiting(path, None, Path(volume.file).name)
             yield Live(AttachDisk(serial(volume.name)), entry) if _room(volume, hardware, ports) else entry
+        elif seen.file != volume.file and volume.rebuild:
+            yield awaiting(f"{path}.rebuild", None, volume.rebuild)
         elif seen.file != volume.file:
             yield awaiting(path, Path(seen.file).name, Path(volume.file).name)
         else:

@@ -83,6 +83,7 @@ class Figures:
     async def instances(self, request: web.BaseRequest) -> web.StreamResponse:
         """GET /usage/instances[?namespace=N]: a line for each that runs and that the caller may see."""
         subject, space = self._identify(request), request.query.get("namespace", "")
+        authorize(subject, "list", "instances", "", Key("instances", space, ""))
         items = [
             {"namespace": key.namespace, "name": key.name, "host": host, **shown(usage)}
             for host, key, usage in self.every()

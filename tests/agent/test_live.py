@@ -109,6 +109,8 @@ ROWS: list[tuple[str, PlacementSpec, PlacementSpec, list[Change], list[str]]] = 
      [DetachDisk("data"), AttachDisk("new")], []),
     ("another file", machine(), machine(volumes=[disk("system", file="/a/b.qcow2"), disk("data")]), [],
      ["spec.disks[system]"]),
+    ("made anew", machine(), machine(volumes=[disk("system", file="/a/b.qcow2", rebuild=1), disk("data")]), [],
+     ["spec.disks[system].rebuild"]),
     ("growth", machine(), machine(volumes=[disk("system"), disk("data", size="2Gi")]),
      [ResizeDisk("data", 2 * GIB)], []),
     ("shrinking", machine(), machine(volumes=[disk("system"), disk("data", size="512Mi")]), [],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
+from aiohttp.test_utils import make_mocked_request
 
 from nanovirt.agent.answering import usage_routes
 from nanovirt.agent.history import History
@@ -15,6 +16,7 @@ from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.portal.metrics import Metrics
 from nanovirt.portal.usage import Figures
 from nanovirt.resources.engine import Engine
+from nanovirt.resources.errors import Forbidden
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import HostReport
 from nanovirt.resources.reports import Reports
@@ -56,6 +58,14 @@ async def asked(figures: Figures, store: Engine, path: str, subject: Subject = A
     ):
         text = await response.text()
         return response.status, (await response.json()) if response.content_type == "application/json" else text
+
+
+async def test_who_may_not_list_instances_is_told_so_instead_of_nothing() -> None:
+    async with running_store() as store:
+        stranger = Subject("stranger", ())
+        figures = Figures(store, Reports(0.0), lambda _request: stranger, clock=Clock())
+        with pytest.raises(Forbidden, match="may not list instances"):
+            await figures.instances(make_mocked_request("GET", "/usage/instances?namespace=default"))
 
 
 async def test_figures_go_from_report_to_people() -> None:
