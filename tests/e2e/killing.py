@@ -19,7 +19,8 @@ from tests.e2e.processes import Agent, Process
 
 Victim = Literal["agent", "server"]
 
-CREATE = ("Remember", "Serve", "FetchImage", "MakeVolume", "Define", "Start", "Remember")
+CREATE = ("Remember", "Serve", "FetchImage", "MakeVolume", "Define", "Start", "Remember", "Remember")
+"""The last note is of the definition as the hypervisor has written it down, by which drift is found."""
 RESTART = ("Remember", "ShutDown", "Remember", "Start", "Remember")
 DELETE = ("Remember", "Destroy", "Undefine", "Withhold", "RemoveVolume")
 

@@ -48,8 +48,17 @@ BEFORE = {
     "host.yaml": POOLS,
     "instance-small.yaml": ["image-upload.yaml"],
     "instance-set.yaml": ["image-upload.yaml"],
-    "instance.yaml": ["namespace.yaml", *POOLS, "image-upload.yaml", "image-media.yaml", "secret.yaml", "host.yaml"],
+    "instance.yaml": [
+        "namespace.yaml",
+        *POOLS,
+        "image-upload.yaml",
+        "image-media.yaml",
+        "secret.yaml",
+        "security-group.yaml",
+        "host.yaml",
+    ],
     "secret.yaml": ["namespace.yaml"],
+    "security-group.yaml": ["namespace.yaml"],
     "group.yaml": ["namespace.yaml", "user.yaml", "role.yaml"],
 }
 """What an example refers to: apply refuses what is neither there nor in the set."""
