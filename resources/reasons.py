@@ -69,7 +69,7 @@ class Reason(Enum):
     ImageNotReady = "Image {image} is not ready: {why}"
     DiskSmallerThanImage = "Disk {disk} is asked with {asked}, but image {image} has {has}."
     GuestAgentAnswers = "The guest agent answers."
-    GuestAgentSilent = "The guest agent does not answer any more."
+    GuestAgentSilent = "The guest agent does not answer; after a start it takes a while."
     SecretNotFound = "Secret {secret} does not exist."
     SystemTemplateNotFound = "SystemTemplate {template} does not exist."
     ImageOfOtherType = "Image {image} is of type {has}; what is needed here is one of type {asked}."
