@@ -113,15 +113,15 @@ async def nano(place: Fabric, count: int) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def dnsmasq(place: Fabric, count: int) -> AsyncIterator[int]:
-    """It answers by broadcast: for an answer to one card it notes a neighbour in the kernel, whose table is full at 1024
-    (gc_thresh3), and then it would be silent rather than slow.
+    """It answers by broadcast: for an answer to one card it notes a neighbour in the kernel, whose table is full at
+    1024 (gc_thresh3), and then it would be silent rather than slow.
     """
     hosts = place.folder / "hosts"
     hosts.write_text("".join(f"{card(number)},{FIRST_IP + number}\n" for number in range(count)))
     command = (
         "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", f"--interface={BRIDGE}", "--user=root",
-        "--dhcp-authoritative", "--dhcp-broadcast", "--dhcp-range=10.20.0.0,static,255.255.0.0,1d", "--no-ping", "--dhcp-lease-max=100000",
-        "--quiet-dhcp", "--log-facility=/dev/null", f"--dhcp-hostsfile={hosts}",
+        "--dhcp-authoritative", "--dhcp-broadcast", "--dhcp-range=10.20.0.0,static,255.255.0.0,1d", "--no-ping",
+        "--dhcp-lease-max=100000", "--quiet-dhcp", "--log-facility=/dev/null", f"--dhcp-hostsfile={hosts}",
         f"--dhcp-leasefile={place.folder}/leases", f"--pid-file={place.folder}/pid",
     )  # fmt: skip
     (place.folder / "leases").unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def table(count: int, found: dict[str, list[Figure]]) -> Iterator[str]:
 def ratio(found: dict[str, list[Figure]], what: str) -> float:
     """The median of Nano's figure by dnsmasq's, each of the same round."""
     pairs = zip(found["nano"], found["dnsmasq"], strict=True)
-    return statistics.median(getattr(ours, what) / max(getattr(theirs, what), 1e-9) for ours, theirs in pairs)
+    return float(statistics.median(getattr(ours, what) / max(getattr(theirs, what), 1e-9) for ours, theirs in pairs))
 
 
 def alarms(count: int, found: dict[str, list[Figure]]) -> Iterator[str]:
