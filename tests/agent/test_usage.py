@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovirt.agent.history import ARCHIVES, FILE_SIZE, POINTS_MAX, SIZE, History
-from nanovirt.agent.hypervisor import counted
+from nanovirt.agent.hypervisor_looks import counted
 from nanovirt.agent.machine import Counters
 from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.agent.usage import HostCounters, Sampler, host_counters, rates
