@@ -8,33 +8,28 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanovirt.portal.agents import Agents
-    from nanovirt.portal.api.transactions import Foresee
     from nanovirt.portal.cli.processes import Options
     from nanovirt.portal.exporting import Export
-    from nanovirt.portal.pki import Pki
+    from nanovirt.portal.front import Heart
     from nanovirt.resources.engine import Engine
     from nanovirt.resources.host import Host
-    from nanovirt.resources.reports import Reports
 
 log = logging.getLogger(__name__)
 
 STORE_FAILED = 75
 """Exit code when the log failed (EX_TEMPFAIL): start again, and recovery decides."""
 DEFAULT_BRIDGE = "nano0"
-RENEWAL_SECONDS = 86_400.0
 NODES = Path("/sys/class/net")
 
 
@@ -103,18 +98,6 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
         waiting.add_done_callback(lambda _done: working.cancel())
 
 
-@dataclass(frozen=True)
-class Heart:
-    """What everything inside the server hangs on."""
-
-    folder: Path
-    store: Engine
-    reports: Reports
-    pki: Pki
-    agents: Agents
-    api_port: int
-
-
 async def _serve(options: Options) -> None:
     """The server, with the agents that run in the same process, until cancelled."""
     async with _control_plane(options) as heart, asyncio.TaskGroup() as group:
@@ -133,6 +116,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     from nanovirt.controllers.forecasting import forecast
     from nanovirt.controllers.loops import Loops
     from nanovirt.portal.agents import Agents
+    from nanovirt.portal.front import Heart, listening
     from nanovirt.portal.pki import Pki
     from nanovirt.portal.server import bind, port_of
     from nanovirt.resources.engine import Engine
@@ -165,7 +149,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
             exporting = group.create_task(export.run())
             stack.callback(exporting.cancel)
         foresee = partial(forecast, store, loops.world)
-        await stack.enter_async_context(_listening(heart, sockets, group, foresee, options))
+        await stack.enter_async_context(listening(heart, sockets, group, foresee, options))
         log.info(
             "ready",
             extra={
@@ -185,112 +169,6 @@ def _export(heart: Heart, options: Options) -> Export | None:
     own = heart.folder / "export"
     directory = options.export or (own if own.is_dir() else None)
     return Export(heart.store, directory.absolute()) if directory else None
-
-
-@asynccontextmanager
-async def _listening(
-    heart: Heart, sockets: list[socket.socket], group: asyncio.TaskGroup, foresee: Foresee, options: Options
-) -> AsyncIterator[None]:
-    """The API and all that plugs into it."""
-    from importlib.metadata import version
-
-    from nanovirt.portal.api.adopting import Adoption
-    from nanovirt.portal.api.dispatch import Api
-    from nanovirt.portal.api.people import people
-    from nanovirt.portal.consoles import Consoles
-    from nanovirt.portal.desired.desk import pages
-    from nanovirt.portal.desired.keeping import Desired
-    from nanovirt.portal.identity import ADMIN, Identities, now_utc
-    from nanovirt.portal.images import Library
-    from nanovirt.portal.login import Login
-    from nanovirt.portal.metrics import Metrics
-    from nanovirt.portal.passwords import Passwords
-    from nanovirt.portal.relayed import relayed
-    from nanovirt.portal.relaying import Relay
-    from nanovirt.portal.safekeeping import Safekeeping
-    from nanovirt.portal.seeds import Seeds
-    from nanovirt.portal.server import listening
-    from nanovirt.portal.usage import Figures
-    from nanovirt.portal.watch_socket import WatchSockets
-    from nanovirt.portal.web_app import WebApp
-    from nanovirt.resources.sealing import key_file
-
-    digest = heart.pki.admin_access(f"https://127.0.0.1:{heart.api_port}")
-    identities = Identities(heart.store, {digest: ADMIN})
-    library = Library(heart.store, heart.reports, heart.folder / "images")
-    filing = group.create_task(library.run())
-    relay_tls = heart.pki.relay_context()
-    relay = Relay(heart.store, heart.reports, relay_tls)
-    consoles = Consoles(heart.store, relay, identities)
-    safekeeping = Safekeeping(heart.store, heart.reports, heart.agents, heart.folder / "data", identities.identify)
-    sealer = key_file(heart.folder / "secrets.key", needed=bool(heart.store.list("secrets")))
-    passwords = Passwords(heart.store, relay, sealer, lambda: api.writer)
-    figures = Figures(heart.store, heart.reports, identities.identify, relay)
-    metrics = Metrics(heart.store, figures, identities.identify)
-    hooks = {
-        ("hosts", "report", "POST"): heart.agents.report,
-        ("placements", "secrets", "GET"): Seeds(heart.store, sealer).secrets,
-        ("instances", "usage", "GET"): figures.instance,
-        ("instances", "password", "POST"): passwords.answer,
-        ("hosts", "usage", "GET"): figures.host,
-        **library.hooks,
-        **people(heart.store),
-        **Adoption(heart.store, heart.reports, lambda: api.writer).hooks,
-        **relayed(relay),
-        **consoles.hooks,
-    }
-    api = Api(
-        heart.store,
-        identities.identify,
-        hooks,
-        {**safekeeping.pages, **Login(identities).pages, **figures.pages, **metrics.pages},
-        version=version("nanovirt"),
-        sealer=sealer,
-        standing=identities.standing,
-        foresee=foresee,
-        doors={("instances", "console", "GET"): consoles.page},
-    )
-    desired = Desired(
-        heart.store,
-        api.writer,
-        (options.desired or heart.folder / "desired").absolute(),
-        partial(identities.user, options.desired_user) if options.desired_user else lambda: ADMIN,
-        now_utc,
-        user=options.desired_user or ADMIN.name,
-        prune=options.desired_prune,
-    )
-    api.add(pages(desired, identities.identify))
-    api.add({("GET", "/ws/v1/watch"): WatchSockets(identities.identify, api.watches).page})
-    keeping = group.create_task(desired.run())
-    tls = heart.pki.tls_context()
-    renewing = group.create_task(_renewing(heart.pki, tls, relay_tls))
-    try:
-        async with listening(WebApp().around(api.handle), sockets, tls):
-            try:
-                yield
-            finally:
-                api.close()
-    finally:
-        await relay.close()
-        filing.cancel()
-        keeping.cancel()
-        renewing.cancel()
-
-
-async def _renewing(pki: Pki, tls: ssl.SSLContext, relay: ssl.SSLContext) -> None:
-    """Give the listeners, and what calls agents, a new certificate before the old one ends; open connections go on.
-
-    A third of the old one's life is left to put right what hinders it, such as an authority whose key is offline.
-    """
-    from nanovirt.resources.errors import NanoError
-
-    while True:
-        await asyncio.sleep(RENEWAL_SECONDS)
-        try:
-            pki.renew(tls, (), datetime.now(UTC))
-            pki.renew_relay(relay, datetime.now(UTC))
-        except (NanoError, OSError) as error:
-            log.warning("certificate not renewed; will retry", extra={"detail": str(error)})
 
 
 def calm_collector() -> None:
