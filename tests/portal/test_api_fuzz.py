@@ -281,6 +281,7 @@ class Fuzzer:
             assert status["message"]
             assert status["reason"]
             return
+        path = path.partition("?")[0]  # a name of "?" begins the query: the collection is asked
         whole = path not in self.documents and not path.endswith(tuple(filter(None, self.subresources)))
         if query.get("watch") in ("true", "True") and method == "GET" and whole:
             for line in reply.raw.splitlines():
