@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from nanovirt.agent.drift import Defined
+from nanovirt.agent.unheard import Told
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import Placement
 
@@ -50,6 +51,8 @@ class Memory:
     """The boot of the host in which it was started."""
     volumes: tuple[str, ...] = ()
     """The files that it was started with: if one is missing, it is not made anew."""
+    told: Told | None = None
+    """What its seed said when it was started; None: nobody knows."""
     defined: Defined | None = None
     """What the hypervisor had made of our definition."""
     placement: Placement | None = None

@@ -36,6 +36,7 @@ from nanovirt.agent.steps import (
     Withhold,
 )
 from nanovirt.agent.taps import tap
+from nanovirt.agent.unheard import unheard
 from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
@@ -258,7 +259,14 @@ def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted, judged)), *changes, *acts)
     refused = tuple(one.otherwise for one in found.changes if one.change in seen.refused)
     paced_steps = (*_note(memory, noted), *paced(steps, seen, now))
-    return Decision(paced_steps, noted, bridge, lost, waits, judged, found.changes, (*found.awaiting, *refused))
+    awaiting = (*found.awaiting, *refused, *_unheard(spec, seen, noted))
+    return Decision(paced_steps, noted, bridge, lost, waits, judged, found.changes, awaiting)
+
+
+def _unheard(spec: PlacementSpec, seen: Observed, memory: Memory) -> Iterator[AwaitingChange]:
+    """What only its next start tells the guest that runs."""
+    if seen.on and memory.told is not None:
+        yield from unheard(spec, memory.told)
 
 
 def _with_form(memory: Memory, judged: Judgement) -> Memory:

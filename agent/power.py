@@ -8,6 +8,7 @@ from typing import Any
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.steps import Destroy, LookAgain, Remember, Resume, ShutDown, Start, Step, Suspend
+from nanovirt.agent.unheard import told_by
 from nanovirt.resources.instance import Restart
 from nanovirt.resources.placement import PlacementSpec
 
@@ -89,7 +90,7 @@ def _running(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Ver
     if memory.asked is not None and 0 <= now - memory.asked < spec.stop_grace_seconds + LINGER_SECONDS:
         return memory, (LookAgain(memory.asked + spec.stop_grace_seconds + LINGER_SECONDS - now),)
     taken = _with(_taken_over(spec, memory), intent="Started", asked=None, ended="", detail="", boot_id=seen.boot_id)
-    return _with(taken, started=max(1, taken.started), volumes=_files(spec)), ()
+    return _with(taken, started=max(1, taken.started), volumes=_files(spec), told=taken.told or told_by(spec)), ()
 
 
 def _adopted(memory: Memory) -> bool:
@@ -160,5 +161,6 @@ def _starting(spec: PlacementSpec, seen: Seen, memory: Memory) -> Verdict:
     noted = _with(
         memory,
         intent="Starting", started=count, restart_at=at, asked=None, ended="", detail="", boot_id=seen.boot_id,
+        told=told_by(spec),
     )  # fmt: skip
     return noted, (Start(), Remember(_with(noted, intent="Started", volumes=_files(spec))))

@@ -202,9 +202,9 @@ def _boothook(spec: PlacementSpec, hashed: str) -> str:
 
 
 def _passwords(spec: PlacementSpec, hashed: str) -> Iterator[str]:
-    if spec.guest.admin is not None and hashed:
+    if spec.guest.admin is not None and spec.guest.password is not None and hashed:
         yield SET_LATER
-        yield f"password {spec.guest.secrets} '{spec.guest.admin}:{hashed}'"
+        yield f"password {spec.guest.password.mark} '{spec.guest.admin}:{hashed}'"
 
 
 def _places(spec: PlacementSpec) -> Iterator[str]:

@@ -331,7 +331,7 @@ class Worker:
             digest = seed.digest(placement.spec)
             if await around.machine.seed(self.uuid) == digest:
                 return
-            asked = bool(placement.spec.guest.secrets)
+            asked = placement.spec.guest.password or placement.spec.guest.user_data
             secrets = await around.server.fetch_secrets(placement.key) if asked else GuestSecrets()
             await around.machine.make_seed(self.uuid, digest, lambda: seed.files(placement.spec, secrets))
 

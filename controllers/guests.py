@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from nanovirt.controllers.world import World
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
-from nanovirt.resources.placement import PlacedGuest
+from nanovirt.resources.placement import PlacedGuest, PlacedSecret
 from nanovirt.resources.secret import Secret
-
-TOLD = ("password", "userData")
-"""The keys of a Secret that a guest is told."""
 
 
 def secrets_of(instance: Instance) -> Iterator[str]:
@@ -39,18 +36,16 @@ def guest_of(instance: Instance, world: World) -> PlacedGuest:
         time_zone=guest.time_zone,
         admin=admin.name if admin is not None else None,
         ssh_keys=admin.ssh_keys if admin is not None else (),
-        secrets=_mark(instance, world),
+        password=_told(instance, admin.password_secret, "password", world) if admin is not None else None,
+        user_data=_told(instance, guest.user_data_secret, "userData", world),
     )
 
 
-def _mark(instance: Instance, world: World) -> str:
-    """Of values one can only see that they were written anew; "" when there are none."""
-    found = [(name, world.read(Secret, name, instance.metadata.namespace)) for name in secrets_of(instance)]
-    if not found:
-        return ""
-    said = [
-        (name, [(key, one.reveal()) for key, one in sorted(made.spec.data.items()) if key in TOLD])
-        for name, made in found
-        if made
-    ]
-    return hashlib.sha256(repr((instance.metadata.uid, said)).encode()).hexdigest()[:16]
+def _told(instance: Instance, name: str | None, key: str, world: World) -> PlacedSecret | None:
+    """Of a value one can only see that it was written anew."""
+    if name is None:
+        return None
+    secret = world.read(Secret, name, instance.metadata.namespace)
+    held = secret.spec.data.get(key) if secret is not None else None
+    said = (instance.metadata.uid, name, key, held.reveal() if held is not None else "")
+    return PlacedSecret(name=name, mark=hashlib.sha256(repr(said).encode()).hexdigest()[:16])

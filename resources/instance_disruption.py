@@ -66,6 +66,11 @@ class Machine(NamedTuple):
         """The effect of what only a start changes."""
         return Effect.Restart if self.runs else Effect.NextStart
 
+    def unheard(self, path: str, current: Any, desired: Any) -> Effect:
+        """The effect of what only a seed tells: none, if the running guest was told so, or nothing is left to tell."""
+        was = self.had.get(path, current) if self.runs else current
+        return Effect.Live if (was or None) == (desired or None) else self.later()
+
     def plugged(self, hot: object) -> Effect:
         """The effect of what a running machine takes only if it is `hot`."""
         if not self.runs:
@@ -185,8 +190,10 @@ def _of_field(met: Machine, path: str, current: Any, desired: Any) -> FieldChang
         return told(Effect.Live if same else met.later())
     if path == "spec.systemTemplate" and desired == met.hardware.get("template"):
         return told(Effect.Live)
-    if within(path, AT_START) or within(path, SEEDED):
+    if within(path, AT_START):
         return told(met.later())
+    if within(path, SEEDED):
+        return told(met.unheard(path, current, desired))
     if within(path, ("spec.qos",)):
         return told(Effect.Live if met.runs else Effect.NextStart)
     if path == "spec.powerState":
@@ -225,7 +232,11 @@ def _is_new_order(path: str, current: Any, desired: Any) -> bool:
 def _of_disk(met: Machine, path: str, before: JSON | None, after: JSON | None) -> Iterator[FieldChange]:
     hot = hot_disk(str(met.hardware.get("diskBus", "")))
     if before is None:
+        made = after or {}
         yield FieldChange(path, None, after, met.plugged(hot))
+        if met.runs:  # its file system is made by the guest, which is told when it starts
+            for field, current, desired in _leaves(f"{path}.format", {}, made.get("format") or {}):
+                yield _of_disk_field(met, field, current, desired, {}, made)
     elif after is None:
         first = next(iter(met.hardware.get("disks") or ()), "")
         if before.get("reclaim", "Delete") == "Delete":
@@ -241,7 +252,7 @@ def _of_disk_field(met: Machine, path: str, current: Any, desired: Any, before: 
     def told(effect: Effect, accept: str = "", why: str = "") -> FieldChange:
         return FieldChange(path, current, desired, effect, accept, why)
 
-    name, what = str(before["name"]), path.partition("].")[2]
+    name, what = str(after["name"]), path.partition("].")[2]
     then, now = int(before.get("rebuild") or 0), int(after.get("rebuild") or 0)
     keeps = before.get("reclaim", "Delete") == "Retain"
     anew = met.later() if keeps else Effect.DataLoss
@@ -261,7 +272,7 @@ def _of_disk_field(met: Machine, path: str, current: Any, desired: Any, before: 
         case "qos":
             return told(Effect.Live if met.runs else Effect.NextStart)
         case "format":
-            return told(met.later())
+            return told(met.unheard(path, current, desired))
         case _:
             return told(Effect.Live)
 

@@ -106,17 +106,25 @@ class PlacedMedium(Model):
     image: PlacedImage | None = None
 
 
-class PlacedGuest(Model):
-    """What the seed tells the guest; `secrets` changes with the Secrets behind it, which the agent then asks for.
+class PlacedSecret(Model):
+    """A Secret that the guest is told of, by its name; `mark` changes with what it holds.
 
-    Their values come from the sub-resource `secrets` of the Placement and never stand here.
+    Its value comes from the sub-resource `secrets` of the Placement and never stands here.
     """
+
+    name: Name
+    mark: str
+
+
+class PlacedGuest(Model):
+    """What the seed tells the guest."""
 
     hostname: Hostname | None = None
     time_zone: TimeZone | None = None
     admin: AdminName | None = None
     ssh_keys: tuple[SshKey, ...] = ()
-    secrets: str = ""
+    password: PlacedSecret | None = None
+    user_data: PlacedSecret | None = None
 
 
 class Operation(Model):

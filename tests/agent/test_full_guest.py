@@ -53,7 +53,12 @@ def placed(machine: LibvirtMachine, sha256: str, secrets: str) -> PlacementSpec:
     ]
     files = [{**disk, "file": f"{volumes_of(machine)}/{disk['name']}.qcow2"} for disk in disks]
     nic = {"name": "lan", "mac": "52:54:00:00:00:01", "bridge": "br0", "ip": "10.77.2.9", "lease": LEASE}
-    guest = {"admin": "ops", "secrets": secrets, "timeZone": "Asia/Shanghai", "sshKeys": ["ssh-ed25519 AAAAC3Nz alice"]}
+    guest = {
+        "admin": "ops",
+        "password": {"name": "login", "mark": secrets},
+        "timeZone": "Asia/Shanghai",
+        "sshKeys": ["ssh-ed25519 AAAAC3Nz alice"],
+    }
     domain = {"uuid": uuid(1), "name": "default.full", "firmware": "BIOS"}
     return spec(cpu=1, memory="768Mi", volumes=files, nics=[nic], guest=guest, domain=domain, hostname="full-1")
 

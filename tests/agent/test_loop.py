@@ -551,7 +551,7 @@ async def test_seed_is_made_at_the_first_start_and_again_only_when_what_it_says_
 async def test_changed_secret_makes_another_seed_at_the_next_start_and_not_before(made: Cluster) -> None:
     await running(made)
     machine = made.hosts["node-1"].machine
-    told: dict[str, Any] = {"guest": {"admin": "root", "secrets": "new"}}
+    told: dict[str, Any] = {"guest": {"admin": "root", "password": {"name": "login", "mark": "new"}}}
     await made.put(placement(**told))
     await asyncio.sleep(60)
     assert machine.seeds == {UUID: seed.digest(placement().spec)}

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from nanovirt.agent.memory import FileMemories, KeptMemories, Memories, Memory
+from nanovirt.agent.unheard import Told
 from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.instance import DiskFormat
+from nanovirt.resources.placement import PlacedGuest
 from tests.agent.placements import UUID, at, placement, restart, uuid
 
 FULL = Memory(
@@ -26,6 +29,7 @@ FULL = Memory(
     asked=9.0,
     boot_id="b",
     volumes=("/a",),
+    told=Told(PlacedGuest(time_zone="UTC"), (("data", DiskFormat(mount_path="/srv")),)),
     placement=placement(restart=restart(5)),
 )
 

@@ -27,6 +27,7 @@ from nanovirt.agent.steps import (
     Undefine,
     Withhold,
 )
+from nanovirt.agent.unheard import told_by
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.quantities import Bytes
 from tests.agent.placements import FILE, MAC, REMOVE, SHA, UUID, at, placement, restart, spec, volume
@@ -56,6 +57,7 @@ def knowing(made: Placement, **changes: Any) -> Memory:
     """The memory of a machine that was started as it is placed."""
     kept = made.model_copy(update={"status": PlacementStatus()})
     base: dict[str, Any] = {"intent": "Started", "started": 1, "boot_id": "b1", "volumes": (FILE,)}
+    base["told"] = told_by(made.spec)
     return Memory(epoch=made.spec.epoch, placement=kept, **(base | changes))
 
 
@@ -414,6 +416,61 @@ def test_change_that_was_refused_is_told_awaits_and_holds_up_no_other() -> None:
     assert (status.state, status.reason, status.params["detail"]) == ("Running", "HypervisorRefused", "no")
     assert [one.path for one in status.awaiting] == ["spec.cpus"]
     assert decided(made, seen, knowing(made), NOW + 5).steps == (SetCpus(4), LimitCpu(2048, 0))
+
+
+SECRET, OTHER = {"name": "login", "mark": "1"}, {"name": "other", "mark": "2"}
+DATA = {"name": "data", "file": FILE, "size": "1Gi"}
+SEEDED: list[tuple[dict[str, Any], dict[str, Any], list[tuple[Any, ...]]]] = [
+    # as it was started, as it is wished, what awaits
+    ({}, {"guest": {"time_zone": "UTC"}}, [("spec.guest.timeZone", None, "UTC")]),
+    ({"guest": {"admin": "ops"}}, {}, [("spec.guest.admin.name", "ops", None)]),
+    (
+        {"guest": {"admin": "ops", "ssh_keys": []}}, {"guest": {"admin": "ops", "ssh_keys": ["ssh-rsa AA a"]}},
+        [("spec.guest.admin.sshKeys", [], ["ssh-rsa AA a"])],
+    ),
+    ({"guest": {"password": SECRET}}, {"guest": {"password": OTHER}},
+     [("spec.guest.admin.passwordSecret", "login", "other")]),
+    ({"guest": {"password": SECRET}}, {"guest": {"password": SECRET | {"mark": "2"}}},
+     [("spec.guest.admin.passwordSecret", "login (as it was)", "login")]),
+    ({"guest": {"user_data": SECRET}}, {}, [("spec.guest.userDataSecret", "login", None)]),
+    ({"guest": {"hostname": "a"}}, {"guest": {"hostname": "b"}}, []),
+    (
+        {"volumes": [DATA]}, {"volumes": [DATA | {"file_system": {"mount_path": "/srv"}}]},
+        [("spec.disks[data].format.fileSystem", None, "Ext4"), ("spec.disks[data].format.mountPath", None, "/srv")],
+    ),
+    (
+        {"volumes": [DATA | {"file_system": {"mount_path": "/a"}}]},
+        {"volumes": [DATA | {"file_system": {"mount_path": "/b"}}]},
+        [("spec.disks[data].format.mountPath", "/a", "/b")],
+    ),
+    ({"volumes": [DATA | {"file_system": {"mount_path": "/a"}}]}, {"volumes": []}, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("then", "now", "expected"), SEEDED)
+def test_what_only_the_seed_tells_awaits_the_next_start(
+    then: dict[str, Any], now: dict[str, Any], expected: list[tuple[Any, ...]]
+) -> None:
+    before, after = placement(**then), placement(**now, generation=2)
+    _, started = power.decide(before.spec, power.Seen(None, 0, "b1"), Memory(), NOW)
+    remembered = next(step.memory for step in started if isinstance(step, Remember))
+    memory = replace(remembered, placement=before, epoch=1)
+
+    def awaits(made: Placement, seen: Observed) -> list[tuple[Any, ...]]:
+        found = decided(made, seen, memory).awaiting
+        seeds = ("spec.guest", f"spec.disks[{DATA['name']}].format")
+        return [(one.path, one.current, one.desired) for one in found if one.path.startswith(seeds)]
+
+    assert awaits(after, ON) == expected
+    assert awaits(before, ON) == [], "it is reverted"
+    assert awaits(after, replace(ON, domain=replace(RUNNING, state="Off", hardware=None))) == []
+
+
+def test_guest_of_which_nobody_knows_what_it_was_told_counts_as_told_what_was_wished_then() -> None:
+    made = placement(guest={"time_zone": "UTC"})
+    taken = decided(made, ON, BLANK).memory
+    assert decided(made, ON, taken).awaiting == ()
+    assert [one.path for one in decided(placement(), ON, taken).awaiting] == ["spec.guest.timeZone"]
 
 
 @pytest.mark.parametrize("state", ["Paused", "Stopping"])

@@ -20,7 +20,7 @@ from nanovirt.agent import iso, seed
 from nanovirt.agent.domain import seeded
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import GuestSecrets
-from nanovirt.resources.placement import PlacedGuest, PlacementSpec
+from nanovirt.resources.placement import PlacedGuest, PlacedSecret, PlacementSpec
 from tests.agent.placements import MAC, UUID, spec, volume
 from tests.conftest import Golden
 
@@ -33,7 +33,13 @@ SALT = re.compile(r"\$6\$rounds=\d+\$[^' \n]+")
 
 def full(**changes: Any) -> PlacementSpec:
     """A machine that is told everything there is."""
-    guest = {"hostname": "web-1", "timeZone": "Asia/Shanghai", "admin": "ops", "sshKeys": [KEY], "secrets": "abc123"}
+    guest = {
+        "hostname": "web-1",
+        "timeZone": "Asia/Shanghai",
+        "admin": "ops",
+        "sshKeys": [KEY],
+        "password": {"name": "login", "mark": "abc123"},
+    }
     data = volume("data", image=False).model_copy(update={"file_system": None}).model_dump(by_alias=True)
     data["fileSystem"] = {"fileSystem": "Xfs", "mountPath": "/srv"}
     nics = [
@@ -135,7 +141,9 @@ def test_boothook_is_a_script_that_a_shell_can_read(tmp_path: Path) -> None:
     "change",
     [
         lambda made: made.model_copy(update={"hostname": "other"}),
-        lambda made: made.model_copy(update={"guest": made.guest.model_copy(update={"secrets": "def456"})}),
+        lambda made: made.model_copy(
+            update={"guest": made.guest.model_copy(update={"password": PlacedSecret(name="login", mark="def456")})}
+        ),
         lambda made: made.model_copy(update={"guest": made.guest.model_copy(update={"time_zone": "UTC"})}),
         lambda made: made.model_copy(update={"nics": made.nics[:1]}),
         lambda made: made.model_copy(update={"volumes": made.volumes[:1]}),

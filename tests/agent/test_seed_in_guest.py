@@ -39,7 +39,7 @@ def placed(machine: LibvirtMachine, sha256: str) -> PlacementSpec:
     ]
     files = [{**disk, "file": f"{volumes_of(machine)}/{disk['name']}.qcow2"} for disk in disks]
     nic = {"name": "lan", "mac": "52:54:00:00:00:01", "bridge": "br0", "ip": "10.77.2.9", "lease": LEASE}
-    admin = {"admin": "root", "secrets": "one", "timeZone": "Asia/Shanghai"}
+    admin = {"admin": "root", "password": {"name": "login", "mark": "one"}, "timeZone": "Asia/Shanghai"}
     domain = {"uuid": uuid(1), "name": "default.seeded", "firmware": "BIOS"}
     return spec(
         cpu=1, memory="256Mi", volumes=files, nics=[nic], guest=admin, domain=domain, hostname="seeded-1"

@@ -51,7 +51,8 @@ def test_placement_says_what_the_guest_is_told_and_no_secret(one: Universe) -> N
     assert (guest.hostname, guest.time_zone, guest.admin, guest.ssh_keys) == (
         "www", "Asia/Shanghai", "ops", ("ssh-ed25519 AAAA alice",),
     )  # fmt: skip
-    assert guest.secrets
+    assert guest.password is not None
+    assert (guest.password.name, bool(guest.password.mark), guest.user_data) == ("login", True, None)
     assert "sealed" not in guest.model_dump_json()
 
 
@@ -61,14 +62,26 @@ def test_secret_that_changes_is_known_by_its_mark(one: Universe) -> None:
     one.settle()
     obeyed(one)
     one.settle()
-    before = told(one).secrets
+    before = told(one)
     one.patch(Key("secrets", "default", "login"), data={"password": "sealed.v1.two"})
     one.settle()
-    after = told(one).secrets
-    assert after != before
+    after = told(one)
+    assert after.password != before.password
     one.patch(Key("secrets", "default", "login"), data={"password": "sealed.v1.two", "other": "x"})
     one.settle()
-    assert told(one).secrets == after, "what no guest is told changes no seed"
+    assert told(one) == after, "what no guest is told changes no seed"
+
+
+def test_password_and_user_data_of_one_secret_are_told_apart(one: Universe) -> None:
+    secret(one, "sealed.v1.one")
+    one.instance(guest={"admin": ADMIN, "userDataSecret": "login"})
+    found = []
+    for words in ("sealed.v1.words", "sealed.v1.others"):
+        one.patch(Key("secrets", "default", "login"), data={"password": "sealed.v1.one", "userData": words})
+        one.settle()
+        found.append(told(one))
+    before, after = found
+    assert (after.password == before.password, after.user_data == before.user_data) == (True, False)
 
 
 def test_secret_that_is_gone_leaves_a_placed_machine_as_it_is(one: Universe) -> None:

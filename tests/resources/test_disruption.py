@@ -325,6 +325,19 @@ def test_machine_that_is_made_to_be_off_does_not_count_as_running() -> None:
 @pytest.mark.parametrize(
     ("path", "current", "spec", "desired"),
     [
+        (
+            "spec.guest.timeZone",
+            "Asia/Shanghai",
+            {"guest": {"timeZone": "UTC"}},
+            {"guest": {"timeZone": "Asia/Shanghai"}},
+        ),
+        ("spec.guest.userDataSecret", None, {"guest": {"userDataSecret": "words"}}, {}),
+        (
+            "spec.disks[data].format.mountPath",
+            "/srv",
+            {"disks": [SYSTEM, DATA | {"format": {"mountPath": "/new"}}]},
+            {"disks": [SYSTEM, DATA | {"format": {"mountPath": "/srv"}}]},
+        ),
         ("spec.cpus", 1, {"cpus": 4}, {"cpus": 1}),
         ("spec.memory", "6Gi", {"memory": "8Gi"}, {"memory": "6144Mi"}),
     ],
@@ -337,6 +350,28 @@ def test_change_that_is_taken_back_before_any_restart_is_live(
         before = instance(ready(reason, restartAwaitingChanges=awaiting), **spec)
         (found,) = changes("Instance", before, instance({}, **desired))
         assert found.effect is expected
+
+
+def test_new_disk_is_there_at_once_and_its_file_system_after_a_restart() -> None:
+    made = DATA | {"format": {"fileSystem": "Xfs", "mountPath": "/srv"}}
+    for status, expected in (
+        (
+            RUNNING,
+            [("spec.disks[data]", "Live"), *((f"spec.disks[data].format.{one}", "Restart") for one in made["format"])],
+        ),
+        (STOPPED, [("spec.disks[data]", "NextStart")]),
+    ):
+        off = {"powerState": "Stopped"} if status is STOPPED else {}
+        found = changes("Instance", instance(status, disks=[SYSTEM], **off), instance({}, disks=[SYSTEM, made], **off))
+        assert [(one.path, one.effect.name) for one in found] == expected
+
+
+def test_administrator_without_keys_is_no_change_of_keys() -> None:
+    admin = {"admin": {"name": "root", "sshKeys": []}}
+    found = changes("Instance", instance(RUNNING), instance({}, guest=admin))
+    assert [(one.path, one.effect.name) for one in found] == [
+        ("spec.guest.admin.name", "Restart"), ("spec.guest.admin.sshKeys", "Live"),
+    ]  # fmt: skip
 
 
 def test_labels_count_and_what_clients_remember_does_not() -> None:

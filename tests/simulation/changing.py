@@ -34,6 +34,8 @@ class Generator:
             (2, self._policy),
             (2, self._grace),
             (2, self._hostname),
+            (2, self._guest),
+            (1, self._format),
             (1, self._display_name),
             (1, self._description),
             (2, self._labels),
@@ -154,6 +156,19 @@ class Generator:
 
     def _hostname(self, doc: JSON) -> None:
         doc["spec"]["guest"] = {"hostname": f"host-{self.random.randint(1, 99)}"}
+
+    def _guest(self, doc: JSON) -> None:
+        """What only a seed tells; often what it was before."""
+        rnd = self.random
+        guest: JSON = {"timeZone": rnd.choice(("Asia/Shanghai", "Europe/Berlin")), "userDataSecret": "words"}
+        guest |= {"admin": {"name": rnd.choice(("root", "ops")), "passwordSecret": rnd.choice(("words", "login"))}}
+        name = rnd.choice(sorted(guest))
+        doc["spec"]["guest"] = {name: guest[name]} if rnd.random() < 0.7 else {}
+
+    def _format(self, doc: JSON) -> None:
+        last = doc["spec"]["disks"][-1]
+        if "source" not in last:
+            last["format"] = {"mountPath": self.random.choice(("/srv", "/data")), "fileSystem": "Xfs"}
 
     def _display_name(self, doc: JSON) -> None:
         doc["spec"]["displayName"] = f"Machine {self.random.randint(1, 99)}"
