@@ -90,7 +90,7 @@ def _strangers(report: HostReport, world: World) -> Iterable[Unclaimed]:
     """Domains that no Placement asks for. An agent that was not told its Placements yet may think that one does."""
     if report.holdings is None:
         return report.unclaimed
-    return [one for one in report.holdings if one.state and not world.owners.placements.get(one.uuid)]
+    return [one for one in report.holdings if one.state and not world.owners.asked_for(one.uuid)]
 
 
 def _accounted(host: Host, holdings: tuple[Holding, ...] | None, world: World) -> Iterator[Condition]:
@@ -102,7 +102,7 @@ def _accounted(host: Host, holdings: tuple[Holding, ...] | None, world: World) -
     before = find(host.status.conditions, ACCOUNTED)
     mine = world.loads.placements.get(host.metadata.name, set())
     if holdings is not None:
-        placed = ((one, world.owners.placements.get(one.uuid)) for one in holdings if one.state)
+        placed = ((one, world.owners.asked_for(one.uuid)) for one in holdings if one.state)
         others = sorted(one.name for one, keys in placed if keys and not keys & mine)
         if others:
             named = ", ".join(others[:UNCLAIMED_NAMED])

@@ -14,6 +14,7 @@ from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance_set import SET_LABEL, TEMPLATE_LABEL, Naming, naming, readings
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
+from nanovirt.resources.placement import domain_uuid
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.store import Change, Entry
 
@@ -171,6 +172,8 @@ class Owners:
 
     def __init__(self) -> None:
         self.placements: dict[str, set[Key]] = defaultdict(set)
+        self._adopted: dict[str, set[Key]] = defaultdict(set)
+        """By the uuid of its domain: Placements of machines that were there before their instance."""
         self.dependents: dict[str, set[Key]] = defaultdict(set)
         self.leaving: dict[str, Key] = {}
         """By uid: what is being deleted and wants something to become of its dependents first."""
@@ -179,10 +182,9 @@ class Owners:
         """Follow Placements by instance uid, and ownerReferences of everything."""
         key, before, after = change
         if key.plural == "placements" and (before is None or after is None or before.uid != after.uid):
-            if before is not None:
-                _mark(self.placements, before.row.instance_uid, key, -1)
-            if after is not None:
-                _mark(self.placements, after.row.instance_uid, key, 1)
+            for entry, sign in ((before, -1), (after, 1)):
+                if entry is not None:
+                    self._placement(key, entry, sign)
         had, has = before.owners if before is not None else (), after.owners if after is not None else ()
         if had != has:
             for uid in had:
@@ -193,6 +195,17 @@ class Owners:
             self.leaving.pop(before.uid, None)
         if after is not None and after.deleting and any(word in after.raw for word in FAREWELLS):
             self.leaving[after.uid] = key
+
+    def _placement(self, key: Key, entry: Entry, sign: int) -> None:
+        uid = entry.row.instance_uid
+        _mark(self.placements, uid, key, sign)
+        uuid = domain_uuid(entry)
+        if uuid != uid:
+            _mark(self._adopted, uuid, key, sign)
+
+    def asked_for(self, uuid: str) -> set[Key]:
+        """The Placements that ask for the domain with that uuid."""
+        return self.placements.get(uuid, set()) | self._adopted.get(uuid, set())
 
 
 class Tellers:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from nanovirt.resources.kind import Key
+from nanovirt.resources.placement import domain_uuid
 from nanovirt.resources.report import Holding, HostReport
 from nanovirt.resources.store import Entry
 
@@ -31,10 +32,11 @@ def differences(
     by_host: defaultdict[str, dict[str, tuple[Key, Entry]]] = defaultdict(dict)
     anywhere: defaultdict[str, set[str]] = defaultdict(set)
     for key, entry in placements:
-        known = by_host[entry.row.host].get(entry.row.instance_uid)
+        uuid = domain_uuid(entry)
+        known = by_host[entry.row.host].get(uuid)
         if known is None or known[1].row.epoch < entry.row.epoch:
-            by_host[entry.row.host][entry.row.instance_uid] = key, entry
-        anywhere[entry.row.instance_uid].add(entry.row.host)
+            by_host[entry.row.host][uuid] = key, entry
+        anywhere[uuid].add(entry.row.host)
     for host in sorted(hosts):
         report = reports.get(host)
         if report is None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from nanovirt.resources.codec import load
 from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, NameOrNothing, ShortName, Subnet, Time, Uid
 from nanovirt.resources.guest import AdminName, GuestReport, Hostname, SshKey, TimeZone
 from nanovirt.resources.host import DeviceName
@@ -15,6 +16,7 @@ from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.security_group import Action, Direction, Ports, Protocol
+from nanovirt.resources.store import Entry
 from nanovirt.resources.system_template import Devices, DiskBus, NicModel
 
 RULES_MAX = 8 * 64 + 2
@@ -273,3 +275,12 @@ class Placement(
 def placement_name(instance: str, epoch: int) -> str:
     """The name of the Placement of an instance at an epoch."""
     return f"{instance}-{epoch}"
+
+
+def domain_uuid(entry: Entry) -> str:
+    """The uuid of the domain of a stored Placement: the uid of its instance, or the one that it was adopted with."""
+    uid: str = entry.row.instance_uid
+    if f'"uuid":"{uid}"'.encode() in entry.raw:
+        return uid
+    found: str = load(entry.raw)["spec"]["domain"]["uuid"]
+    return found

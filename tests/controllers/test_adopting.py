@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from nanovirt.controllers.actions import LookAgain
 from nanovirt.resources.codec import load
 from nanovirt.resources.conditions import find
 from nanovirt.resources.defaults import made
-from nanovirt.resources.host import Amounts
+from nanovirt.resources.differences import differences
+from nanovirt.resources.hold import HOLD, Hold, HoldSpec
+from nanovirt.resources.host import ACCOUNTED, Amounts, Host
 from nanovirt.resources.kind import Key
-from nanovirt.resources.metadata import ADOPTED_HOST_LABEL, ADOPTED_LABEL
+from nanovirt.resources.metadata import ADOPTED_HOST_LABEL, ADOPTED_LABEL, ObjectMeta
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.quantities import Bytes
-from nanovirt.resources.report import DomainFacts, HostFacts, HostReport, StrangeDisk, StrangeNic, Unclaimed
+from nanovirt.resources.report import (
+    DomainFacts,
+    HeldNic,
+    Holding,
+    HostFacts,
+    HostReport,
+    StrangeDisk,
+    StrangeNic,
+    Unclaimed,
+)
 from nanovirt.resources.store import Create
 from nanovirt.resources.volume import Volume
 from tests.controllers.universe import Universe
@@ -26,6 +39,7 @@ FACTS = DomainFacts(
     ),
     nics=(StrangeNic(mac="52:54:00:aa:00:01", bridge="br0", model="E1000"),),
 )
+SEEN = HostFacts(accelerator="simulated", capacity=Amounts(cpus=4, memory=Bytes("8Gi"), disk=Bytes("100Gi")))
 
 
 def adopting(*, reported: bool = True) -> Universe:
@@ -44,8 +58,7 @@ def adopting(*, reported: bool = True) -> Universe:
 
 def hear(one: Universe) -> None:
     stranger = Unclaimed(uuid=OLD, name="Old_Web", state="Running", facts=FACTS)
-    seen = HostFacts(accelerator="simulated", capacity=Amounts(cpus=4, memory=Bytes("8Gi"), disk=Bytes("100Gi")))
-    one.reports.hear("node-1", HostReport(facts=seen, unclaimed=(stranger,)), one.monotonic)
+    one.reports.hear("node-1", HostReport(facts=SEEN, unclaimed=(stranger,)), one.monotonic)
 
 
 def test_adopted_domain_keeps_its_uuid_name_disks_and_cards() -> None:
@@ -86,3 +99,30 @@ def test_files_that_nano_did_not_make_stay_when_the_instance_goes() -> None:
     entry = one.engine.peek(Key("placements", "default", "web-1-1"))
     assert entry is not None
     assert load(entry.raw)["spec"]["operations"] == []
+
+
+def test_adopted_domain_is_no_stranger_to_a_restored_store() -> None:
+    one = adopting()
+    one.settle()
+    one.create(Hold(metadata=ObjectMeta(name=HOLD.name), spec=HoldSpec(revision=7, restored=datetime.now(UTC))))
+    there = Holding(uuid=OLD, name="Old_Web", state="Running", nics=(HeldNic(mac=FACTS.nics[0].mac, ip="10.87.1.9"),))
+    one.hear("node-1", holdings=(there,))
+    one.settle()
+    host = one.get(Host, "node-1")
+    assert (host.status.unclaimed, host.status.unclaimed_addresses) == ((), ())
+    key = Key("placements", "default", "web-1-1")
+    entry, report = one.engine.peek(key), HostReport(facts=SEEN, holdings=(there,))
+    assert entry is not None
+    assert list(differences(["node-1"], [(key, entry)], {"node-1": report})) == []
+
+
+def test_adopted_domain_on_another_host_than_the_store_says_is_told() -> None:
+    one = adopting()
+    one.host("node-2")
+    one.settle()
+    one.create(Hold(metadata=ObjectMeta(name=HOLD.name), spec=HoldSpec(revision=7, restored=datetime.now(UTC))))
+    one.hear("node-2", holdings=(Holding(uuid=OLD, name="Old_Web", state="Running"),))
+    one.settle()
+    accounted = find(one.get(Host, "node-2").status.conditions, ACCOUNTED)
+    assert accounted is not None
+    assert (accounted.status, accounted.reason) == ("False", "HoldsElsewhere")
