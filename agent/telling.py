@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanovirt.agent import orders, power
-from nanovirt.agent.live import GRAIN
-from nanovirt.agent.machine import NoRoom, SeenDomain
+from nanovirt.agent.machine import NoRoom
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Wish, doomed, outdated
 from nanovirt.agent.steps import Act, Define, FetchImage, LookAgain, MakeVolume, RemoveVolume, Start
@@ -50,7 +49,6 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
         params=params,
         epoch=spec.epoch,
         applied_generation=_generation(wish, seen) if same and decision.settled else seen.told.applied_generation,
-        applied=_applied(spec, domain),
         awaiting=decision.awaiting,
         operations=orders.results(wish, seen),
         restarted_at=max(filter(None, (memory.restart_at, seen.told.restarted_at)), default=None),
@@ -89,15 +87,6 @@ def unseen(told: PlacementStatus, host: str, detail: str) -> PlacementStatus:
 def _generation(wish: Wish, seen: Observed) -> int:
     failing = seen.trouble is not None and isinstance(seen.trouble.step, Define | MakeVolume | FetchImage)
     return seen.told.applied_generation if failing else wish.placement.metadata.generation
-
-
-def _applied(spec: PlacementSpec, domain: SeenDomain | None) -> dict[str, Any]:
-    """What the running machine has; memory that misses the wish by less than a block is as wished."""
-    if domain is None or domain.hardware is None:
-        return {}
-    memory = domain.hardware.memory
-    same = abs(memory - spec.memory) < GRAIN
-    return {"cpu": domain.hardware.cpus, "memory": str(spec.memory if same else Bytes(memory))}
 
 
 def _nics(spec: PlacementSpec, seen: Observed, memory: Memory) -> tuple[SeenNic, ...]:
@@ -212,7 +201,6 @@ def _ending(wish: Wish, seen: Observed) -> PlacementStatus:
             "reason": "Deleting",
             "params": {},
             "epoch": spec.epoch,
-            "applied": {},
             "awaiting": (),
             "nics": (),
             "operations": results,

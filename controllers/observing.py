@@ -11,7 +11,6 @@ from nanovirt.controllers.limits import started_with
 from nanovirt.resources.conditions import Condition, condition
 from nanovirt.resources.instance import AwaitingChange, Hardware, Instance, InstanceAddress, InstanceStatus, Phase
 from nanovirt.resources.placement import Placement
-from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
 
 PHASES: dict[str, Phase] = {
@@ -63,7 +62,7 @@ def observed(
     phase = PHASES[placement.status.state] if reachable else "Unknown"
     if instance.deleting:
         phase = "Deleting"
-    awaiting = tuple(_awaiting(placement))
+    awaiting = _awaiting(placement)
     refused = tuple(_refused(one) for one in lacks if one.path)
     return InstanceStatus(
         observed_generation=instance.metadata.generation,
@@ -168,19 +167,9 @@ def _restarted(placement: Placement) -> bool:
     return order is None or (done is not None and done >= order.at) or placement.spec.power_state != "Running"
 
 
-def _awaiting(placement: Placement) -> Iterator[AwaitingChange]:
-    """What the running machine was started with, where it differs from the wish."""
-    applied = placement.status.applied
-    if placement.status.state not in ("Running", "Stopping", "Suspended"):
-        return
-    if placement.status.awaiting:
-        yield from placement.status.awaiting
-        return
-    if "cpu" in applied and applied["cpu"] != placement.spec.cpu:
-        yield AwaitingChange(path="spec.cpus", current=applied["cpu"], desired=placement.spec.cpu)
-    if "memory" in applied and Bytes(applied["memory"]) != placement.spec.memory:
-        desired = placement.spec.memory.written
-        yield AwaitingChange(path="spec.memory", current=applied["memory"], desired=desired)
+def _awaiting(placement: Placement) -> tuple[AwaitingChange, ...]:
+    """What the running machine could not take, in the words of its host."""
+    return placement.status.awaiting if placement.status.state in ("Running", "Stopping", "Suspended") else ()
 
 
 def _refused(lack: Lack) -> AwaitingChange:

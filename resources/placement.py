@@ -216,8 +216,6 @@ class PlacementStatus(Status):
     params: dict[str, Any] = Field(default_factory=dict)
     epoch: int = 0
     applied_generation: int = 0
-    applied: dict[str, Any] = Field(default_factory=dict)
-    """What the running machine was started with and cannot change while it runs: cpu, memory."""
     awaiting: tuple[AwaitingChange, ...] = ()
     """What the running machine cannot take, by the paths of the Instance."""
     drift: tuple[Drift, ...] = ()

@@ -52,7 +52,7 @@ async def test_placement_becomes_a_running_machine_with_an_address(made: Cluster
     await running(made)
     status = made.read(KEY).status
     assert (status.started, status.epoch, status.applied_generation, status.reason) == (1, 1, 1, "")
-    assert status.applied == {"cpu": 2, "memory": "1Gi"}
+    assert status.awaiting == ()
     assert status.nics[0].leased
     assert status.volumes[0].name == "system"
 
@@ -161,7 +161,9 @@ async def test_last_of_many_quick_changes_wins(made: Cluster) -> None:
     assert made.read(KEY).status.state == "Stopped"
     await made.put(placement(cpu=7))
     status = await made.until_state(KEY, "Running")
-    assert status.applied["cpu"] == 7
+    domain = await made.hosts["node-1"].machine.domain(UUID)
+    assert domain is not None
+    assert (status.awaiting, domain.cpu) == ((), 7)
 
 
 @in_cluster

@@ -156,13 +156,13 @@ def test_machine_that_is_back_and_has_crashed_meanwhile_tells_both(one: Universe
 
 def test_change_that_awaits_a_restart_and_the_restart_are_told(one: Universe) -> None:
     running(one)
-    one.report(PLACED, state="Running", applied={"cpu": 1, "memory": "1Gi"})
     one.patch(WEB, cpus=2)
+    one.report(PLACED, state="Running", awaiting=[{"path": "spec.cpus", "current": 1, "desired": 2}])
     one.settle()
     one.patch(WEB, restart={"at": "2026-11-22T06:00:00Z", "mode": "Hard"})
     one.settle()
     one.now += news.PAUSE
-    one.report(PLACED, restartedAt="2026-11-22T06:00:00Z", applied={"cpu": 2, "memory": "1Gi"})
+    one.report(PLACED, restartedAt="2026-11-22T06:00:00Z", awaiting=[])
     one.settle()
     assert told(one)[2:] == [("Normal", "RestartNeeded")]
     assert {event.reason: event.count for event in events(one)}["Started"] == 2
