@@ -221,7 +221,8 @@ class _Following:
                 return placed_medium(self.instance, medium, self.world)
 
             holds = now.image.image if now is not None and now.image is not None else None
-            placed = self._tried(f"spec.media[{medium.name}].image", holds, medium.image, attempt) or now
+            path = f"spec.media[{medium.name}]" + (".image" if now is not None else "")
+            placed = self._tried(path, holds, medium.image, attempt) or now
             if placed is not None:
                 found.append(placed)
         return tuple(found)

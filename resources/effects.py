@@ -12,7 +12,7 @@ class Effect(IntEnum):
     Live = 0
     """At once; the guest goes on."""
     NextStart = 1
-    """When the machine starts next; it does not run now."""
+    """When the machine starts next; it does not run now, or has no host yet."""
     Restart = 2
     """With an end and a new start of the running machine: ordered by the change itself, or later by somebody."""
     DataLoss = 3

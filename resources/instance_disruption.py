@@ -61,6 +61,8 @@ class Machine(NamedTuple):
     """As it is wished from now on."""
     had: JSON
     """By path: what the running machine has of fields that await its next start."""
+    absent: frozenset[str]
+    """The paths of devices that are wished already, and that the running machine never had."""
 
     def later(self) -> Effect:
         """The effect of what only a start changes."""
@@ -91,6 +93,7 @@ def machine(before: JSON, after: JSON) -> Machine:
         hardware=status.get("hardware") or {},
         spec=spec,
         had={str(one.get("path")): one.get("current") for one in awaiting if _ready(before) == "AsDesired"},
+        absent=frozenset(str(one.get("path")) for one in awaiting if runs and one.get("current") is ABSENT),
     )
 
 
@@ -111,7 +114,11 @@ def _ready(before: JSON) -> str:
 def spec_changes(before: JSON, after: JSON) -> Iterator[FieldChange]:
     """The fields of the spec that differ, those of named things one by one: `spec.disks[data].size`."""
     met = machine(before, after)
-    then, now = before.get("spec") or {}, after.get("spec") or {}
+    found = _spec_changes(met, before.get("spec") or {}, after.get("spec") or {})
+    return found if met.placed else map(_unbound, found)
+
+
+def _spec_changes(met: Machine, then: JSON, now: JSON) -> Iterator[FieldChange]:
     for name in dict.fromkeys((*then, *now)):
         path, old, new = f"spec.{name}", then.get(name), now.get(name)
         if old == new:
@@ -150,15 +157,16 @@ def _items(met: Machine, name: str, before: Mapping[str, JSON], after: Mapping[s
     for one in dict.fromkeys((*before, *after)):
         then, now = before.get(one), after.get(one)
         if then != now:
-            found = change(met, f"spec.{name}[{one}]", then, now)
-            yield from found if met.placed else (_unbound(each) for each in found)
+            yield from change(met, f"spec.{name}[{one}]", then, now)
     if name == "disks":
         yield from _order(met, list(before), list(after))
 
 
 def _unbound(change: FieldChange) -> FieldChange:
-    """Of a machine that has no place yet nothing is there that could suffer."""
-    return change._replace(effect=Effect.Live, accept="", why="")
+    """Of a machine that has no place yet nothing is there that could suffer; what it is made of counts at its start."""
+    if within(change.path, FIXED):
+        return change
+    return change._replace(effect=min(change.effect, Effect.NextStart), accept="", why="")
 
 
 def _order(met: Machine, before: list[str], after: list[str]) -> Iterator[FieldChange]:
@@ -166,7 +174,7 @@ def _order(met: Machine, before: list[str], after: list[str]) -> Iterator[FieldC
     kept = [name for name in before if name in after]
     moved = [name for name in after if name in before] != kept or after[: len(kept)] != kept
     if moved and not met.spec.get("bootOrder"):
-        yield FieldChange("spec.disks", before, after, met.later() if met.placed else Effect.Live)
+        yield FieldChange("spec.disks", before, after, met.later())
 
 
 # --- single fields --------------------------------------------------------------------------------------
@@ -178,8 +186,6 @@ def _of_field(met: Machine, path: str, current: Any, desired: Any) -> FieldChang
 
     if within(path, FIXED):
         return told(Effect.Refused, "make a new instance there")
-    if not met.placed:
-        return told(Effect.Live)
     if within(path, PLACED):
         return told(Effect.Refused, "it stays where it is")
     if path in ("spec.cpus", "spec.memory"):
@@ -242,7 +248,8 @@ def _of_disk(met: Machine, path: str, before: JSON | None, after: JSON | None) -
         if before.get("reclaim", "Delete") == "Delete":
             yield FieldChange(path, before, None, Effect.DataLoss, accept=f"{before['name']}@removed")
         else:
-            yield FieldChange(path, before, None, met.plugged(hot and before["name"] != first))
+            gone = path in met.absent or (hot and before["name"] != first)
+            yield FieldChange(path, before, None, met.plugged(gone))
     else:
         for field, current, desired in _leaves(path, before, after):
             yield _of_disk_field(met, field, current, desired, before, after)
@@ -318,6 +325,11 @@ def _of_nic(met: Machine, path: str, before: JSON | None, after: JSON | None) ->
 
 
 def _of_medium(met: Machine, path: str, before: JSON | None, after: JSON | None) -> Iterator[FieldChange]:
+    if path in met.absent:
+        if after is None:
+            yield FieldChange(path, before, None, Effect.Live)
+            return
+        before = None
     if before is None or after is None:
         filled = after is None or bool(after.get("image"))  # libvirt cannot plug in an empty drive
         hot = filled and hot_drive(str(met.hardware.get("diskBus", "")))

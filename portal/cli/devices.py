@@ -232,6 +232,7 @@ def media() -> None:
 @connected
 def insert(session: Session, *, instance: str, image: str, drive: str) -> None:
     """Put an image of type Media into a drive."""
+    awaited = _awaited(session, image)
 
     def put(spec: JSON) -> None:
         found = [one for one in spec.setdefault("media", []) if one["name"] == drive]
@@ -240,7 +241,20 @@ def insert(session: Session, *, instance: str, image: str, drive: str) -> None:
         else:
             spec["media"].append({"name": drive, "image": image})
 
-    _change(session, instance, put, f"{image} inserted into {drive}")
+    done = f"{image} inserted into {drive}"
+    _change(session, instance, put, f"{done}, as soon as {awaited}" if awaited else done, told=bool(awaited))
+
+
+def _awaited(session: Session, image: str) -> str:
+    """What a drive waits for before that image is in it; "" for nothing. Raises Misused for what is no medium."""
+    space, _, name = image.rpartition("/")
+    found = session.find("images", name, space)
+    if found is None:
+        return f"there is an Image {image}: nanoctl get images -n {space or session.namespace}"
+    if (kind := found["spec"]["type"]) != "Media":
+        raise Misused(f"{image} is an image of type {kind}; a drive takes those of type Media: nanoctl get images -A")
+    ready = (found.get("status") or {}).get("phase") == "Ready"
+    return "" if ready else f"that image is ready: nanoctl why image/{name} -n {space or session.namespace}"
 
 
 @media.command(
@@ -263,16 +277,26 @@ def eject(session: Session, *, instance: str, drive: str, removing: bool) -> Non
         else:
             _item(spec, "media", drive).pop("image", None)
 
-    _change(session, instance, empty, f"{drive} is {'removed' if removing else 'empty'}")
+    _change(session, instance, empty, f"{drive} {'removed' if removing else 'emptied'}", same=f"{drive} is empty already")
 
 
 # --- the change itself ----------------------------------------------------------------------------------
 
 
 def _change(
-    session: Session, name: str, change: Change, done: str, *, accepted: bool = False, told: bool = False
+    session: Session,
+    name: str,
+    change: Change,
+    done: str,
+    *,
+    same: str = "",
+    accepted: bool = False,
+    told: bool = False,
 ) -> None:
-    """Change the spec of an instance as it is now, and say when that takes effect, unless `done` has told it."""
+    """Change the spec of an instance as it is now, and say when that takes effect, unless `done` has told it.
+
+    `same` is said instead when nothing differs.
+    """
     target = Target(session.catalogue.named("instances"), name.removeprefix("instance/"))
     for attempt in range(ATTEMPTS):
         before = session.get(target)
@@ -288,9 +312,11 @@ def _change(
             if attempt == ATTEMPTS - 1:
                 raise
             continue
+        if same and not found:
+            click.echo(f"{target} {same}")
+            return
         effect = worst(found)
-        placed = bool((before.get("status") or {}).get("placement"))
-        when = f", {WHEN[effect].format(name=target.name)}" if placed and effect in WHEN and found and not told else ""
+        when = f", {WHEN[effect].format(name=target.name)}" if effect in WHEN and found and not told else ""
         click.echo(f"{target} {done}{when}")
         return
 

@@ -72,6 +72,51 @@ def test_card_is_added_beside_the_one_of_which_nothing_was_said(web: Cluster) ->
     assert [one["name"] for one in spec(web)["nics"]] == ["out"]
 
 
+@pytest.fixture
+def images(running: Cluster) -> Iterator[None]:
+    """A medium that is there, one whose bytes have not come, and what is no medium."""
+    for name, kind, phase in (("rescue", "Media", "Ready"), ("drivers", "Media", "Pending"), ("mini", "Disk", "Ready")):
+        running.creates("images", name, "shared", spec={"type": kind, "source": {"upload": {}}})
+        running.status("images", name, "shared", phase=phase)
+    yield
+    for name in ("rescue", "drivers", "mini"):
+        running.removes("images", name, "shared")
+
+
+@pytest.mark.usefixtures("images")
+def test_drive_takes_media_alone_and_says_what_it_waits_for(web: Cluster) -> None:
+    refused = web.nanoctl("media", "insert", "web-1", "shared/mini")
+    assert (refused.exit_code, "shared/mini is an image of type Disk; a drive takes" in refused.stderr) == (2, True)
+    assert "media" not in spec(web) or spec(web)["media"] == []
+    said = web.says("media", "insert", "web-1", "shared/nothing")
+    assert said.endswith("cd0, as soon as there is an Image shared/nothing: nanoctl get images -n shared\n")
+    said = web.says("media", "insert", "web-1", "shared/drivers")
+    assert said.endswith("cd0, as soon as that image is ready: nanoctl why image/drivers -n shared\n")
+
+
+@pytest.mark.usefixtures("images")
+def test_drive_that_is_empty_or_never_came_says_so_when_it_is_ejected(web: Cluster) -> None:
+    assert "there are: none" in web.nanoctl("media", "eject", "web-1").stderr
+    web.says("media", "insert", "web-1", "shared/nothing")
+    waits = [{"path": "spec.media[cd0]", "desired": "shared/nothing", "operation": "Refused"}]
+    status = {"phase": "Running", "placement": "web-1-1", "hardware": HARDWARE, "restartAwaitingChanges": waits}
+    web.status("instances", "web-1", "default", **status)
+    assert web.says("media", "eject", "web-1").endswith(
+        "cd0 emptied, after a restart: nanoctl restart web-1\n"
+    ), "an empty drive cannot be plugged in"
+    assert web.says("media", "eject", "web-1") == "instance/web-1 cd0 is empty already\n"
+    assert web.says("media", "eject", "web-1", "--remove").endswith("cd0 removed, at once\n")
+
+
+def test_change_of_a_machine_without_a_host_counts_when_it_starts(running: Cluster) -> None:
+    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "waits"}, "spec": {"disks": DISKS}}
+    running.says("apply", "-f", "-", stdin=json.dumps(doc))
+    said = running.says("disk", "add", "waits", "data", "--size", "5Gi")
+    assert said == "instance/waits disk data added, when it starts next\n"
+    running.removes("instances", "waits", "default")
+
+
+@pytest.mark.usefixtures("images")
 def test_medium_is_inserted_and_ejected(web: Cluster) -> None:
     assert web.says("media", "insert", "web-1", "shared/rescue").endswith("inserted into cd0, at once\n")
     assert spec(web)["media"] == [{"name": "cd0", "image": "shared/rescue"}]

@@ -51,11 +51,11 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "displayName": ("", "Web", "Live", "Live", "Live"),
     "description": ("", "Shop", "Live", "Live", "Live"),
     "computePool": ("default", "other", "Refused", "Refused", "Refused"),
-    "systemTemplate": (None, "legacy", "Live", "Restart", "NextStart"),
-    "cpus": (1, 2, "Live", "Live", "NextStart"),
-    "maxCpus": (None, 8, "Live", "Restart", "NextStart"),
-    "memory": ("1Gi", "2Gi", "Live", "Live", "NextStart"),
-    "maxMemory": (None, "8Gi", "Live", "Restart", "NextStart"),
+    "systemTemplate": (None, "legacy", "NextStart", "Restart", "NextStart"),
+    "cpus": (1, 2, "NextStart", "Live", "NextStart"),
+    "maxCpus": (None, 8, "NextStart", "Restart", "NextStart"),
+    "memory": ("1Gi", "2Gi", "NextStart", "Live", "NextStart"),
+    "maxMemory": (None, "8Gi", "NextStart", "Restart", "NextStart"),
     "powerState": ("Running", "Stopped", "Live", "Restart", "Live"),
     "restartPolicy": ("OnFailure", "Never", "Live", "Live", "Live"),
     "restart": (None, FIRST, "Live", "Restart", "Live"),
@@ -65,47 +65,47 @@ FIELDS: dict[str, tuple[Any, Any, str, str, str]] = {
     "startPriority": (100, 5, "Live", "Live", "Live"),
     "deletionProtection": (False, True, "Live", "Live", "Live"),
     "drift": (None, "Revert", "Live", "Live", "Live"),
-    "disks[data]": (None, DATA, "Live", "Live", "NextStart"),
-    "disks[data].size": ("10Gi", "20Gi", "Live", "Live", "NextStart"),
-    "disks[data].source.image": (None, "shared/mini", "Live", "Refused", "Refused"),
-    "disks[data].source.volume": (None, "old", "Live", "Refused", "Refused"),
+    "disks[data]": (None, DATA, "NextStart", "Live", "NextStart"),
+    "disks[data].size": ("10Gi", "20Gi", "NextStart", "Live", "NextStart"),
+    "disks[data].source.image": (None, "shared/mini", "NextStart", "Refused", "Refused"),
+    "disks[data].source.volume": (None, "old", "NextStart", "Refused", "Refused"),
     "disks[data].reclaim": ("Delete", "Retain", "Live", "Live", "Live"),
-    "disks[data].rebuild": (0, 1, "Live", "DataLoss", "DataLoss"),
-    "disks[data].format.fileSystem": (None, "Xfs", "Live", "Restart", "NextStart"),
-    "disks[data].format.mountPath": (None, "/srv", "Live", "Restart", "NextStart"),
-    "disks[data].qos.readBytesPerSecond": (None, "1Mi", "Live", "Live", "NextStart"),
-    "disks[data].qos.writeBytesPerSecond": (None, "1Mi", "Live", "Live", "NextStart"),
-    "disks[data].qos.readIops": (None, 100, "Live", "Live", "NextStart"),
-    "disks[data].qos.writeIops": (None, 100, "Live", "Live", "NextStart"),
-    "nics[lan]": (None, LAN, "Live", "Live", "NextStart"),
-    "nics[lan].addressPool": ("lan", "wan", "Live", "Live", "NextStart"),
-    "nics[lan].network": ("default", "other", "Live", "Live", "NextStart"),
-    "nics[lan].vlan": (0, 40, "Live", "Live", "NextStart"),
-    "nics[lan].ip": (None, "10.87.2.9", "Live", "Live", "NextStart"),
-    "nics[lan].mac": (None, "52:54:00:00:00:09", "Live", "Live", "NextStart"),
-    "nics[lan].mtu": (None, 1400, "Live", "Restart", "NextStart"),
-    "nics[lan].model": (None, "E1000", "Live", "Restart", "NextStart"),
-    "nics[lan].securityGroups": ([], ["web"], "Live", "Live", "NextStart"),
-    "media[cd0]": (None, CD, "Live", "Live", "NextStart"),
-    "media[cd0].image": ("shared/rescue", "shared/other", "Live", "Live", "NextStart"),
-    "bootOrder": ([], ["data"], "Live", "Restart", "NextStart"),
-    "qos.cpu.priority": (None, "High", "Live", "Live", "NextStart"),
-    "qos.cpu.limit": (None, "500m", "Live", "Live", "NextStart"),
-    "qos.disk.readBytesPerSecond": (None, "1Mi", "Live", "Live", "NextStart"),
-    "qos.disk.writeBytesPerSecond": (None, "1Mi", "Live", "Live", "NextStart"),
-    "qos.disk.readIops": (None, 100, "Live", "Live", "NextStart"),
-    "qos.disk.writeIops": (None, 100, "Live", "Live", "NextStart"),
-    "qos.network.inboundBitsPerSecond": (None, "1M", "Live", "Live", "NextStart"),
-    "qos.network.outboundBitsPerSecond": (None, "1M", "Live", "Live", "NextStart"),
+    "disks[data].rebuild": (0, 1, "NextStart", "DataLoss", "DataLoss"),
+    "disks[data].format.fileSystem": (None, "Xfs", "NextStart", "Restart", "NextStart"),
+    "disks[data].format.mountPath": (None, "/srv", "NextStart", "Restart", "NextStart"),
+    "disks[data].qos.readBytesPerSecond": (None, "1Mi", "NextStart", "Live", "NextStart"),
+    "disks[data].qos.writeBytesPerSecond": (None, "1Mi", "NextStart", "Live", "NextStart"),
+    "disks[data].qos.readIops": (None, 100, "NextStart", "Live", "NextStart"),
+    "disks[data].qos.writeIops": (None, 100, "NextStart", "Live", "NextStart"),
+    "nics[lan]": (None, LAN, "NextStart", "Live", "NextStart"),
+    "nics[lan].addressPool": ("lan", "wan", "NextStart", "Live", "NextStart"),
+    "nics[lan].network": ("default", "other", "NextStart", "Live", "NextStart"),
+    "nics[lan].vlan": (0, 40, "NextStart", "Live", "NextStart"),
+    "nics[lan].ip": (None, "10.87.2.9", "NextStart", "Live", "NextStart"),
+    "nics[lan].mac": (None, "52:54:00:00:00:09", "NextStart", "Live", "NextStart"),
+    "nics[lan].mtu": (None, 1400, "NextStart", "Restart", "NextStart"),
+    "nics[lan].model": (None, "E1000", "NextStart", "Restart", "NextStart"),
+    "nics[lan].securityGroups": ([], ["web"], "NextStart", "Live", "NextStart"),
+    "media[cd0]": (None, CD, "NextStart", "Live", "NextStart"),
+    "media[cd0].image": ("shared/rescue", "shared/other", "NextStart", "Live", "NextStart"),
+    "bootOrder": ([], ["data"], "NextStart", "Restart", "NextStart"),
+    "qos.cpu.priority": (None, "High", "NextStart", "Live", "NextStart"),
+    "qos.cpu.limit": (None, "500m", "NextStart", "Live", "NextStart"),
+    "qos.disk.readBytesPerSecond": (None, "1Mi", "NextStart", "Live", "NextStart"),
+    "qos.disk.writeBytesPerSecond": (None, "1Mi", "NextStart", "Live", "NextStart"),
+    "qos.disk.readIops": (None, 100, "NextStart", "Live", "NextStart"),
+    "qos.disk.writeIops": (None, 100, "NextStart", "Live", "NextStart"),
+    "qos.network.inboundBitsPerSecond": (None, "1M", "NextStart", "Live", "NextStart"),
+    "qos.network.outboundBitsPerSecond": (None, "1M", "NextStart", "Live", "NextStart"),
     "guest.hostname": (None, "web", "Live", "Live", "Live"),
-    "guest.timeZone": (None, "Asia/Shanghai", "Live", "Restart", "NextStart"),
-    "guest.admin.name": (None, "ops", "Live", "Restart", "NextStart"),
-    "guest.admin.passwordSecret": (None, "web", "Live", "Restart", "NextStart"),
-    "guest.admin.sshKeys": (None, ["ssh-ed25519 AAAA"], "Live", "Restart", "NextStart"),
-    "guest.userDataSecret": (None, "web", "Live", "Restart", "NextStart"),
-    "scheduling.host": ("", "node-2", "Live", "Refused", "Refused"),
-    "scheduling.affinity": ({}, {"app": "web"}, "Live", "Refused", "Refused"),
-    "scheduling.antiAffinity": ({}, {"app": "web"}, "Live", "Refused", "Refused"),
+    "guest.timeZone": (None, "Asia/Shanghai", "NextStart", "Restart", "NextStart"),
+    "guest.admin.name": (None, "ops", "NextStart", "Restart", "NextStart"),
+    "guest.admin.passwordSecret": (None, "web", "NextStart", "Restart", "NextStart"),
+    "guest.admin.sshKeys": (None, ["ssh-ed25519 AAAA"], "NextStart", "Restart", "NextStart"),
+    "guest.userDataSecret": (None, "web", "NextStart", "Restart", "NextStart"),
+    "scheduling.host": ("", "node-2", "NextStart", "Refused", "Refused"),
+    "scheduling.affinity": ({}, {"app": "web"}, "NextStart", "Refused", "Refused"),
+    "scheduling.antiAffinity": ({}, {"app": "web"}, "NextStart", "Refused", "Refused"),
 }
 """Every field of an instance; a new one needs a line here, and maybe one in instance_disruption.py."""
 
@@ -229,6 +229,23 @@ def test_empty_drive_cannot_be_plugged_in_and_a_filled_one_can() -> None:
     for drive, expected in (({"name": "cd0"}, "Restart"), (CD, "Live")):
         (found,) = changes("Instance", before, instance({}, media=[drive]))
         assert (found.path, found.effect.name) == ("spec.media[cd0]", expected)
+
+
+@pytest.mark.parametrize(
+    ("drive", "expected"), [({"name": "cd0"}, "Restart"), (CD | {"image": "shared/other"}, "Live"), (None, "Live")]
+)
+def test_drive_that_was_never_plugged_in_is_as_if_it_were_new(drive: JSON | None, expected: str) -> None:
+    waits = [{"path": "spec.media[cd0]", "desired": "shared/rescue", "operation": "Refused"}]
+    before = instance(RUNNING | {"restartAwaitingChanges": waits}, media=[CD])
+    (found,) = changes("Instance", before, instance({}, media=[drive] if drive else []))
+    assert (found.path, found.effect.name) == ("spec.media[cd0]", expected)
+
+
+def test_disk_that_was_never_plugged_in_leaves_nothing_to_wait_for() -> None:
+    waits = [{"path": "spec.disks[data]", "desired": "data.qcow2", "operation": "Restart"}]
+    before = instance(RUNNING | {"hardware": LEGACY, "restartAwaitingChanges": waits}, disks=[SYSTEM, KEPT])
+    (found,) = changes("Instance", before, instance({}, disks=[SYSTEM]))
+    assert (found.path, found.effect) == ("spec.disks[data]", Effect.Live)
 
 
 def test_card_that_moves_from_a_pool_to_the_physical_network_needs_a_restart() -> None:
