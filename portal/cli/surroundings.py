@@ -16,6 +16,8 @@ from nanovirt.resources.placement import FINALIZER as RELEASED
 
 JSON = dict[str, Any]
 FEW = 8
+SHARED = "shared"
+"""The namespace whose objects are named from all others."""
 STRATEGIES = {"Spread": "the lightest that fitted", "Pack": "the fullest that fitted"}
 
 
@@ -36,6 +38,9 @@ def around(session: Session, doc: JSON) -> Iterator[str]:
             yield from _of_compute_pool(session, doc)
         case "AddressPool":
             yield _addresses(doc)
+        case "SecurityGroup":
+            yield from held_by(doc, None)
+            yield from _of_security_group(session, doc)
         case _:
             yield from held_by(doc, None)
 
@@ -127,6 +132,45 @@ def _room(pool: JSON) -> str:
     room = ", ".join(f"{held.get(what, 0)} of {there.get(what, 0)} {what}" for what in ("cpus", "memory", "disk"))
     ready = f"{status.get('readyHosts', 0)} of {status.get('hosts', 0)} hosts are ready"
     return f"  ComputePool {pool['metadata']['name']}: {ready}; asked for so far: {room}."
+
+
+WAYS = (("Inbound", "comes in", "Drop"), ("Outbound", "goes out", "Accept"))
+"""Direction, in words, and what happens to the rest unless the group says."""
+
+
+def _of_security_group(session: Session, group: JSON) -> Iterator[str]:
+    """What it does to a card, and which cards have it."""
+    spec, metadata = group.get("spec") or {}, group["metadata"]
+    for way, moves, usual in WAYS:
+        rules = [one for one in spec.get("rules") or () if one["direction"] == way]
+        rest = "dropped" if spec.get(way.lower(), usual) == "Drop" else "accepted"
+        decides = f"the first of {len(rules)} rules that matches decides ({_names(rules)}); else it" if rules else "it"
+        yield f"  Of what {moves}, {decides} is {rest}."
+    space, name = metadata["namespace"], metadata["name"]
+    users = [
+        f"{one['metadata']['namespace']}/{one['metadata']['name']} ({nic['name']})"
+        for one in _instances(session, "" if space == SHARED else space)
+        for nic in one["spec"].get("nics") or ()
+        if any(resolve(said, one["metadata"]["namespace"]) == (space, name) for said in nic.get("securityGroups") or ())
+    ]
+    more = f" and {len(users) - FEW} more" if len(users) > FEW else ""
+    if users:
+        yield f"  It guards {', '.join(users[:FEW])}{more}."
+    else:
+        written = f"{space}/{name}" if space == SHARED else name
+        yield f"  No card names it, so it guards nothing: securityGroups: [{written}] among spec.nics of an Instance."
+
+
+def _instances(session: Session, space: str) -> list[JSON]:
+    """Those of a namespace, or of all, as far as this user may see any."""
+    try:
+        return session.list(session.catalogue.named("instances"), everywhere=not space)[0]
+    except Forbidden:
+        return []
+
+
+def _names(rules: list[JSON]) -> str:
+    return ", ".join(str(one["name"]) for one in rules[:FEW]) + (", ..." if len(rules) > FEW else "")
 
 
 def _of_compute_pool(session: Session, pool: JSON) -> Iterator[str]:

@@ -45,7 +45,7 @@ ADVICE = {
     "BridgeMissing": "make the bridge on the host, or correct spec.bridges of the Host",
     "DiskFull": "make room in that folder of the host",
     "WaitingForUpload": "send the bytes: nanoctl upload image/{name} FILE -n {namespace}",
-    "WaitingForFile": "put the file into that folder",
+    "WaitingForFile": "put it into images/incoming below the server's data folder (scripts/up makes mini.qcow2)",
     "ImageRejected": "put a sound file in its place",
     "NeverReported": "start its agent: nanoctl agent --server URL --credentials FILE",
     "LeaseExpired": "see whether the host runs and its agent reaches the server",
@@ -92,14 +92,18 @@ def why(session: Session, *, what: tuple[str, ...]) -> None:
         raise Misused("say which one: nanoctl why KIND/NAME")
     for target in targets:
         doc = session.get(target) | {"kind": target.kind.kind}
-        lines(reasons(doc))
-        for said in around(session, doc):
+        about = list(around(session, doc))
+        lines(reasons(doc, alone=not about))
+        for said in about:
             lines(paragraph(tables.printable(said.strip()), "  "))
         lines(event_lines(events_of(session, doc)))
 
 
-def reasons(doc: JSON) -> Iterator[str]:
-    """The summary and every condition that is not as it should be, each with what can be done."""
+def reasons(doc: JSON, *, alone: bool = True) -> Iterator[str]:
+    """The summary and every condition that is not as it should be, each with what can be done.
+
+    `alone`: nothing else will be said of it.
+    """
     conditions = (doc.get("status") or {}).get("conditions") or []
     yield click.style(summary(doc), bold=True)
     bad = [one for one in conditions if wrong(one)]
@@ -112,7 +116,7 @@ def reasons(doc: JSON) -> Iterator[str]:
         yield "  Everything is as desired."
     if not conditions and (doc.get("status") or {}).get("phase") == "Pending":
         yield "  No controller has looked at it yet."
-    elif not conditions:
+    elif not conditions and alone:
         yield f"  It has no conditions that could say more. What it holds: nanoctl describe {_title(doc)}"
 
 

@@ -151,3 +151,19 @@ def test_who_may_not_see_what_is_around_is_told_the_rest(running: Cluster) -> No
     assert "computepool/default" in running.says("why", "computepool/default", *his)
     assert "instance/web-1" in running.says("tree", "instance/web-1", *his)
     assert "computepool/default" in running.says("tree", *his)
+
+
+def test_security_group_says_what_it_does_and_whom_it_guards(running: Cluster) -> None:
+    rules = [
+        {"name": "http", "direction": "Inbound", "protocol": "TCP", "ports": ["80"]},
+        {"name": "ping", "direction": "Inbound", "protocol": "ICMP"},
+    ]
+    running.creates("securitygroups", "web", "default", spec={"inbound": "Drop", "outbound": "Accept", "rules": rules})
+    said = running.says("why", "securitygroup/web")
+    assert "Of what comes in, the first of 2 rules that matches decides (http, ping); else it is dropped." in said
+    assert "Of what goes out, it is accepted." in said
+    assert "No card names it, so it guards nothing: securityGroups: [web] among spec.nics of an Instance." in said
+    assert "no conditions" not in said
+    nics = [{"name": "lan", "addressPool": "lan", "securityGroups": ["web"]}]
+    running.creates("instances", "shop", "default", spec={"nics": nics, "disks": []})
+    assert "It guards default/shop (lan)." in running.says("why", "securitygroup/web")
