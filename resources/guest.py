@@ -41,17 +41,24 @@ class Admin(Model):
     """Who administers the guest; the password stands in a Secret (key `password`)."""
 
     name: AdminName = "root"
+    """The user, such as root or ops; others than root may use `sudo`."""
     password_secret: Name | None = None
+    """A Secret of the namespace, whose key `password` is the password."""
     ssh_keys: Annotated[tuple[SshKey, ...], Field(max_length=64)] = ()
+    """Public keys to log in with, each a line such as `ssh-ed25519 AAAA... alice`."""
 
 
 class Guest(Model):
     """What the guest is told about itself; `userDataSecret` names a Secret with the key `userData`."""
 
     hostname: Hostname | None = None
+    """What it is called; without, as the instance."""
     time_zone: TimeZone | None = None
+    """Such as Asia/Shanghai."""
     admin: Admin | None = None
+    """Who logs in, and with what."""
     user_data_secret: Name | None = None
+    """A Secret of the namespace, whose key `userData` cloud-init carries out."""
 
 
 class GuestSecrets(Status):

@@ -55,6 +55,7 @@ class DiskSource(Model):
     """What a disk begins as; without a source it is empty."""
 
     image: Reference | None = None
+    """An Image of type Disk: NAME of the namespace, or shared/NAME."""
     snapshot: Annotated[str | None, LATER] = None
     disk: Annotated[str | None, LATER] = None
     volume: Name | None = None
@@ -85,13 +86,18 @@ class Nic(Model):
 
     name: ShortName
     address_pool: Name | None = None
+    """The AddressPool that gives its address."""
     network: ShortName | None = None
+    """The network, one of spec.bridges of a Host, where something else gives its address."""
     vlan: Annotated[int, Field(ge=0, le=4094), LATER] = 0
     ip: Ip | None = None
+    """This address of the pool; without, a free one."""
     mac: Mac | None = None
+    """This MAC; without, one of its own that stays."""
     mtu: Annotated[int, Field(ge=576, le=9216)] | None = None
     model: NicModel | None = None
     security_groups: Annotated[tuple[Reference, ...], Field(max_length=8)] = ()
+    """What may come in and go out: SecurityGroups, whose rules are gone through one group after the other."""
 
 
 class Medium(Model):
@@ -99,12 +105,14 @@ class Medium(Model):
 
     name: ShortName
     image: Reference | None = None
+    """An Image of type Media: NAME of the namespace, or shared/NAME."""
 
 
 class Scheduling(Model):
     """Where it may run; `host` "" leaves the choice to the scheduler."""
 
     host: NameOrNothing = ""
+    """On that Host and nowhere else."""
     affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
     anti_affinity: Annotated[dict[str, str], LATER] = Field(default_factory=dict)
 
@@ -118,7 +126,9 @@ class InstanceSpec(Spec):
     display_name: Title = ""
     description: Text = ""
     compute_pool: Name = "default"
+    """The ComputePool whose hosts may run it."""
     system_template: Name | None = None
+    """The SystemTemplate that says which devices it has; without, that of its first image."""
     cpus: Annotated[int, Field(ge=1, le=512)] = 1
     max_cpus: Annotated[int | None, Field(ge=1, le=512)] = None
     memory: Bytes = Bytes("1Gi")
@@ -133,6 +143,7 @@ class InstanceSpec(Spec):
     nics: Annotated[tuple[Nic, ...], Field(max_length=8)] | None = None
     media: Annotated[tuple[Medium, ...], Field(max_length=4)] = ()
     boot_order: Annotated[tuple[ShortName, ...], Field(max_length=28)] = ()
+    """Where the firmware looks for a system, first to last: names of disks, media and nics."""
     qos: Qos | None = None
     guest: Guest = Guest()
     scheduling: Scheduling = Field(default_factory=lambda: ANYWHERE)

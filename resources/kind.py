@@ -141,6 +141,8 @@ KINDS: dict[str, type[Document]] = {}
 class Document(Model):
     """An object as it is stored and sent: apiVersion, kind, metadata, and what the kind adds."""
 
+    model_config = ConfigDict(use_attribute_docstrings=False)  # a class made from a generic one has no source to read
+
     api_version: str = ""
     kind: str = ""
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)

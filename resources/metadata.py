@@ -24,7 +24,9 @@ ANNOTATIONS_MAX = 256 * 1024
 class Model(BaseModel):
     """A frozen model whose JSON is camelCase and which refuses fields that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, absent values left out."""

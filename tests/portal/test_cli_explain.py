@@ -45,6 +45,23 @@ def test_fields_have_type_limits_and_default(running: Cluster) -> None:
     assert found["disks"][0] == "[]object"
 
 
+@pytest.mark.parametrize(
+    ("what", "field", "meaning"),
+    [
+        ("instance.spec.guest", "hostname", "What it is called; without, as the instance"),
+        (
+            "instance.spec.guest",
+            "userDataSecret",
+            "A Secret of the namespace, whose key `userData` cloud-init carries out",
+        ),
+        ("instance.spec.guest.admin", "sshKeys", "Public keys to log in with, each a line such as"),
+        ("instance.spec.nics", "securityGroups", "What may come in and go out: SecurityGroups"),
+    ],
+)
+def test_fields_say_what_they_mean(running: Cluster, what: str, field: str, meaning: str) -> None:
+    assert fields(running.says("explain", what))[field][-1].startswith(meaning)
+
+
 def test_items_of_a_list_are_explained_and_all_that_is_below_when_asked_for(running: Cluster) -> None:
     plain = fields(running.says("explain", "instance.spec.disks"))
     assert plain["name"] == ["string", "required"]
