@@ -147,6 +147,8 @@ def test_simulated_needs_no_root_and_no_libvirt_and_a_second_run_changes_nothing
         other = user.up("--api-port", "1")
         assert other.code == 1
         assert "Nano runs here already, with other options" in other.err
+        fewer = user.run(["scripts/up", "--simulated-hosts", "2", *ANY_PORTS])
+        assert (fewer.code, "with other options" in fewer.err) == (1, True), "as good as --simulated, but for its hosts"
     finally:
         undone = user.up("--undo", "--delete-data")
     assert undone.code == 0, undone.out + undone.err
