@@ -57,10 +57,13 @@ def to_stop(doc: JSON, *, force: bool) -> Change:
 
 
 def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
-    """An order to start anew, once; a stopped machine is started."""
+    """An order to start anew, once; a stopped machine is started, and one that has no host yet has nothing to end."""
     if _wish(doc) != "Running":
         was = _wish(doc).lower()
         return {"spec": {"powerState": "Running"}}, f"was {was}; " + ("starting" if was == "stopped" else "resuming")
+    if never_started(doc):
+        why = str(_scheduled(doc).get("message", ""))
+        return None, f"it has no host yet, so there is nothing to restart; it starts as soon as it can. {why}".strip()
     mode = "Hard" if force else "Graceful"
     return {"spec": {"restart": _order(doc, now, mode)}}, "restarting" + (" by force" if force else "")
 
@@ -85,6 +88,16 @@ def to_resume(doc: JSON) -> Change:
             return None, "is to be stopped; start it instead"
         case _:
             return None, _already(_phase(doc), "Running")
+
+
+def never_started(doc: JSON) -> bool:
+    """Whether it waits for a host, and is known to: what has just been made may have one in a moment."""
+    return _scheduled(doc).get("status", "True") != "True" and not doc["status"].get("placement")
+
+
+def _scheduled(doc: JSON) -> JSON:
+    conditions = (doc.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == "Scheduled"), {})
 
 
 def _already(phase: str, wish: str) -> str:

@@ -25,6 +25,8 @@ class Quantity(int):
 
     units: ClassVar[Mapping[str, int]] = {}
     example: ClassVar[str] = ""
+    meaning: ClassVar[str] = ""
+    """What the example amounts to, where that is not plain from its unit."""
     written: str | int
 
     def __new__(cls, written: str | int) -> Self:
@@ -44,14 +46,19 @@ class Quantity(int):
         whole, part, unit = match.groups("") if match else ("", "", "")
         factor = cls.units.get(unit, 0)
         if not whole or not factor:
-            known = ", ".join(unit for unit in cls.units if unit)
-            raise ValueError(f"{str(written)[:40]!r} is not an amount like {cls.example!r} (units: {known})")
+            raise ValueError(f"{str(written)[:40]!r} is not {cls.rule()}")
         amount, rest = int(whole) * factor, 0
         if part:
             amount, rest = divmod(int(whole + part) * factor, int(10 ** len(part)))
         if rest or amount > LIMIT:
             raise ValueError(f"{written!r} is not a whole amount below {LIMIT}")
         return amount
+
+    @classmethod
+    def rule(cls) -> str:
+        """What to write, as the end of `... is not`."""
+        known = ", ".join(unit for unit in cls.units if unit)
+        return f"an amount like {cls.example!r}{cls.meaning} (units: {known})"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -66,7 +73,8 @@ class Quantity(int):
         if isinstance(value, cls):
             return value
         if not isinstance(value, WRITTEN):
-            raise ValueError(f"an amount is a text like {cls.example!r} or a whole number")  # noqa: TRY004 - pydantic
+            found = str(value)[:40] if isinstance(value, float) else "this"
+            raise ValueError(f"{found} is not a whole number, or {cls.rule()}")  # noqa: TRY004 - pydantic
         kind: type = cls
         made: Self = _made(kind, value)
         return made
@@ -112,3 +120,4 @@ class Millicpus(Quantity):
 
     units: ClassVar[Mapping[str, int]] = {"m": 1, "": 1000}
     example = "1500m"
+    meaning = ", which is one and a half processors"

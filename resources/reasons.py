@@ -85,7 +85,7 @@ class Reason(Enum):
         "Data of disk {disk} would be lost; accept that for this one change with the annotation "
         "nano/accept-data-loss: {accept}"
     )
-    ChangeRefused = "{what} of an instance that has a host cannot be changed: {detail}."
+    ChangeRefused = "It cannot be changed to that: {detail}."
     VolumesReady = "Every disk is there."
     ChangedBehind = "Its definition on {host} was changed behind Nano, policy {policy}: {changes}."
     AdoptedAsItIs = "It was adopted as it is on {host}; a definition by Nano would not have: {changes}."

@@ -135,7 +135,7 @@ def changed_machine(old: JSON, doc: JSON, accepted: frozenset[str]) -> Iterator[
     """What a machine that has a host cannot become, and what it would lose that nobody accepted."""
     for path, _, _, effect, accept, why in changes("Instance", old, doc):
         if effect is Effect.Refused and path not in Instance.facts.immutable:
-            yield _cause(path, Reason.ChangeRefused, what=path, detail=why)
+            yield _cause(path, Reason.ChangeRefused, detail=why)
         elif effect is Effect.DataLoss and accept not in accepted:
             disk = path.partition("[")[2].partition("]")[0]
             yield _cause(path, Reason.DataLossNotAccepted, disk=disk, accept=accept)

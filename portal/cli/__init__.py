@@ -128,7 +128,8 @@ class Commands(click.Group):
 
             near = difflib.get_close_matches(args[0], known, 1)
             ctx.fail(f"there is no command {args[0]!r}" + (f"; do you mean {near[0]!r}?" if near else ""))
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, plain_flags(command, rest) if command is not None else rest
 
     def invoke(self, ctx: click.Context) -> Any:
         if os.environ.get("NO_COLOR"):  # https://no-color.org; a pipe gets none in any case
@@ -138,6 +139,24 @@ class Commands(click.Group):
         except NanoError as error:
             ending = Unusable if isinstance(error, Misused) else Refused
             raise ending(sentence(error)) from error
+
+
+def plain_flags(command: click.Command, args: list[str]) -> list[str]:
+    """`--wait=false` as `--no-wait` and `--all=true` as `--all`, for fingers that know kubectl.
+
+    A flag that has no opposite is left out when it is false.
+    """
+    flags = {name: one for one in command.params if isinstance(one, click.Option) and one.is_flag for name in one.opts}
+    plain: list[str] = []
+    for at, word in enumerate(args):
+        if word == "--":
+            return plain + args[at:]
+        name, _, value = word.partition("=")
+        if name in flags and value in ("true", "false"):
+            plain += [name] if value == "true" else flags[name].secondary_opts[:1]
+        else:
+            plain.append(word)
+    return plain
 
 
 def sentence(error: NanoError) -> str:

@@ -96,7 +96,7 @@ def plan(session: Session, *, sources: tuple[str, ...], most: str | None, accept
 
 
 def resolve(session: Session, found: list[Manifest]) -> list[Wanted]:
-    """The manifests in the order in which they are sent. BadManifests names every unknown kind."""
+    """The manifests in the order in which they are sent. BadManifests names every unknown kind, and the one meant."""
     kinds = [(one, session.catalogue.of(one.doc["apiVersion"], one.doc["kind"])) for one in found]
     if unknown := [_unknown(session, one) for one, kind in kinds if kind is None]:
         raise BadManifests(unknown)
@@ -105,8 +105,15 @@ def resolve(session: Session, found: list[Manifest]) -> list[Wanted]:
 
 
 def _unknown(session: Session, one: Manifest) -> str:
-    known = ", ".join(sorted(f"{kind.kind} ({kind.group_version})" for kind in session.catalogue.kinds))
-    return f"{one.where('kind')}: there is no kind {one.doc['kind']} in {one.doc['apiVersion']}; known are {known}"
+    import difflib  # noqa: PLC0415 - only who errs waits for it
+
+    wanted, known = str(one.doc["kind"]), {kind.kind: kind.group_version for kind in session.catalogue.kinds}
+    near = wanted if wanted in known else next(iter(difflib.get_close_matches(wanted, known, 1)), "")
+    if near:
+        hint = f"write apiVersion: {known[near]}" + (f" and kind: {near}" if near != wanted else "")
+    else:
+        hint = "known are " + ", ".join(sorted(f"{kind} ({version})" for kind, version in known.items()))
+    return f"{one.where('kind')}: there is no kind {wanted} in {one.doc['apiVersion']}; {hint}"
 
 
 def _namespace(session: Session, one: Manifest, kind: Kind) -> str:

@@ -49,6 +49,10 @@ def console(session: Session, *, name: str, printing: bool, serial: bool, force:
     if log:
         _, said = session.connection.raw("GET", target.kind.path(session.namespace, target.name, "log"))
         click.echo(said, nl=False)
+        if sys.stdout.isatty() and said and not said.endswith(b"\n"):
+            click.echo()  # the prompt of a shell stands on a line of its own
+        if not said:
+            click.echo(f"{target} has said nothing on its serial line", err=True)
     elif reset:
         told = session.connection.ask("DELETE", target.kind.path(session.namespace, target.name, "console"))
         click.echo(f"{target} console reset; {told['details']['params']['count']} cut off")

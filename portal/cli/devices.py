@@ -277,7 +277,9 @@ def eject(session: Session, *, instance: str, drive: str, removing: bool) -> Non
         else:
             _item(spec, "media", drive).pop("image", None)
 
-    _change(session, instance, empty, f"{drive} {'removed' if removing else 'emptied'}", same=f"{drive} is empty already")
+    _change(
+        session, instance, empty, f"{drive} {'removed' if removing else 'emptied'}", same=f"{drive} is empty already"
+    )
 
 
 # --- the change itself ----------------------------------------------------------------------------------

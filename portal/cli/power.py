@@ -13,7 +13,7 @@ from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Met, Seconds, condition, until
-from nanovirt.portal.powering import PHASES, change
+from nanovirt.portal.powering import PHASES, change, never_started
 from nanovirt.resources.errors import Conflict, NotFound, Rejected
 
 JSON = dict[str, Any]
@@ -131,9 +131,12 @@ def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) ->
     now, met, refused = datetime.now(UTC), [], 0
     for target in targets_of(session, asked.names, asked.selector, every=asked.every):
         try:
-            patch, said = change(verb, session.get(target), now, force=force)
+            doc = session.get(target)
+            patch, said = change(verb, doc, now, force=force)
             if patch is not None:
                 session.patch(target, patch)
+            elif verb in ("restart", "reset") and never_started(doc):  # waiting would wait for something else
+                raise Rejected(said)
         except (Rejected, Conflict) as error:
             refused += 1
             click.echo(f"{target} not changed: {sentence(error)}", err=True)

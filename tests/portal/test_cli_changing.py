@@ -123,6 +123,30 @@ def test_an_unknown_kind_is_told_with_its_line(running: Cluster) -> None:
     assert "stdin:2 (document 1, Unicorn x): there is no kind Unicorn in nano/v1" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "hint"),
+    [
+        ("nano/v1", "Namespace", "there is no kind Namespace in nano/v1; write apiVersion: v1 "),
+        ("v1", "Instnace", "there is no kind Instnace in v1; write apiVersion: nano/v1 and kind: Instance "),
+        ("nano/v1", "Unicorn", "there is no kind Unicorn in nano/v1; known are Address (nano/v1), "),
+    ],
+)
+def test_an_unknown_kind_is_answered_with_the_one_that_was_meant(
+    running: Cluster, version: str, kind: str, hint: str
+) -> None:
+    doc = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n"
+    assert hint in running.nanoctl("apply", "-f", "-", stdin=doc).stderr
+
+
+@pytest.mark.parametrize("written", ["50%", "2 cores", "1.5"])
+def test_an_amount_of_processors_in_other_units_is_answered_with_an_example(running: Cluster, written: str) -> None:
+    spec = f"{{disks: [{{name: system, size: 1Gi}}], qos: {{cpu: {{limit: {written}}}}}}}"
+    doc = f"apiVersion: nano/v1\nkind: Instance\nmetadata: {{name: x}}\nspec: {spec}\n"
+    said = running.nanoctl("apply", "-f", "-", stdin=doc).stderr
+    assert f"spec.qos.cpu.limit: {written if written == '1.5' else repr(written)} is not " in said
+    assert "an amount like '1500m', which is one and a half processors (units: m)" in said
+
+
 def test_a_dry_run_stores_nothing(running: Cluster) -> None:
     assert running.says("apply", "--dry-run", "-f", "-", stdin=pool("dry")) == "addresspool/dry created (dry run)\n"
     assert running.nanoctl("get", "apool/dry").exit_code == 1
@@ -373,6 +397,24 @@ def test_power_commands_write_the_wish(running: Cluster) -> None:
     assert running.object("instances", "power", "default")["spec"]["restart"]["mode"] == "Hard"
 
 
+def test_restarting_what_waits_for_a_host_is_refused_at_once_with_what_it_waits_for(running: Cluster) -> None:
+    running.says("run", "waits", "--image", "shared/mini")
+    told = {
+        "type": "Scheduled",
+        "status": "False",
+        "reason": "NoHostFits",
+        "message": "No host of pool default fits: none.",
+    }
+    told |= {"lastTransitionTime": "2026-11-22T09:00:00Z"}
+    running.status("instances", "waits", "default", phase="Pending", conditions=[told])
+    for verb in ("restart", "reset"):
+        refused = running.nanoctl(verb, "waits", "--wait")
+        assert refused.exit_code == 1
+        assert "it has no host yet, so there is nothing to restart" in refused.stderr
+        assert "No host of pool default fits: none." in refused.stderr
+    assert "restart" not in running.object("instances", "waits", "default")["spec"]
+
+
 def test_each_instance_is_answered_by_itself_and_one_that_fails_keeps_no_other(running: Cluster) -> None:
     running.says("run", "first", "--image", "shared/mini", "-l", "tier=front")
     running.says("run", "second", "--image", "shared/mini", "-l", "tier=front")
@@ -504,6 +546,14 @@ def test_delete_without_waiting_leaves_the_finalizers_to_others(running: Cluster
     running.says("run", "marked", "--image", "shared/mini")
     assert running.says("delete", "instance", "marked", "--no-wait") == "instance/marked deleting\n"
     assert running.object("instances", "marked", "default")["metadata"]["deletionTimestamp"]
+
+
+def test_flag_with_a_value_as_kubectl_takes_it_is_understood(running: Cluster) -> None:
+    running.says("run", "habit", "--image", "shared/mini")
+    assert running.says("delete", "instance", "habit", "--wait=false") == "instance/habit deleting\n"
+    running.says("delete", "instance", "no-such", "--ignore-not-found=true")
+    assert running.nanoctl("delete", "instance", "no-such", "--ignore-not-found=false").exit_code == 1
+    assert running.nanoctl("delete", "instance", "habit", "--wait=perhaps").exit_code == 2
 
 
 def test_what_may_not_be_deleted_keeps_nothing_else(running: Cluster) -> None:

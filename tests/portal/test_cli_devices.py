@@ -101,9 +101,9 @@ def test_drive_that_is_empty_or_never_came_says_so_when_it_is_ejected(web: Clust
     waits = [{"path": "spec.media[cd0]", "desired": "shared/nothing", "operation": "Refused"}]
     status = {"phase": "Running", "placement": "web-1-1", "hardware": HARDWARE, "restartAwaitingChanges": waits}
     web.status("instances", "web-1", "default", **status)
-    assert web.says("media", "eject", "web-1").endswith(
-        "cd0 emptied, after a restart: nanoctl restart web-1\n"
-    ), "an empty drive cannot be plugged in"
+    assert web.says("media", "eject", "web-1").endswith("cd0 emptied, after a restart: nanoctl restart web-1\n"), (
+        "an empty drive cannot be plugged in"
+    )
     assert web.says("media", "eject", "web-1") == "instance/web-1 cd0 is empty already\n"
     assert web.says("media", "eject", "web-1", "--remove").endswith("cd0 removed, at once\n")
 

@@ -122,7 +122,7 @@ def test_rollback_shows_its_plan_and_carries_it_out(c: Cluster) -> None:
     c.running("web-1")
     before = c.store.committed
     planned = c.says("rollback", first, "all", "--dry-run")
-    assert ["instance/web-1", "spec.cpus", "2", "1", "Live"] in [line.split() for line in planned.splitlines()]
+    assert ["instance/web-1", "spec.cpus", "2", "1", "NextStart"] in [line.split() for line in planned.splitlines()]
     assert "instance/web-1 restored (dry run)" in planned
     assert "1 made since, and left (--delete-new deletes them): instance/web-2" in planned
     assert c.store.committed == before
