@@ -35,7 +35,7 @@ from nanovirt.portal.authorization import authorize
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import hold
 from nanovirt.resources.codec import BODY_MAX
-from nanovirt.resources.errors import Forbidden, Malformed, NanoError, NotAllowed, NotFound
+from nanovirt.resources.errors import Forbidden, HostUnreachable, Malformed, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Key
 from nanovirt.resources.past import Past
 from nanovirt.resources.sealing import Sealer
@@ -121,7 +121,8 @@ class Api:
             return await self._answer(request)
         except NanoError as error:
             refused = refusal(error)
-            if refused.status >= 500 and not isinstance(error, hold.Held):
+            # A host that is away is no fault of this server; its condition says so already.
+            if refused.status >= 500 and not isinstance(error, hold.Held | HostUnreachable):
                 log.exception("request failed", extra={"path": request.path}, exc_info=error)
             return refused
 

@@ -1,36 +1,44 @@
-"""Consoles of real guests: two independent viewers through the gateway, the serial line, and who does not get in."""
+"""Consoles of real guests: three viewers through the gateway, the serial line, and who does not get in."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import pty
 import re
-import select
-import shlex
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nanovirt.resources.client import Client, path_of
 from nanovirt.resources.codec import JSON
-from tests.e2e.cluster import NANOCTL, Cluster, instance, instance_key, real_cluster, run
+from nanovirt.resources.kind import Key
+from tests.e2e.cluster import BLANK, NANOCTL, Cluster, instance, instance_key, real_cluster, run
+from tests.e2e.hasty_server import LIFE
 from tests.e2e.looking import BOOT, look, runs, until
+from tests.e2e.processes import ROOT, Process
+from tests.e2e.terminals import terminal
+from tests.e2e.viewers import (
+    GATEWAY,
+    abroad,
+    different,
+    gvnccapture,
+    lit,
+    remote_viewer,
+    text_of,
+    told,
+    vncviewer,
+    x_server,
+)
 from tests.testbed import leftovers
 
 pytestmark = pytest.mark.timeout(900)
 
 ALIKE = 0.02
 """Part of the pixels that may differ between two looks: a cursor blinks, a line may come."""
-GATEWAY = 5950
 LIBVIRTD = 16509
 """Of the test bed's own libvirtd."""
-DISPLAY = ":77"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +62,8 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
         print(cluster.said(), file=sys.stderr)  # noqa: T201 - pytest shows it with a failure
 
 
-async def token(client: Client, name: str, kind: str = "viewer") -> JSON:
-    made = await client.post(path_of(instance_key(name), "console"), {"type": kind})
+async def token(client: Client, name: str, namespace: str = "default") -> JSON:
+    made = await client.post(path_of(Key("instances", namespace, name), "console"), {"type": "viewer"})
     spec: JSON = made["spec"]
     return spec
 
@@ -67,107 +75,11 @@ async def screen(client: Client, name: str, file: Path) -> Path:
     return file
 
 
-def different(one: Path, other: Path) -> float:
-    """The part of the pixels that differ, wherever a window stands on its screen: the first text marks the corner."""
-    width, height = map(int, told("identify", "-format", "%w %h", one).split())
-    (left, top), (x, y) = corner(one), corner(other)
-    moved = ["-gravity", "NorthWest", "-splice", f"{max(0, left - x)}x{max(0, top - y)}"]
-    moved += ["-crop", f"{width}x{height}+{max(0, x - left)}+{max(0, y - top)}", "+repage"]
-    moved += ["-background", "black", "-extent", f"{width}x{height}"]
-    window = other.with_suffix(".window.png")
-    told("convert", other, "-background", "black", *moved, window)
-    words = ["compare", "-metric", "AE", "-fuzz", "20%", str(one), str(window), "null:"]
-    return float(subprocess.run(words, capture_output=True, text=True, check=False).stderr.split()[0]) / (
-        width * height
-    )
-
-
-def corner(file: Path) -> tuple[int, int]:
-    """Where the first lit pixels are."""
-    x, y = told("convert", file, "-trim", "-format", "%X %Y", "info:").split()
-    return int(x), int(y)
-
-
-def lit(file: Path) -> int:
-    """Pixels that are not black."""
-    said = told("convert", file, "-fill", "white", "+opaque", "black", "-format", "%[fx:mean*w*h]", "info:")
-    return round(float(said))
-
-
-def told(*words: str | Path, **more: dict[str, str]) -> str:
-    """What a program of ImageMagick says."""
-    argv = [str(word) for word in words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=more.get("env"))
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 async def until_alike(client: Client, name: str, seen: Path, folder: Path) -> None:
     """The picture that a viewer saw is the hypervisor's; text on a screen that scrolls meanwhile is looked at again."""
     shown = await screen(client, name, folder / "shown.png")
     assert lit(shown) > 500
     assert different(shown, seen) < ALIKE
-
-
-def gvnccapture(cluster: Cluster, address: str, user: str, password: str, file: Path) -> str:
-    """Let gtk-vnc's capture program look; what it says. It asks a terminal, and believes what a home folder holds."""
-    own = shlex.quote(str(ca(cluster)))
-    believe = f"mount -t tmpfs none /root && mkdir -p /root/.pki/CA && cp {own} /root/.pki/CA/cacert.pem"
-    look_at = f"exec gvnccapture {address}:{GATEWAY - 5900} {shlex.quote(str(file))}"
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvp("unshare", ["unshare", "-m", "sh", "-c", f"{believe} && {look_at}"])  # noqa: S606
-    said, answers, deadline = b"", [(b"sername", user), (b"assword", password)], time.monotonic() + 60
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([terminal], [], [], 1.0)
-        try:
-            piece = os.read(terminal, 4096) if ready else b""
-        except OSError:  # the other end is closed
-            break
-        said += piece
-        if answers and answers[0][0] in said.lower().rpartition(b"\n")[2].lower():
-            time.sleep(0.5)  # whoever asks for a password throws away what was typed before
-            os.write(terminal, answers.pop(0)[1].encode() + b"\n")
-            said += b"\n"
-        if ready and not piece:
-            break
-    else:
-        os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    return said.decode(errors="replace")
-
-
-def ca(cluster: Cluster) -> Path:
-    return cluster.data / "pki/ca.crt"
-
-
-@contextmanager
-def x_server() -> Iterator[dict[str, str]]:
-    """The environment of a screen in memory."""
-    words = ["Xvfb", DISPLAY, "-screen", "0", "800x600x24", "-nolisten", "tcp"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(100):
-                if Path(f"/tmp/.X11-unix/X{DISPLAY[1:]}").exists():  # noqa: S108 - where X has its sockets
-                    break
-                time.sleep(0.1)
-            yield {**os.environ, "DISPLAY": DISPLAY}
-        finally:
-            server.terminate()
-
-
-@contextmanager
-def vncviewer(cluster: Cluster, spec: JSON, display: dict[str, str], *more: str) -> Iterator[subprocess.Popen[str]]:
-    """TigerVNC's viewer, as `nanoctl console --print` says to start it."""
-    given = {**display, "VNC_USERNAME": spec["user"], "VNC_PASSWORD": spec["token"]}
-    words = ["vncviewer", "-SecurityTypes", "X509Plain", "-X509CA", str(ca(cluster)), "-Log", "*:stderr:30", *more]
-    words += ["-ReconnectOnError=0", "-AlertOnFatalError=0", f"{spec['host']}::{spec['port']}"]
-    with subprocess.Popen(words, env=given, stderr=subprocess.PIPE, text=True) as viewer:
-        try:
-            yield viewer
-        finally:
-            viewer.kill()
 
 
 async def test_gvnccapture_sees_the_guests_pixels_through_the_gateway(
@@ -183,7 +95,7 @@ async def test_gvnccapture_sees_the_guests_pixels_through_the_gateway(
     assert not (tmp_path / "again.png").exists(), again  # the token was used
 
 
-@pytest.mark.parametrize("what", ["wrong token", "wrong user", "another namespace", "token of another instance"])
+@pytest.mark.parametrize("what", ["wrong token", "wrong user", "token of another instance"])
 async def test_nobody_else_gets_in(cluster: Cluster, client: Client, tmp_path: Path, what: str) -> None:
     spec = await token(client, "blank")
     user, password = spec["user"], spec["token"]
@@ -192,12 +104,95 @@ async def test_nobody_else_gets_in(cluster: Cluster, client: Client, tmp_path: P
             password = password[:-1] + ("A" if password[-1] != "A" else "B")
         case "wrong user":
             user = "default/none"
-        case "another namespace":
-            user = "shared/blank"
         case _:
             password = (await token(client, "web"))["token"]
     said = gvnccapture(cluster, spec["host"], user, password, tmp_path / "seen.png")
     assert not (tmp_path / "seen.png").exists(), said
+
+
+async def test_namesakes_of_two_namespaces_are_opened_by_their_own_tokens_only(
+    cluster: Cluster, client: Client, tmp_path: Path
+) -> None:
+    """Both run on one host, behind one gateway."""
+    theirs = Key("instances", "other", "blank")
+    await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}})
+    made = instance("blank", disks=BLANK, scheduling={"host": "h2"})
+    await client.create({**made, "metadata": {"name": "blank", "namespace": "other"}})
+    await until(client, theirs, runs)
+    mine = await token(client, "blank")
+    for at, (user, password) in enumerate(
+        (
+            ("other/blank", mine["token"]),
+            ("default/blank", (await token(client, "blank", "other"))["token"]),
+        )
+    ):
+        said = gvnccapture(cluster, mine["host"], user, password, tmp_path / f"{at}.png")
+        assert not (tmp_path / f"{at}.png").exists(), said
+    own = await token(client, "blank", "other")
+    assert (own["host"], own["user"]) == (mine["host"], "other/blank")
+    said = gvnccapture(cluster, own["host"], own["user"], own["token"], tmp_path / "own.png")
+    assert (tmp_path / "own.png").exists(), said
+    await client.delete(theirs)
+
+
+async def test_token_that_is_over_opens_nothing(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    """A server whose tokens last seconds: one that was not used in time, beside others that were."""
+    usual = cluster.server
+    usual.kill()
+    argv: list[str | Path] = [sys.executable, ROOT / "tests/e2e/hasty_server.py", "server", "--data", cluster.data]
+    cluster.server = Process(cluster.bed.server, argv, "server.log")
+    try:
+        await cluster.restart_server()
+        await until_seen(cluster, client, tmp_path)  # the agent is back
+        old = await token(client, "blank")
+        assert old["expiresSeconds"] == LIFE
+        await asyncio.sleep(LIFE + 0.2)
+        said = gvnccapture(cluster, old["host"], old["user"], old["token"], tmp_path / "old.png")
+        assert not (tmp_path / "old.png").exists(), said
+        with x_server() as display, vncviewer(cluster, await old_token(client), display) as viewer:
+            _, heard = await asyncio.to_thread(viewer.communicate, timeout=60)
+            assert "Authentication failure" in heard
+        await until_seen(cluster, client, tmp_path)
+    finally:
+        cluster.server.kill()
+        cluster.server = usual
+        await cluster.restart_server()
+
+
+async def until_seen(cluster: Cluster, client: Client, folder: Path) -> None:
+    """Return once a viewer was let in: on a busy machine it may come too late."""
+    file = folder / "new.png"
+    file.unlink(missing_ok=True)
+
+    async def seen() -> bool:
+        spec = await token(client, "blank")
+        await asyncio.to_thread(gvnccapture, cluster, spec["host"], spec["user"], spec["token"], file)
+        return file.exists()
+
+    await look("viewer", seen, bool)
+
+
+async def old_token(client: Client) -> JSON:
+    """One that nobody used in time."""
+    spec = await token(client, "blank")
+    await asyncio.sleep(LIFE + 0.2)
+    return spec
+
+
+async def test_remote_viewer_shows_the_guests_pixels_by_the_file_that_nanoctl_writes(
+    cluster: Cluster, client: Client, tmp_path: Path
+) -> None:
+    shown, seen = tmp_path / "shown.png", tmp_path / "seen.png"
+
+    async def alike() -> float:
+        await screen(client, "blank", shown)
+        await asyncio.to_thread(told, "import", "-window", "root", seen, env=display)
+        lettered = text_of(seen)
+        return different(shown, lettered) if lit(lettered) > 500 and lit(shown) > 500 else 1.0
+
+    with x_server() as display, remote_viewer(cluster, "blank", display, tmp_path) as opened:
+        await look("remote-viewer", alike, lambda part: part < ALIKE, 60)
+        assert "username=default/blank\n" in opened.read_text()
 
 
 async def test_tigervnc_shows_the_guests_pixels_and_old_tokens_do_not(
@@ -224,13 +219,49 @@ async def test_tigervnc_shows_the_guests_pixels_and_old_tokens_do_not(
             assert "No matching security types" in said or "security" in said.lower()
 
 
-async def test_serial_line_answers_and_what_was_said_is_kept(cluster: Cluster, client: Client) -> None:
+async def until_ready(cluster: Cluster) -> None:
     async def said() -> str:
         return (await nanoctl(cluster, "console", "web", "--log")).stdout
 
     await look("guest", said, lambda text: "nano-guest: ready" in text, BOOT)
+
+
+async def test_serial_line_answers_and_what_was_said_is_kept(cluster: Cluster, client: Client) -> None:
+    await until_ready(cluster)
     done = await nanoctl(cluster, "console", "web", "--serial", typed="\r\r")
     assert re.search(r"login:", done.stdout), done.stdout + done.stderr
+
+
+async def test_serial_line_in_a_terminal_is_talked_on_and_left(cluster: Cluster, client: Client) -> None:
+    """All keys but one are the guest's, Ctrl-C too; whoever leaves has the terminal as it was."""
+    await until_ready(cluster)
+    await asyncio.to_thread(typing, [*NANOCTL, "console", "web", "--serial", "--kubeconfig", str(abroad(cluster))])
+
+
+def typing(argv: list[str]) -> None:
+    with terminal(argv) as line:
+        before = line.settings
+        line.until("Ctrl-] leaves it")
+        line.insist("\r", "login:")  # whoever asks for a name has said so already, or is not there yet
+        assert line.settings[3] != before[3]  # it is raw: no echo of its own, no signals
+        line.type("root\r")
+        line.until("# ")
+        line.type("echo $((40 + 2)) is said by $(hostname)\r")
+        line.until("42 is said by web\r\n")
+        line.until("# ")
+        line.type("echo sleeps; sleep 1000\r")
+        line.until("\nsleeps\r\n")
+        line.type("\x03")
+        line.until("# ")
+        line.type("echo it was $?\r")
+        line.until("it was 130\r\n")
+        line.until("# ")
+        line.type("exit\r")
+        line.until("login:")
+        line.type("\x1d")
+        line.until("instance/web: left\r\n")
+        assert line.ended() == 0
+        assert line.settings == before
 
 
 async def test_screenshot_is_written(cluster: Cluster, client: Client, tmp_path: Path) -> None:
@@ -266,11 +297,7 @@ async def test_no_token_is_in_any_log(cluster: Cluster, client: Client) -> None:
 
 async def nanoctl(cluster: Cluster, *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     """As a person on the client's machine."""
-    kubeconfig = cluster.data / "client.kubeconfig"
-    if not kubeconfig.exists():
-        text = cluster.kubeconfig.read_text().replace("https://127.0.0.1:5870", cluster.url)
-        kubeconfig.write_text(text)
-    argv = [*NANOCTL, *words, "--kubeconfig", str(kubeconfig)]
+    argv = [*NANOCTL, *words, "--kubeconfig", str(abroad(cluster))]
     return await asyncio.to_thread(
         subprocess.run, argv, input=typed, capture_output=True, text=True, timeout=120, check=False
     )
