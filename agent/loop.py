@@ -15,6 +15,7 @@ from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
+from nanovirt.agent.removals import Removals
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
 from nanovirt.agent.usage import Sampler
 from nanovirt.agent.worker import Surroundings, Worker
@@ -95,6 +96,7 @@ class Agent:
         self._asked = False
         """What is here is reported in full until that server has said which Placements there are."""
         self._asked_once = False
+        self._removals = Removals(machine, self._files)
         self._facts = HostFacts()
         self._complaint = ""
         self.port = 0
@@ -120,6 +122,7 @@ class Agent:
             if self._around.guests is not None:
                 group.create_task(self._around.guests.run())
             group.create_task(self._resync())
+            group.create_task(self._removals.run())
             group.create_task(self._lose_patience())
 
     def active(self, key: Key) -> Placement:
@@ -246,6 +249,7 @@ class Agent:
                 unclaimed=self._unclaimed,
                 usage=self.sampler.latest,
                 holdings=holdings,
+                removals=self._removals.told,
             )
             await self._send(report)
             await asyncio.sleep(self._pace.report)
@@ -277,10 +281,20 @@ class Agent:
         self.lease_until = sent + (reply.lease_seconds or LEASE_SECONDS)
         self._asked_once = reply.holdings
         self._notice_hold(reply)
+        self._removals.ask(reply.doomed)
         if self._paths != reply.storage_paths:
             self._paths = reply.storage_paths
             await self._look()
             self._wake_all()
+
+    def _files(self) -> frozenset[str] | None:
+        """What machines of this host have, strange ones among them; None before it is told which ones are its own."""
+        if not self._around.listed:
+            return None
+        made = [worker.memory.placement for worker in self._workers.values()]
+        made += [one.wish.placement for worker in self._workers.values() for one in worker.orders.values()]
+        own = {volume.file for one in made if one is not None for volume in one.spec.volumes}
+        return frozenset(own | {disk.file for one in self._unclaimed if one.facts for disk in one.facts.disks})
 
     def _notice_hold(self, reply: ReportReply) -> None:
         """A restored server knows less than this host: what it said before it was lost goes on being obeyed."""

@@ -208,6 +208,28 @@ class Owners:
         return self.placements.get(uuid, set()) | self._adopted.get(uuid, set())
 
 
+class Doomed:
+    """Volumes that are being deleted, by the host that has their files."""
+
+    def __init__(self) -> None:
+        self._by_host: dict[str, set[Key]] = defaultdict(set)
+
+    def on(self, host: str) -> tuple[Key, ...]:
+        """Those of a host."""
+        return tuple(sorted(self._by_host.get(host, ())))
+
+    def every(self) -> Iterator[Key]:
+        """All of them."""
+        return (key for keys in self._by_host.values() for key in sorted(keys))
+
+    def apply(self, change: Change) -> None:
+        """Follow Volumes."""
+        if change.key.plural == "volumes":
+            for entry, sign in ((change.before, -1), (change.after, 1)):
+                if entry is not None and entry.deleting:
+                    _mark(self._by_host, entry.row.host or "", change.key, sign)
+
+
 class Tellers:
     """Which instances tell their guests something that stands in a Secret."""
 

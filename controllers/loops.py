@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import cast
 
-from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets
+from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets, volumes
 from nanovirt.controllers.actions import Action
 from nanovirt.controllers.runtime import Controller, Runtime, Wake
 from nanovirt.controllers.world import World
@@ -27,6 +27,7 @@ from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Change, Entry, Store
+from nanovirt.resources.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Loops:
         self._runtimes = {one.name: Runtime(one, store) for one in self._controllers()}
         for key in (*self.world.owners.leaving.values(), *self.world.orphaned()):
             self._runtimes["garbage"].add(key)
+        for key in self.world.doomed.every():
+            self._runtimes["volumes"].add(key)
         reports.subscribe(self._heard)
 
     async def run(self) -> None:
@@ -82,6 +85,8 @@ class Loops:
         if key.plural == "hosts":  # free room changes without the Host
             for pool in self.world.every(StoragePool):
                 self._runtimes["pools"].add(pool.key, SOON)
+            for volume in self.world.doomed.on(key.name):
+                self._runtimes["volumes"].add(volume)
 
     def _controllers(self) -> Iterator[Controller]:
         world, every, store = self.world, frozenset(KINDS), self._store
@@ -103,6 +108,9 @@ class Loops:
 
         def of_set(thing: Document | None, now: datetime) -> Iterator[Action]:
             return sets.plan(cast(InstanceSet | None, thing), world, now)
+
+        def of_volume(thing: Document | None, now: datetime) -> Iterator[Action]:
+            return volumes.plan(cast(Volume | None, thing), world, now)
 
         def of_any(thing: Document | None, now: datetime) -> Iterator[Action]:
             return garbage.plan(thing, world, now)
@@ -135,6 +143,8 @@ class Loops:
         yield Controller(
             "sets", of_set, frozenset(["instancesets"]), frozenset(sets.WRITES), {"instances": self._wakes_sets}
         )
+        doomed = {"volumes": _doomed, "hosts": self._doomed_on}
+        yield Controller("volumes", of_volume, frozenset(), frozenset(volumes.WRITES), doomed)
         orphans = dict.fromkeys(every, self._orphaned) | {"events": self._expires}
         yield Controller("garbage", of_any, frozenset(), frozenset(garbage.WRITES), orphans, frozenset(["events"]))
 
@@ -186,6 +196,12 @@ class Loops:
         self._alarm = None
         for key in self._waiting:
             self._runtimes["instances"].add(key)
+
+    def _doomed_on(self, change: Change) -> Iterator[Wake]:
+        """A host that comes back, or goes for good, is what Volumes that are being deleted wait for."""
+        if _readiness(change.before) != _readiness(change.after):
+            for key in self.world.doomed.on(change.key.name):
+                yield key, 0.0
 
     def _all_hosts(self, change: Change) -> Iterator[Wake]:
         """What a restored store waits for begins, or is over."""
@@ -253,6 +269,11 @@ def _host_of(change: Change) -> Iterator[Wake]:
     entry = change.after or change.before
     if entry is not None and entry.row.host is not None and (change.before is None or change.after is None):
         yield Key("hosts", "", entry.row.host), SOON
+
+
+def _doomed(change: Change) -> Iterator[Wake]:
+    if change.after is not None and change.after.deleting:
+        yield change.key, 0.0
 
 
 def _shrunk(change: Change) -> bool:

@@ -39,6 +39,8 @@ WARNINGS = frozenset(
         Reason.VolumeTaken,
         Reason.VolumesApart,
         Reason.VolumeElsewhere,
+        Reason.VolumeNotRemoved,
+        Reason.VolumeFileLeft,
         Reason.HostHasNoRoom,
         Reason.HostLacksNetwork,
         Reason.ShrinkNeedsStop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from nanovirt.controllers.indexes import Guarded, Leases, Loads, Members, Owners, Tellers
+from nanovirt.controllers.indexes import Doomed, Guarded, Leases, Loads, Members, Owners, Tellers
 from nanovirt.controllers.scheduler import Ranking, Slot, slot
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.compute_pool import ComputePool
@@ -39,7 +39,7 @@ class World:
         self.reports = reports
         self.loads, self.leases, self.owners, self.members = Loads(), Leases(), Owners(), Members()
         self.tellers = Tellers()
-        self.guarded = Guarded()
+        self.guarded, self.doomed = Guarded(), Doomed()
         self._decoded: dict[Key, Document] = {}
         self._slots: dict[str, Slot] = {}
         self._stale: set[str] = set()
@@ -66,6 +66,7 @@ class World:
         self.members.apply(change)
         self.tellers.apply(change)
         self.guarded.apply(change)
+        self.doomed.apply(change)
         if change.key.plural == "hosts":
             self._stale.add(change.key.name)
         elif change.key.plural == "placements":

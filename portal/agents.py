@@ -13,14 +13,15 @@ from pydantic import ValidationError
 from nanovirt.portal.api.requests import body
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import hold
-from nanovirt.resources.codec import dump, parse, path_text, trusted
+from nanovirt.resources.codec import dump, load, parse, path_text, trusted
 from nanovirt.resources.errors import Cause, Invalid
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import Key
-from nanovirt.resources.report import HeldPlacement, HostReport, ReportReply, lost_after
+from nanovirt.resources.report import DOOMED_MAX, HeldPlacement, HostReport, ReportReply, lost_after
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Commit, Entry, Store
+from nanovirt.resources.volume import made_by_nano
 
 POLL_SECONDS = 0.2
 
@@ -32,11 +33,13 @@ class Agents:
         """`clock`: the server's monotonic clock in seconds, the one that `reports` was started with."""
         self._store, self._reports, self._clock = store, reports, clock
         self._held: defaultdict[str, dict[Key, HeldPlacement]] = defaultdict(dict)
+        self._doomed: defaultdict[str, dict[Key, str]] = defaultdict(dict)
+        """By host: the files of Volumes that are being deleted."""
         self._pools: dict[Key, StoragePool] = {}
         self._replies: dict[str, bytes] = {}
         self._asking = 0
         """How many wait for hosts to say what they hold."""
-        for plural in ("placements", "storagepools"):
+        for plural in ("placements", "storagepools", "volumes"):
             for key, entry in store.list(plural):
                 self._note(key, None, entry)
         store.subscribe(self._follow)
@@ -54,6 +57,8 @@ class Agents:
                 self._pools.pop(key, None)
                 if after is not None:
                     self._pools[key] = trusted(StoragePool, after.raw)
+            case "volumes":
+                self._note_volume(key, before, after)
             case "holds":
                 self._replies.clear()
             case "hosts":
@@ -73,6 +78,15 @@ class Agents:
             self._replies.pop(after.row.host, None)
             held = HeldPlacement(namespace=key.namespace, name=key.name, epoch=after.row.epoch, role=after.row.role)
             self._held[after.row.host][key] = held
+
+    def _note_volume(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        if before is not None and before.deleting and self._doomed[before.row.host].pop(key, None):
+            self._replies.pop(before.row.host, None)
+        if after is not None and after.deleting and after.row.host is not None:
+            file = load(after.raw)["spec"]["file"]
+            if made_by_nano(file):
+                self._replies.pop(after.row.host, None)
+                self._doomed[after.row.host][key] = file
 
     async def report(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
         """POST hosts/NAME/report: a HostReport in, a ReportReply out. Raises NotFound, Malformed, Invalid, TooLarge."""
@@ -108,12 +122,18 @@ class Agents:
                 placements=tuple(line for _, line in held),
                 storage_paths=paths,
                 hold=hold.held(self._store),
+                doomed=self._files(host),
                 holdings=bool(self._asking),
             )
             known = dump(answer.to_json())
             if not self._asking:
                 self._replies[host] = known
         return known
+
+    def _files(self, host: str) -> tuple[str, ...]:
+        """Those to remove now; none as long as a restored store does not know what is in use."""
+        known = self._doomed.get(host)
+        return () if not known or hold.held(self._store) else tuple(sorted(known.values())[:DOOMED_MAX])
 
 
 def read_report(content: bytes) -> HostReport:

@@ -64,6 +64,7 @@ def roles() -> Iterator[Document]:
         displayName="Operator",
         rules=[
             {"kinds": MACHINES, "verbs": [*READING, "create", "update", "patch", "delete", "deletecollection"]},
+            {"kinds": ["volumes"], "verbs": ["delete"]},
             {"kinds": ["images/upload"], "verbs": ["get", "create", "update", "patch"]},
             {"kinds": ["instancesets/scale"], "verbs": ["get", "update", "patch"]},
             {"kinds": ["instances/console"], "verbs": ["create", "delete"]},

@@ -110,6 +110,9 @@ class Facts:
     immutable: tuple[str, ...]
     finalizer: str
     system: str
+    """Written by the controllers alone; whose change changes it."""
+    removable: str
+    """What the system writes, and people may delete once nobody owns it: the finalizer under which it goes."""
     categories: tuple[str, ...]
     sealed: bool
     """Whether `spec.data` holds ciphertext, which no reply shows."""
@@ -189,6 +192,7 @@ def _facts(
     immutable: tuple[str, ...] = (),
     finalizer: str = "",
     system: str = "",
+    removable: str = "",
     group_version: str = GROUP_VERSION,
     categories: tuple[str, ...] = ("nano",),
     sealed: bool = False,
@@ -199,7 +203,7 @@ def _facts(
     shorts = tuple(short.split())
     return Facts(
         kind, plural, shorts, scope, group_version, row, columns, selectable, refers, immutable, finalizer, system,
-        categories, sealed, internal, scaling, operation,
+        removable, categories, sealed, internal, scaling, operation,
     )  # fmt: skip
 
 

@@ -17,6 +17,9 @@ REPORT_SECONDS = 2.0
 LEASE_SECONDS = 10.0
 MARGIN_SECONDS = 5.0
 CLOCK_DRIFT = 0.01
+DOOMED_MAX = 100
+"""Files that a host is asked to remove at a time."""
+DETAIL_MAX = 1000
 
 
 def lost_after() -> float:
@@ -116,6 +119,13 @@ class HostFacts(Status):
     hypervisor_error: str = ""
 
 
+class Removal(Status):
+    """A file that the host was asked to remove: `detail` says why it is still there, "" that it is gone."""
+
+    file: AbsolutePath
+    detail: Annotated[str, Field(max_length=DETAIL_MAX)] = ""
+
+
 class HostReport(Status):
     """Lease renewal and facts in one. `holdings` only when the server has asked for them, then complete."""
 
@@ -124,6 +134,8 @@ class HostReport(Status):
     unclaimed: Annotated[tuple[Unclaimed, ...], Field(max_length=10_000)] = ()
     usage: UsageReport = UsageReport()
     holdings: Annotated[tuple[Holding, ...], Field(max_length=10_000)] | None = None
+    removals: Annotated[tuple[Removal, ...], Field(max_length=DOOMED_MAX)] = ()
+    """Of the files that the last answer named."""
 
 
 class HeldPlacement(Status):
@@ -139,7 +151,7 @@ class ReportReply(Status):
     """The lease runs from the *send* time of the report; `storagePaths` are those that the host should have.
 
     `hold` says that the store was restored and wants to hear what the host holds; it names that restore. With
-    `holdings` the next report is to say that once.
+    `holdings` the next report is to say that once. `doomed`: files of Volumes that people have deleted, some of them.
     """
 
     lease_seconds: float = LEASE_SECONDS
@@ -147,6 +159,7 @@ class ReportReply(Status):
     storage_paths: tuple[str, ...] = ()
     hold: str = ""
     holdings: bool = False
+    doomed: tuple[AbsolutePath, ...] = ()
 
 
 class ImageProgress(Status):

@@ -89,4 +89,4 @@ def _news(report: HostReport) -> tuple[object, ...]:
     """What somebody acts on: free room by whole percents, since it changes all the time."""
     facts = report.facts
     room = tuple((one.path, one.total, one.free * 100 // max(1, one.total), one.error) for one in facts.storage)
-    return facts.model_copy(update={"storage": ()}), room, report.unclaimed, report.holdings
+    return facts.model_copy(update={"storage": ()}), room, report.unclaimed, report.holdings, report.removals

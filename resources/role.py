@@ -82,7 +82,8 @@ def grantable(verb: str, plural: str, subresource: str = "") -> bool:
         return False
     if cls is None:
         return True
-    return cls.facts.scope is Scope.NAMESPACED and not cls.facts.system
+    facts = cls.facts
+    return facts.scope is Scope.NAMESPACED and (not facts.system or (verb == "delete" and bool(facts.removable)))
 
 
 def _parts(kind: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, pro
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
-from nanovirt.resources.codec import JSON, trusted
+from nanovirt.resources.codec import JSON, load, trusted
 from nanovirt.resources.disruption import Effect, changes
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
@@ -20,7 +20,7 @@ from nanovirt.resources.instance_disruption import ACCEPTED
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
-from nanovirt.resources.registry import DEFAULT, SHARED
+from nanovirt.resources.registry import DEFAULT, SHARED, by_kind
 from nanovirt.resources.store import Entry
 
 SHORT_NAMES = ("namespaces", "instances", "instancesets")
@@ -74,10 +74,10 @@ def admit(world: World, wanted: Wanted) -> list[str]:
     return list(missing(world, wanted))
 
 
-def refuse_system(made: type[Document]) -> None:
-    """Raise Forbidden for kinds that only the controllers write."""
+def refuse_system(made: type[Document], verb: str = "") -> None:
+    """Raise Forbidden for kinds that only the controllers write; some of them people may `delete`."""
     facts = made.facts
-    if facts.system:
+    if facts.system and not (verb == "delete" and facts.removable):
         raise Forbidden(Reason.SystemWritten, kind=facts.kind, owner=facts.system)
 
 
@@ -331,9 +331,20 @@ def admit_delete(world: World, key: Key, entry: Entry, sees: Sight) -> None:
         _admit_set_delete(world, key, entry, sees)
     if protected(entry):
         raise Held(key, Reason.DeletionProtected)
+    if KINDS[key.plural].facts.removable and entry.owners:
+        raise Held(key, Reason.InUse, name=key.name, users=", ".join(_owners(world, key, entry, sees)))
     given = world.index.addresses[key.name] if key.plural == "addresspools" else 0
     if world.index.uses[key] or given:
         raise Held(key, Reason.InUse, name=key.name, users=_named(world, key, given, sees))
+
+
+def _owners(world: World, key: Key, entry: Entry, sees: Sight) -> Iterator[str]:
+    """Whose it is, as far as one may know."""
+    for one in load(entry.raw)["metadata"]["ownerReferences"][:SHOWN]:
+        cls = by_kind(one["kind"])
+        owner = Key(cls.facts.plural if cls is not None else one["kind"], key.namespace, one["name"])
+        held = world.store.peek(owner)
+        yield str(owner) if sees is None or (held is not None and sees(owner, held)) else "another"
 
 
 def _admit_namespace_delete(world: World, key: Key) -> None:

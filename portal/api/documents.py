@@ -199,7 +199,9 @@ def _kinds(group_version: str) -> list[type[Document]]:
 
 def verbs_of(facts: Facts) -> list[str]:
     """What can be done to a kind by people."""
-    return READ_ONLY if facts.system else VERBS
+    if facts.system:
+        return [*READ_ONLY, "delete"] if facts.removable else READ_ONLY
+    return VERBS
 
 
 def _group() -> JSON:

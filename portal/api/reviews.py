@@ -76,7 +76,7 @@ def _refused(verb: str, plural: str, asked: JSON, subject: Subject, store: Store
     try:
         authorize(subject, verb, plural, subresource, key, store.peek(key) if key.name else None)
         if verb not in READING and not subresource:
-            refuse_system(KINDS[plural])
+            refuse_system(KINDS[plural], verb)
     except Forbidden as error:
         return str(error)
     except NotFound:

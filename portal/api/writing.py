@@ -16,7 +16,7 @@ from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
-from nanovirt.resources.kind import Document, Key
+from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import PROPAGATION
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.sealing import Sealer
@@ -162,7 +162,7 @@ class Writer:
     def prepare_delete(self, subject: Subject, target: Target, deletion: Deletion) -> Prepared:
         """A deletion that the subject may ask for; whether the object is still in use, admission says."""
         before = self._seen(subject, "delete", target)
-        admission.refuse_system(target.cls)
+        admission.refuse_system(target.cls, "delete")
         if deletion.uid and deletion.uid != before.uid:
             raise Conflict(target.key.plural, target.key.name, f"it has uid {before.uid} by now, not {deletion.uid}")
         return Prepared([*self._events_of(target.key), *_farewell(target.key, before, deletion)], before)
@@ -212,12 +212,13 @@ def _prepare_status(target: Target, doc: JSON, before: Entry, expect: int | None
 
 def _farewell(key: Key, entry: Entry, deletion: Deletion) -> list[Op]:
     """Delete; a finalizer says first what the garbage collector has to do with the dependents before that is done."""
-    finalizer = PROPAGATION.get(deletion.propagation, "")
-    doc = load(entry.raw) if finalizer else {"metadata": {}}
+    wanted = [one for one in (PROPAGATION.get(deletion.propagation, ""), KINDS[key.plural].facts.removable) if one]
+    doc = load(entry.raw) if wanted else {"metadata": {}}
     held = doc["metadata"].get("finalizers", [])
-    if not finalizer or finalizer in held:
+    more = [one for one in wanted if one not in held]
+    if not more:
         return [Delete(key, deletion.revision, deletion.uid)]
-    doc["metadata"]["finalizers"] = [*held, finalizer]
+    doc["metadata"]["finalizers"] = [*held, *more]
     return [Update(key, doc, Half.MAIN, deletion.revision), Delete(key, None, deletion.uid)]
 
 

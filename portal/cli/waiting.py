@@ -216,6 +216,6 @@ def explain(doc: JSON | None) -> str:
     phase = "Deleting" if doc["metadata"].get("deletionTimestamp") else status.get("phase") or ""
     told = [one for one in status.get("conditions") or () if wrong(one) and one.get("message")]
     if phase == "Deleting":  # why it did not run before tells nothing any more
-        told = [one for one in told if one.get("reason") == "Deleting"]
+        told = [one for one in told if one.get("reason") == "Deleting" or one.get("type") == "Removed"]
     first = sorted(told, key=lambda one: one.get("type") != "Ready")[:1]
     return ", ".join(part for part in (phase, *(str(one["message"]) for one in first)) if part) or "there"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets
+from nanovirt.controllers import garbage, holds, hosts, images, instances, pools, sets, volumes
 from nanovirt.controllers.actions import Action, LookAgain, Transact
 from nanovirt.controllers.world import World
 from nanovirt.resources.codec import load, trusted
@@ -122,6 +122,8 @@ class Universe:
                 yield from pools.plan(thing, self.world, self.now)
             case "holds":
                 yield from holds.plan(thing, self.world, self.now)
+            case "volumes":
+                yield from self._collected(key) or volumes.plan(thing, self.world, self.now)
             case "images":
                 yield from images.plan(thing, self.world, self.now)
             case _:

@@ -12,7 +12,7 @@ import pytest
 from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
-from tests.e2e.cluster import NANOCTL, Cluster, instance_key, placement_of, real_cluster, remove_all, run
+from tests.e2e.cluster import NANOCTL, Cluster, instance, instance_key, placement_of, real_cluster, remove_all, run
 from tests.e2e.looking import BOOT, is_off, look, names, runs, until, until_gone
 from tests.e2e.processes import Agent
 
@@ -118,7 +118,38 @@ async def test_domain_made_with_virsh_goes_on_as_an_instance_without_a_restart(
     await client.delete(instance_key("old"))
     await until_gone(client, instance_key("old"))
     assert agent.domains() == []
-    assert disk.exists()
+    left = Key("volumes", "default", "old.vda")
+    await client.delete(left)
+    await until_gone(client, left)
+    assert disk.exists(), "Nano did not make it"
+
+
+async def test_kept_volume_that_is_deleted_goes_from_its_host_once_that_is_there(
+    cluster: Cluster, client: Client
+) -> None:
+    agent, kept = cluster.agents["h1"], Key("volumes", "default", "keeps.data")
+    await client.create(instance("keeps", disks=[{"name": "data", "size": "64Mi", "reclaim": "Retain"}]))
+    await until(client, instance_key("keeps"), runs)
+    file = Path((await client.get(kept))["spec"]["file"])
+    await client.delete(instance_key("keeps"))
+    await until_gone(client, instance_key("keeps"))
+    assert file.exists()
+    agent.kill()
+
+    def unready(doc: JSON) -> bool:
+        return any(one["type"] == "Ready" and one["status"] != "True" for one in doc["status"]["conditions"])
+
+    await until(client, Key("hosts", "", "h1"), unready)
+    assert "volume/keeps.data" in nanoctl(cluster, "delete", "volume", "keeps.data", "--no-wait")
+
+    def waits(doc: JSON) -> bool:
+        return any(one["reason"] == "VolumeHostSilent" for one in doc["status"].get("conditions", ()))
+
+    await until(client, kept, waits)
+    assert file.exists()
+    agent.start()
+    await until_gone(client, kept)
+    assert not file.exists()
 
 
 async def test_edit_behind_our_back_is_told_and_reverted_when_asked_for(cluster: Cluster, client: Client) -> None:

@@ -515,6 +515,17 @@ async def test_disks_and_cards_come_and_go_without_a_restart(cluster: ServerProc
     assert other["status"]["host"] == doc["status"]["host"]
 
 
+async def test_kept_volume_is_deleted_with_its_file(cluster: ServerProcess, client: Client) -> None:
+    kept = [*instance("x")["spec"]["disks"], {"name": "kept", "size": "1Gi", "reclaim": "Retain"}]
+    await run(client, "keeps", disks=kept)
+    with pytest.raises(Conflict, match=r"keeps.kept is still used by instances/default/keeps"):
+        await client.delete(Key("volumes", "default", "keeps.kept"))
+    cluster.nanoctl("delete", "instance", "keeps", "--wait")
+    assert "keeps.kept" in cluster.nanoctl("get", "volumes")
+    cluster.nanoctl("delete", "volume", "keeps.kept", "--wait")
+    assert "keeps.kept" not in cluster.nanoctl("get", "volumes")
+
+
 async def test_disk_shrinks_while_stopped_and_is_made_anew(cluster: ServerProcess, client: Client) -> None:
     await run(client, "smaller", disks=[*instance("x")["spec"]["disks"], {"name": "data", "size": "4Gi"}])
     cluster.nanoctl("stop", "smaller", "--wait")

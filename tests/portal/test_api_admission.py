@@ -201,6 +201,44 @@ async def test_agent_writes_the_status_of_its_own_placement_and_nothing_else() -
         assert (await w.call("POST", INSTANCES, instance(), subject="node-1")).code == 403
 
 
+VOLUMES = f"{NANO}/namespaces/default/volumes"
+
+
+async def give_volume(w: World, name: str, owner: str = "") -> None:
+    file = f"/v/{UID}.{name.rpartition('.')[2]}.qcow2"
+    spec = {"storagePool": "local", "host": "node-1", "size": "1Gi", "file": file, "reclaim": "Retain"}
+    owners = [{"apiVersion": "nano/v1", "kind": "Instance", "name": owner, "uid": UID}] if owner else []
+    await w.store_raw(Key("volumes", "default", name), {"spec": spec, "metadata": {"ownerReferences": owners}})
+
+
+async def test_volume_of_nobody_may_be_deleted_and_waits_for_its_host() -> None:
+    async with world() as w:
+        await give_volume(w, "web-1.data")
+        said = await w.call("DELETE", f"{VOLUMES}/web-1.data")
+        assert said.code == 200
+        assert said.doc["metadata"]["finalizers"] == ["nano/file-removed"]
+        assert said.doc["metadata"]["deletionTimestamp"]
+        again = await w.call("DELETE", f"{VOLUMES}/web-1.data")
+        assert (again.code, again.doc["metadata"]["finalizers"]) == (200, ["nano/file-removed"])
+        for method, headers in (("PUT", {}), ("PATCH", MERGE)):
+            said = await w.call(method, f"{VOLUMES}/web-1.data", {"metadata": {"name": "web-1.data"}}, headers=headers)
+            assert (said.code, reasons(said.doc)) == (403, ["SystemWritten"])
+        assert (await w.call("DELETE", VOLUMES)).code == 403
+
+
+async def test_volume_that_is_in_use_is_not_deleted() -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance())
+        await give_volume(w, "web-1.data", owner="web-1")
+        said = await w.call("DELETE", f"{VOLUMES}/web-1.data")
+        assert (said.code, reasons(said.doc)) == (409, ["InUse"])
+        assert "instances/default/web-1" in said.doc["message"]
+        await give_volume(w, "old.data")
+        await w.make(INSTANCES, instance("web-2", disks=[{"name": "a", "source": {"volume": "old.data"}}]))
+        said = await w.call("DELETE", f"{VOLUMES}/old.data")
+        assert (said.code, "instances/default/web-2" in said.doc["message"]) == (409, True)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_kinds_of_the_system_are_not_written_by_people(method: str) -> None:
     async with world() as w:

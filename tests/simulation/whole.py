@@ -18,6 +18,7 @@ from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.simulation import SimulatedMachine, Traits
 from nanovirt.controllers.forecasting import forecast
 from nanovirt.controllers.loops import Loops
+from nanovirt.portal.agents import Agents
 from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.transactions import Foresee
 from nanovirt.portal.cli.connection import Connection
@@ -30,7 +31,7 @@ from nanovirt.resources.defaults import defaults, made
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.log import MemoryLog
-from nanovirt.resources.report import ImageProgress
+from nanovirt.resources.report import ImageProgress, ReportReply
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, transact
@@ -112,7 +113,9 @@ class Whole:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.store.run())]
             await self._made(tuple(defaults()))
-            loops, servers = Loops(self.store, reports), LocalServers(self.store, reports, now)
+            agents = Agents(self.store, reports, now)
+            loops = Loops(self.store, reports)
+            servers = LocalServers(self.store, reports, now, lambda host: reply_of(agents, host))
             tasks.append(group.create_task(loops.run()))
             for number in range(1, hosts + 1):
                 agent = await self._agent(f"node-{number}", number, servers)
@@ -163,6 +166,11 @@ class Whole:
     def end(self) -> None:
         """Let `serve` come to its end."""
         self._over.set()
+
+
+def reply_of(agents: Agents, host: str) -> ReportReply:
+    """What the server answers to a report of that host."""
+    return ReportReply.model_validate_json(agents.reply(host))
 
 
 @contextmanager
