@@ -48,7 +48,10 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """What stood there right after Nano's own definition with that digest, and whether it was changed since."""
+    """What stood there right after Nano's own definition with that digest, and whether it was changed since.
+
+    Without a digest: how the definition of an adopted machine was when it was taken.
+    """
 
     digest: str
     version: str
@@ -76,8 +79,8 @@ def judge(policy: str, mark: str, form: Form | None, defined: Defined | None) ->
     """
     if form is None:
         return Judgement(defined)
-    if not mark and defined is None:  # it was here before Nano: adopted
-        return _told(defined, beyond(form.fields), hold=policy == "Report")
+    if not mark and (defined is None or not defined.digest):  # it was here before Nano: adopted
+        return _adopted(policy, form, defined)
     if mark and (
         defined is None or defined.digest != mark or (defined.version != form.version and not defined.drifted)
     ):
@@ -88,6 +91,18 @@ def judge(policy: str, mark: str, form: Form | None, defined: Defined | None) ->
         return Judgement(replace(defined, drifted=False))
     report = policy == "Report"
     return _told(replace(defined, drifted=True), found, hold=report, redefine=not report)
+
+
+def _adopted(policy: str, form: Form, defined: Defined | None) -> Judgement:
+    """What it has beyond a definition of Nano's, and what somebody changed in it since it was taken."""
+    if policy != "Report":
+        return _told(None, beyond(form.fields), hold=False)
+    if defined is None or (defined.version != form.version and not defined.drifted):
+        defined = Defined("", form.version, form.fields)
+    found = differences(defined.fields, form.fields)
+    paths = [one.path for one in found]
+    more = [one for one in beyond(form.fields) if not any(_within(path, one.path) for path in paths)]
+    return _told(replace(defined, drifted=bool(found)), [*found, *more], hold=True)
 
 
 def _told(defined: Defined | None, found: Sequence[Drift], *, hold: bool, redefine: bool = False) -> Judgement:

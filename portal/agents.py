@@ -80,7 +80,7 @@ class Agents:
             self._held[after.row.host][key] = held
 
     def _note_volume(self, key: Key, before: Entry | None, after: Entry | None) -> None:
-        if before is not None and before.deleting and self._doomed[before.row.host].pop(key, None):
+        if before is not None and before.deleting and self._doomed[before.row.host].pop(key, ""):
             self._replies.pop(before.row.host, None)
         if after is not None and after.deleting and after.row.host is not None:
             file = load(after.raw)["spec"]["file"]

@@ -11,6 +11,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from nanovirt.agent import live as live_changes
 from nanovirt.agent.drift import TOLD_MAX, Defined, Form, beyond, differences, flattened, judge
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from nanovirt.agent.memory import Memory
@@ -81,7 +82,24 @@ def test_adopted_definition_is_left_alone_until_that_is_asked_for() -> None:
     form = Form("9/7", OURS | {"devices/hostdev@mode": "subsystem"})
     judged = judge("Report", "", form, None)
     assert (judged.hold, [one.path for one in judged.drift]) == (True, ["devices/hostdev"])
-    assert not judge("Revert", "", form, None).hold
+    assert not judge("Revert", "", form, judged.defined).hold
+
+
+def test_edit_of_an_adopted_definition_is_told_beside_what_it_always_had() -> None:
+    form = Form("9/7", OURS | {"devices/hostdev@mode": "subsystem"})
+    taken = judge("Report", "", form, None).defined
+    edited = replace(form, fields={**form.fields, "vcpu": "4", "cputune/shares": "512"})
+    judged = judge("Report", "", edited, taken)
+    shares = Drift(path="cputune/shares", current="512")
+    assert [one.path for one in judged.drift] == ["cputune/shares", "vcpu", "devices/hostdev"]
+    assert judged.drift[:2] == (shares, FOUR)
+    assert judged.hold
+    assert [one.path for one in judge("Report", "", form, judged.defined).drift] == ["devices/hostdev"], "it is undone"
+    newer = replace(edited, version="10/8")
+    assert judge("Report", "", newer, taken).total == 2, "an upgrade may write the same thing otherwise"
+    assert judge("Report", "", newer, judged.defined).total == 3, "what is known outlives it"
+    ours = judge("Revert", DIGEST, FORM, judged.defined)
+    assert (ours.drift, ours.defined) == ((), DEFINED)
 
 
 # --- what differs ---
@@ -169,7 +187,7 @@ def test_adopted_machine_is_taken_as_it_runs() -> None:
     foreign = at_rest(Form("9/7", OURS), domain=replace(RUNNING, definition="", live=""), served=())
     decision = decided(made, foreign, Memory())
     assert names(decision) == ["Remember", "Serve"]
-    assert (decision.memory.intent, decision.memory.defined) == ("Started", None)
+    assert (decision.memory.intent, decision.memory.defined) == ("Started", Defined("", "9/7", OURS))
     off = replace(foreign, domain=replace(OFF, definition=""))
     assert "Define" not in names(decided(made, off, Memory()))
     assert "Start" in names(decided(made, off, Memory()))
@@ -223,7 +241,7 @@ class Bench:
         file = str(volumes_of(machine) / "a.qcow2")
         disk = {"name": "system", "file": file, "size": "64Mi"}
         nic = {"name": "nic0", "mac": "52:54:00:00:00:01", "bridge": host.bridge}
-        self.placement = placement(cpu=1, memory="64Mi", volumes=[disk], nics=[nic])
+        self.placement = placement(cpu=1, max_cpu=2, memory="64Mi", max_memory="64Mi", volumes=[disk], nics=[nic])
         self.digest = digest(self.placement.spec)
         self.defined: Defined | None = None
 
@@ -270,7 +288,28 @@ def edit(old: str, new: str) -> Callable[[Any], None]:
 
 DISK = "<disk type='file' device='cdrom'><target dev='sdy' bus='sata'/><readonly/></disk>"
 CONFIG = libvirt.VIR_DOMAIN_AFFECT_CONFIG
-MEDDLING: dict[str, tuple[Callable[[Any], Any], str]] = {
+CARD, TUNED = "devices/interface[52:54:00:00:00:01]", {"write_iops_sec": 100}
+MEDDLING: dict[str, tuple[Callable[[Any], Any], *tuple[str, ...]]] = {
+    "virsh schedinfo --config": (
+        lambda domain: domain.setSchedulerParametersFlags({"cpu_shares": 512}, CONFIG),
+        "cputune/shares",
+    ),
+    "virsh setvcpus --config": (lambda domain: domain.setVcpusFlags(2, CONFIG), "vcpu@current"),
+    "virsh setmaxmem --config": (
+        lambda domain: domain.setMemoryFlags(48 * 1024, CONFIG | libvirt.VIR_DOMAIN_MEM_MAXIMUM),
+        "currentMemory",
+        "memory",
+    ),
+    "virsh blkdeviotune --config": (
+        lambda domain: domain.setBlockIoTune("vda", TUNED, CONFIG),
+        "devices/disk[vda]/iotune/write_iops_sec",
+    ),
+    "virsh domiftune --config": (
+        lambda domain: domain.setInterfaceParameters("52:54:00:00:00:01", {"inbound.average": 100}, CONFIG),
+        f"{CARD}/bandwidth/inbound@average",
+    ),
+    "virsh edit of a card": (edit("<model type='virtio'/>", "<model type='e1000'/>"), f"{CARD}/model@type"),
+    "virsh edit of a disk": (edit("<target dev='vda'", "<readonly/><target dev='vda'"), "devices/disk[vda]/readonly"),
     "virsh edit": (edit("<on_crash>destroy</on_crash>", "<on_crash>restart</on_crash>"), "on_crash"),
     "virsh edit of a new device": (edit("</devices>", "<hub type='usb'/></devices>"), "devices/hub"),
     "virsh attach-device --config": (lambda domain: domain.attachDeviceFlags(DISK, CONFIG), "devices/disk[sdy]"),
@@ -299,15 +338,40 @@ async def test_what_libvirt_was_told_behind_our_back_is_found_and_reverted_witho
 ) -> None:
     run = await bench.run()
     assert (await bench.judged()).drift == ()  # neither its start nor libvirt's own additions are a drift
-    meddle, path = MEDDLING[how]
+    meddle, *paths = MEDDLING[how]
     await bench.meddle(meddle)
     judged = await bench.judged()
-    assert [one.path for one in judged.drift] == [path]
+    assert [one.path for one in judged.drift] == paths
     assert judged.hold
     assert (await bench.judged("Revert")).redefine
     await bench.define()
     assert (await bench.judged()).drift == ()
     assert await bench.run() == run
+
+
+async def test_what_only_the_running_machine_was_told_is_no_drift_and_is_brought_back(bench: Bench) -> None:
+    live, spec = libvirt.VIR_DOMAIN_AFFECT_LIVE, bench.placement.spec
+
+    def meddling(domain: Any) -> None:
+        domain.setBlockIoTune("vda", TUNED, live)
+        domain.setVcpusFlags(2, live)
+
+    async def found() -> live_changes.Differences:
+        seen = await bench.machine.domain(uuid(1))
+        assert seen is not None
+        assert seen.hardware is not None
+        return live_changes.differences(spec, seen.hardware, {})
+
+    assert (await found()).changes == ()
+    await bench.meddle(meddling)
+    assert (await bench.judged()).drift == ()
+    differing = await found()
+    assert [type(one.change).__name__ for one in differing.changes] == ["LimitDisk"]
+    assert [(one.path, one.current, one.desired) for one in differing.awaiting] == [("spec.cpus", 2, 1)]
+    for one in differing.changes:
+        await bench.machine.change(uuid(1), one.change)
+    assert (await found()).changes == ()
+    assert (await bench.judged()).drift == ()
 
 
 async def test_undefined_machine_runs_on_and_is_defined_anew(bench: Bench) -> None:

@@ -14,13 +14,28 @@ from aiohttp import ClientSession, web
 
 from nanovirt.portal.agents import Agents, read_report
 from nanovirt.portal.identity import ADMIN
-from nanovirt.resources.codec import BODY_MAX
+from nanovirt.resources.codec import BODY_MAX, JSON
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Invalid, Malformed, NotFound, TooLarge
+from nanovirt.resources.hold import HOLD, Hold, HoldSpec
 from nanovirt.resources.kind import Key
+from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.report import HeldPlacement, HostFacts, HostReport, ReportReply, StorageFact, Unclaimed
 from nanovirt.resources.reports import Reports
-from tests.portal.world import commit, gone, host, listening, placement, placement_spec, pool, running_store
+from nanovirt.resources.store import Create, Update
+from nanovirt.resources.volume import FINALIZER
+from tests.portal.world import (
+    NOW,
+    commit,
+    document,
+    gone,
+    host,
+    listening,
+    placement,
+    placement_spec,
+    pool,
+    running_store,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,34 @@ async def test_answer_names_the_path_of_every_local_pool_or_its_override(channel
     await commit(channel.store, gone("hosts", "h1"))
     with pytest.raises(NotFound):
         channel.reply("h1")
+
+
+async def test_answer_names_the_files_of_volumes_that_people_delete(channel: Channel) -> None:
+    own = "/v/11111111-1111-4111-8111-000000000001.{}.qcow2"
+    for name, file in (("a", own.format("a")), ("b", own.format("b")), ("c", "/old/c.qcow2")):
+        key = Key("volumes", "default", name)
+        spec = {"storagePool": "local", "host": "h1", "size": "1Gi", "file": file}
+        doc = document(key, spec)
+        doc["metadata"]["finalizers"] = [FINALIZER]
+        await commit(channel.store, Create(key, doc))
+    assert channel.reply("h1").doomed == ()
+    await commit(channel.store, *(gone("volumes", name, "default") for name in "ac"))
+    assert channel.reply("h1").doomed == (own.format("a"),), "what Nano did not make stays"
+    assert channel.reply("h2").doomed == ()
+    await commit(channel.store, Create(HOLD, hold_document()))
+    assert channel.reply("h1").doomed == (), "a restored store does not know what is in use"
+    await commit(channel.store, gone("holds", HOLD.name))
+    again = Agents(channel.store, channel.reports)
+    assert ReportReply.model_validate_json(again.reply("h1")).doomed == (own.format("a"),)
+    key = Key("volumes", "default", "a")
+    doc = document(key, {"storagePool": "local", "host": "h1", "size": "1Gi", "file": own.format("a")})
+    await commit(channel.store, Update(key, doc))
+    assert channel.reply("h1").doomed == ()
+
+
+def hold_document() -> JSON:
+    made = Hold(metadata=ObjectMeta(name=HOLD.name), spec=HoldSpec(revision=1, restored=NOW))
+    return made.to_json()
 
 
 async def test_answer_knows_what_was_stored_before_the_start(channel: Channel) -> None:
