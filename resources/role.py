@@ -73,7 +73,7 @@ class Role(
 def grantable(verb: str, plural: str, subresource: str = "") -> bool:
     """Whether a role can grant that at all.
 
-    Cluster-scoped kinds can be read only, what the system writes too; a kind that does not exist (yet) grants nothing.
+    Cluster-scoped kinds can be read only, what the system writes too, but for a Volume of nobody; a kind that does not exist (yet) grants nothing.
     """
     if verb in READING:
         return subresource not in ("token", "owner")
@@ -82,8 +82,9 @@ def grantable(verb: str, plural: str, subresource: str = "") -> bool:
         return False
     if cls is None:
         return True
-    facts = cls.facts
-    return facts.scope is Scope.NAMESPACED and (not facts.system or (verb == "delete" and bool(facts.removable)))
+    if cls.facts.system:
+        return bool(cls.facts.removable) and (verb, subresource) == ("delete", "")
+    return cls.facts.scope is Scope.NAMESPACED
 
 
 def _parts(kind: str) -> tuple[str, str]:
