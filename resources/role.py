@@ -73,7 +73,8 @@ class Role(
 def grantable(verb: str, plural: str, subresource: str = "") -> bool:
     """Whether a role can grant that at all.
 
-    Cluster-scoped kinds can be read only, what the system writes too, but for a Volume of nobody; a kind that does not exist (yet) grants nothing.
+    Cluster-scoped kinds can be read only, what the system writes too, but for the deletion of kept Volumes; a kind that
+    does not exist (yet) grants nothing.
     """
     if verb in READING:
         return subresource not in ("token", "owner")
