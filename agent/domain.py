@@ -15,6 +15,7 @@ from nanovirt.agent.continuity import Kept, identity, settle
 from nanovirt.agent.domain_limits import card_element, disk_element, processor_element
 from nanovirt.agent.hardware import DRIVE
 from nanovirt.agent.image_cache import cached
+from nanovirt.agent.segments import device_of
 from nanovirt.agent.taps import tap
 from nanovirt.agent.xml_element import element
 from nanovirt.resources.placement import (
@@ -407,11 +408,11 @@ def serial(name: str) -> str:
 
 
 def _card(nic: PlacedNic, turn: str | None) -> Element:
-    """Its VLAN is not written here: a Linux bridge has it at the port, which is the card's `tap`."""
+    """A VLAN is a bridge of its own (agent/segments.py), so the guest sees plain frames."""
     return element(
         "interface",
         element("mac", address=nic.mac),
-        element("source", bridge=nic.bridge),
+        element("source", bridge=device_of(nic)),
         element("target", dev=tap(nic)),
         element("model", type=CARDS[nic.model]),
         *card_element(nic.qos),

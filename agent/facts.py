@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nanovirt.agent.segments import read_alias
 from nanovirt.resources.host import Amounts
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.report import StorageFact
@@ -34,8 +35,15 @@ def memory_total(meminfo: str) -> int:
 
 
 def bridges(network: Path = Path("/sys/class/net")) -> tuple[str, ...]:
-    """The names of the host's bridges, in order."""
-    return tuple(sorted(found.parent.name for found in network.glob("*/bridge")))
+    """The names of the host's bridges, in order; those of VLANs that the agent made are not the host's."""
+    return tuple(sorted(found.parent.name for found in network.glob("*/bridge") if not _made(found.parent)))
+
+
+def _made(device: Path) -> bool:
+    try:
+        return read_alias((device / "ifalias").read_text().strip()) is not None
+    except OSError:  # it has just gone, or has no alias
+        return False
 
 
 def boot_id() -> str:

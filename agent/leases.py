@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from nanovirt.agent.dhcp.answer import Reservation
 from nanovirt.agent.dhcp.server import DhcpServer
+from nanovirt.agent.segments import device_of
 from nanovirt.resources.errors import Unavailable
 from nanovirt.resources.placement import PlacedNic, PlacementSpec
 
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Served(NamedTuple):
-    """A reservation on a bridge."""
+    """A reservation on a bridge, which may be that of a VLAN."""
 
     bridge: str
     reservation: Reservation
@@ -23,7 +24,7 @@ class Served(NamedTuple):
 
 def reservations(spec: PlacementSpec) -> tuple[Served, ...]:
     """What the cards of a machine are to be given; a card without address or lease gets its address elsewhere."""
-    found = ((nic.bridge, _reservation(nic, spec.hostname)) for nic in spec.nics)
+    found = ((device_of(nic), _reservation(nic, spec.hostname)) for nic in spec.nics)
     return tuple(Served(bridge, reservation) for bridge, reservation in found if reservation is not None)
 
 
@@ -100,6 +101,7 @@ class Bridges:
 
     def __init__(self, bridges: tuple[str, ...] = ()) -> None:
         self._book = Book()
+        self._named = frozenset(bridges)
         self._servers: dict[str, DhcpServer] = {name: DhcpServer(name) for name in bridges}
         self._complaints: dict[str, str] = {}
 
@@ -112,7 +114,7 @@ class Bridges:
         """See Leases."""
         before = self._book.put(uuid, served)
         if before is not None and before.bridge != served.bridge:
-            self._servers[before.bridge].remove(before.reservation.mac)
+            self._remove(before)
         fresh = served.bridge not in self._servers
         self._servers.setdefault(served.bridge, DhcpServer(served.bridge)).put(served.reservation)
         if fresh:
@@ -122,7 +124,16 @@ class Bridges:
         """See Leases."""
         gone = self._book.drop(uuid, mac)
         if gone is not None:
-            self._servers[gone.bridge].remove(mac)
+            self._remove(gone)
+
+    def _remove(self, served: Served) -> None:
+        """A bridge may go with the last card on it: its server goes too, unless it was there from the start."""
+        server = self._servers[served.bridge]
+        server.remove(served.reservation.mac)
+        if not server.reservations and served.bridge not in self._named:
+            server.close()
+            del self._servers[served.bridge]
+            self._complaints.pop(served.bridge, None)
 
     def served(self, uuid: str) -> tuple[Served, ...]:
         """See Leases."""

@@ -27,6 +27,7 @@ from nanovirt.agent.changes import (
 from nanovirt.agent.domain import boot_order, drive_bus, serial
 from nanovirt.agent.domain_limits import SHARES, kilobytes, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk
+from nanovirt.agent.segments import device_of
 from nanovirt.agent.taps import tap
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import PlacedNic, PlacedVolume, PlacementSpec
@@ -208,11 +209,17 @@ def _card(nic: PlacedNic, seen: SeenCard, path: str) -> Found:
         yield awaiting(f"{path}.model", seen.model, nic.model)
     if seen.mtu != nic.mtu:
         yield awaiting(f"{path}.mtu", seen.mtu, nic.mtu)
-    if seen.bridge != nic.bridge:
-        yield Live(MoveCard(nic.mac, nic.bridge), awaiting(f"{path}.network", seen.bridge, nic.bridge))
+    if seen.bridge != device_of(nic):
+        entry = awaiting(f"{path}.{_moved(nic, seen)}", seen.bridge, device_of(nic))
+        yield Live(MoveCard(nic.mac, device_of(nic)), entry)
     if kilobytes(seen.qos) != kilobytes(nic.qos):
         entry = awaiting(f"{path}.qos", seen.qos.to_json(), nic.qos.to_json())
         yield Live(LimitCard(nic.mac, nic.qos), entry)
+
+
+def _moved(nic: PlacedNic, seen: SeenCard) -> str:
+    """What of the card was changed, if its bridge is another one."""
+    return "vlan" if seen.bridge.partition(".")[0] == nic.bridge.partition(".")[0] else "network"
 
 
 def _media(spec: PlacementSpec, hardware: Hardware) -> Found:

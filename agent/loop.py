@@ -16,6 +16,7 @@ from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.removals import Removals
+from nanovirt.agent.segments import NoSegments, Segments
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
 from nanovirt.agent.usage import Sampler
 from nanovirt.agent.worker import Surroundings, Worker
@@ -54,6 +55,7 @@ USUAL = Pace()
 DESCRIBED = 64
 """Of so many domains that nobody claims the report says what they are made of."""
 UNFILTERED = NoFilters()
+UNPLUGGED = NoSegments()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,13 @@ class Agent:
         sampler: Sampler | None = None,
         guests: Guests | None = None,
         filters: Filters = UNFILTERED,
+        segments: Segments = UNPLUGGED,
     ) -> None:
         self.lease_until = clocks.lease()
         """Until when (on the lease's clock) the server counts this host as alive."""
-        self._around = Surroundings(host, machine, leases, memories, server, clocks.wall, filters, guests=guests)
+        self._around = Surroundings(
+            host, machine, leases, memories, server, clocks.wall, filters, guests=guests, segments=segments
+        )
         self.sampler = sampler or Sampler(machine, clocks.wall)
         self._pace = pace
         self._clocks = clocks
@@ -157,6 +162,7 @@ class Agent:
     async def _employ(self, worker: Worker) -> None:
         await worker.run()
         self._around.filters.expect(worker.uuid, ())
+        self._around.segments.expect(worker.uuid, ())
         if self._workers.get(worker.uuid) is worker:
             del self._workers[worker.uuid]
             self.sampler.forget(worker.uuid)

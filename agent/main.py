@@ -16,12 +16,14 @@ from nanovirt.agent.filtering import cards_of
 from nanovirt.agent.gateway import Admit, Doors
 from nanovirt.agent.guests import Channel, Guests
 from nanovirt.agent.history import History
+from nanovirt.agent.iproute import KernelSegments
 from nanovirt.agent.leases import Bridges
 from nanovirt.agent.listener import Listener, Served, listening
 from nanovirt.agent.local_server import LocalServers
 from nanovirt.agent.loop import USUAL, Agent, Pace
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import FileMemories, KeptMemories
+from nanovirt.agent.segments import segments_of
 from nanovirt.agent.server import Server
 from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
 from nanovirt.agent.usage import Sampler, read_host
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 FIREWALL_SECONDS, RETRY_SECONDS = 10.0, 2.0
 """Between two looks at what the kernel has; and before what failed is tried again."""
+SEGMENT_SECONDS = 5.0
+"""Between two looks at the segments, into which an uplink may have come."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,21 @@ async def run_agent(
     history = History(folder / "agent" / "usage")
     sampler = Sampler(machine, time.time, history, read_host)
     guests = Guests(channel)
-    agent = Agent(host, machine, leases, memories, server, sampler=sampler, guests=guests, filters=filters)
+    segments = KernelSegments()
+    agent = Agent(
+        host, machine, leases, memories, server, sampler=sampler, guests=guests, filters=filters, segments=segments
+    )
     for uuid, memory in (await memories.load()).items():
-        filters.expect(uuid, cards_of(memory.placement.spec) if memory.placement else ())
+        if memory.placement is not None:
+            filters.expect(uuid, cards_of(memory.placement.spec))
+            segments.expect(uuid, segments_of(memory.placement.spec))
     served = Served(agent.active, {**routes(machine), **usage_routes(history), **guest_routes(guests)})
     try:
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})
             async with asyncio.TaskGroup() as group:
                 group.create_task(_guard(agent, filters))
+                group.create_task(_connect(segments))
                 group.create_task(_keep_logs(folder / "agent" / "consoles"))
                 if port.gateway:
                     agent.gateway = await begin_gateway(group, agent, machine, admit, port)
@@ -119,6 +129,22 @@ async def _guard(agent: Agent, filters: firewall.Firewall) -> None:
             await asyncio.sleep(RETRY_SECONDS)
 
 
+async def _connect(segments: KernelSegments) -> None:
+    """Keep the bridges of VLANs as the host's own bridges are, and remove those that no machine is in any more."""
+    complaint = ""
+    while True:
+        try:
+            if await segments.settle():
+                log.info("segments of the guests mended")
+            complaint = ""
+            await segments.follow(SEGMENT_SECONDS)
+        except HypervisorError as error:
+            if str(error) != complaint:
+                log.warning("segments are not as they should be; will retry", extra={"detail": str(error)})
+            complaint = str(error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
 async def begin_gateway(
     group: asyncio.TaskGroup, agent: Agent, machine: Machine, admit: Admit, port: Port
 ) -> Gateway | None:
@@ -149,7 +175,8 @@ class SimulatedHost:
 
     async def run(self, server: Server, pace: Pace = USUAL) -> None:
         """Run its agent until cancelled; what it serves is over then, what runs goes on."""
-        self._agent = Agent(self.name, self.machine, self.machine.leases, self.memories, server, pace)
+        machine = self.machine
+        self._agent = Agent(self.name, machine, machine.leases, self.memories, server, pace, segments=machine.segments)
         self._agent.port = self.port
         try:
             await self._agent.run()

@@ -9,13 +9,14 @@ from typing import Any
 
 from nanovirt.agent import drift, live, orders, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
-from nanovirt.agent.changes import Change
+from nanovirt.agent.changes import AttachCard, Change, MoveCard
 from nanovirt.agent.domain import seeded
 from nanovirt.agent.drift import UNJUDGED, Form, Judgement
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.live import Live
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
+from nanovirt.agent.segments import Segment, device_of, segments_of
 from nanovirt.agent.steps import (
     Act,
     Define,
@@ -23,6 +24,7 @@ from nanovirt.agent.steps import (
     FetchImage,
     GrowVolume,
     LookAgain,
+    MakeSegment,
     MakeVolume,
     Remember,
     RemoveVolume,
@@ -87,6 +89,8 @@ class Observed:
     images: frozenset[str] = frozenset()
     """Hashes of the images in the cache, of those that its volumes need."""
     bridges: frozenset[str] = frozenset()
+    segments: frozenset[Segment] = frozenset()
+    """Those of its cards that are there."""
     served: tuple[Served, ...] = ()
     leased: frozenset[str] = frozenset()
     boot_id: str = ""
@@ -138,7 +142,7 @@ def digest(spec: PlacementSpec) -> str:
         spec.domain.model_dump_json(),
         (spec.cpu, spec.max_cpu, int(spec.memory), int(spec.max_memory or 0), spec.qos),
         tuple((disk.name, disk.file, disk.bus, disk.purpose, disk.format, disk.qos) for disk in spec.volumes),
-        tuple((nic.name, nic.mac, nic.model, nic.bridge, nic.mtu, nic.qos, tap(nic)) for nic in spec.nics),
+        tuple((nic.name, nic.mac, nic.model, device_of(nic), nic.mtu, nic.qos, tap(nic)) for nic in spec.nics),
         tuple((medium.name, medium.image.sha256 if medium.image else "") for medium in spec.media),
         spec.boot_order,
         seeded(spec),
@@ -256,7 +260,8 @@ def _active(wish: Wish, seen: Observed, memory: Memory, now: float) -> Decision:
     noted = _attached(spec, seen, noted)
     # What is plugged in is taken from the definition, which is not ours while somebody else's stands.
     changes = () if urgent or judged.hold or not _runs(seen) else tuple(_changing(found, seen, now))
-    steps = (*_serving(wish, seen), *(() if urgent else _preparing(wish, seen, noted, judged)), *changes, *acts)
+    prepared = () if urgent else (*_preparing(wish, seen, noted, judged), *_connecting(spec, seen, (*changes, *acts)))
+    steps = (*_serving(wish, seen), *prepared, *changes, *acts)
     refused = tuple(one.otherwise for one in found.changes if one.change in seen.refused)
     paced_steps = (*_note(memory, noted), *paced(steps, seen, now))
     awaiting = (*found.awaiting, *refused, *_unheard(spec, seen, noted))
@@ -341,6 +346,13 @@ def _preparing(wish: Wish, seen: Observed, memory: Memory, judged: Judgement) ->
         yield Remember(replace(memory, defined=None))
     elif seen.domain is None or (seen.domain.definition != wish.digest and not judged.hold):
         yield Define(spec, wish.digest)
+
+
+def _connecting(spec: PlacementSpec, seen: Observed, then: tuple[Step, ...]) -> Iterator[Act]:
+    """The segments that cards are about to be plugged into."""
+    if any(isinstance(step, Start | AttachCard | MoveCard) for step in then):
+        missing = (one for one in segments_of(spec) if one not in seen.segments)
+        yield from (MakeSegment(one) for one in missing if one.bridge in seen.bridges)
 
 
 def _growing(spec: PlacementSpec, seen: Observed) -> Iterator[Act]:

@@ -25,6 +25,7 @@ from nanovirt.agent.changes import (
 from nanovirt.agent.domain import ROOT_PORTS, boot_order, drive_bus, most_cpus, serial, spare_memory
 from nanovirt.agent.domain_limits import SHARES, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk, SeenDrive
+from nanovirt.agent.segments import device_of
 from nanovirt.agent.taps import tap
 from nanovirt.resources.placement import PlacementSpec
 
@@ -41,7 +42,7 @@ def started(spec: PlacementSpec) -> Hardware:
         for one in spec.volumes
     ]
     cards = [
-        SeenCard(one.mac, one.bridge, tap(one), one.model, one.mtu, one.qos, turns.get(f"nic/{one.mac}", 0))
+        SeenCard(one.mac, device_of(one), tap(one), one.model, one.mtu, one.qos, turns.get(f"nic/{one.mac}", 0))
         for one in spec.nics
     ]
     drives = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from nanovirt.agent.dhcp.answer import FALLBACK_SERVER, Prepared, answer, prepare, raw_mac
@@ -19,6 +20,7 @@ from nanovirt.agent.dhcp.packet import (
     parse_frame,
 )
 from nanovirt.agent.leases import Book, Served
+from nanovirt.agent.segments import Segment
 
 SERVER_MAC = "02:00:00:00:00:fe"
 
@@ -76,6 +78,27 @@ class SimulatedLeases:
             return False
         self._leased.setdefault(uuid, set()).add(mac)
         return True
+
+
+class SimulatedSegments:
+    """Segments without devices: one goes at once when no machine is in it any more."""
+
+    def __init__(self) -> None:
+        self.made: set[Segment] = set()
+        self._wished: dict[str, tuple[Segment, ...]] = {}
+
+    def expect(self, uuid: str, segments: tuple[Segment, ...]) -> None:
+        """See Segments."""
+        self._wished[uuid] = segments
+        self.made &= {one for held in self._wished.values() for one in held}
+
+    def there(self, segments: Iterable[Segment]) -> frozenset[Segment]:
+        """See Segments."""
+        return frozenset(segments) & self.made
+
+    async def make(self, segment: Segment) -> None:
+        """See Segments."""
+        self.made.add(segment)
 
 
 def take_lease(mac: str, xid: int, prepared: Prepared | None) -> IPv4Address | None:

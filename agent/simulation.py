@@ -17,7 +17,8 @@ from nanovirt.agent.changes import Change, ResizeDisk
 from nanovirt.agent.drift import Form
 from nanovirt.agent.hardware import Hardware
 from nanovirt.agent.machine import Counters, Ending, NoRoom, SeenDomain, SeenVolume
-from nanovirt.agent.simulated_network import SimulatedLeases
+from nanovirt.agent.segments import device_of, segments_of
+from nanovirt.agent.simulated_network import SimulatedLeases, SimulatedSegments
 from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
@@ -88,7 +89,7 @@ class _Domain:
         spec = self.spec
         fields = {"name": spec.domain.name, "vcpu": str(spec.cpu), "memory": str(int(spec.memory))}
         fields |= {f"devices/disk[{one.name}]/source@file": one.file for one in spec.volumes}
-        fields |= {f"devices/interface[{one.mac}]/source@bridge": one.bridge for one in spec.nics}
+        fields |= {f"devices/interface[{one.mac}]/source@bridge": device_of(one) for one in spec.nics}
         return fields | self.edits
 
     def seen(self) -> SeenDomain:
@@ -120,6 +121,7 @@ class SimulatedMachine:
         self.traits = traits
         self.faults = Faults()
         self.leases = SimulatedLeases()
+        self.segments = SimulatedSegments()
         self.starts: Counter[str] = Counter()
         self.files: dict[str, SeenVolume] = {}
         self.images: set[str] = set()
@@ -290,6 +292,9 @@ class SimulatedMachine:
         for volume in found.spec.volumes:
             if volume.file not in self.files:
                 raise HypervisorError(f"cannot start {found.spec.domain.name}: there is no {volume.file}", code=38)
+        for segment in segments_of(found.spec):
+            if segment not in self.segments.made:
+                raise HypervisorError(f"Cannot get interface MTU on '{segment.name}': No such device", code=38)
         self.starts[uuid] += 1
         found.running, found.live, found.run = found.spec, found.digest, f"{self.boot_id}/{self.starts[uuid]}"
         found.hardware = simulated_hardware.started(found.spec)
@@ -429,6 +434,7 @@ class SimulatedMachine:
         """The host boots anew: nothing runs, why is forgotten, definitions and disks are as they were."""
         self._boots += 1
         self.leases.forget_all()
+        self.segments.made.clear()
         for found in self._domains.values():
             if found.running is not None:
                 _stop(found, "Unknown", "unknown")

@@ -11,6 +11,7 @@ from nanovirt.agent.changes import Change
 from nanovirt.agent.leases import Leases, Served
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
+from nanovirt.agent.segments import Segment, Segments
 from nanovirt.resources.placement import PlacedImage, PlacedVolume, PlacementSpec
 
 
@@ -51,6 +52,13 @@ class Define:
 
     spec: PlacementSpec
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSegment:
+    """Make the bridge of a VLAN."""
+
+    segment: Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ class LookAgain:
 
 OfMachine = (
     FetchImage | MakeVolume | GrowVolume | ShrinkVolume | Define
-    | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
+    | MakeSegment | Start | Suspend | Resume | ShutDown | Destroy | Undefine | RemoveVolume
 )  # fmt: skip
 Act = OfMachine | Change | Remember | Serve | Withhold
 Step = Act | LookAgain
@@ -139,6 +147,7 @@ class Hands:
     fetch: Fetch
     seed: Callable[[], Awaitable[None]]
     """Sees to it that the seed is the one that the machine is to start with."""
+    segments: Segments
 
     async def carry_out(self, step: Act) -> None:
         """Do one step. Raises what the machine, the server or the disk says: Unavailable, Rejected, Stale."""
@@ -156,6 +165,9 @@ class Hands:
                 await self.machine.grow_volume(file, size)
             case Define(spec, digest):
                 await self.machine.define(spec, digest)
+            case MakeSegment(segment):
+                await self.segments.make(segment)
+                self.leases.refresh()  # who serves it may have waited for it
             case Start():
                 await self.seed()
                 await self.machine.start(self.uuid)

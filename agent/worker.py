@@ -19,6 +19,7 @@ from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine, SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
+from nanovirt.agent.segments import NoSegments, Segments, segments_of
 from nanovirt.agent.server import Server
 from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Step
 from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
@@ -52,6 +53,7 @@ class Surroundings:
     """Who asks the guest agents; simulated guests have none."""
     bridges: frozenset[str] = frozenset()
     boot_id: str = ""
+    segments: Segments = field(default_factory=NoSegments)
     listed: bool = False
     """Whether the server has said which Placements there are: until then absence means nothing."""
     boot_order: BootOrder = field(default_factory=BootOrder)
@@ -203,10 +205,11 @@ class Worker:
         self._look_again(BACKOFF_LAST)
 
     def _guard(self, placement: Placement | None) -> None:
-        """The cards of the newest order that is obeyed are those that may send."""
+        """The cards of the newest order that is obeyed are those that may send, and those whose segments stay."""
         if placement is not None and placement is not self._guarded:
             self._guarded = placement
             self._around.filters.expect(self.uuid, cards_of(placement.spec))
+            self._around.segments.expect(self.uuid, segments_of(placement.spec))
 
     # --- observe ---
 
@@ -230,6 +233,7 @@ class Worker:
             volumes=volumes,
             images=images,
             bridges=around.bridges,
+            segments=around.segments.there(segments_of(placement.spec)) if order and placement else frozenset(),
             served=around.leases.served(self.uuid),
             leased=self.leased,
             boot_id=around.boot_id,
@@ -313,7 +317,8 @@ class Worker:
 
     def _hands(self, order: Order | None) -> Hands:
         around = self._around
-        return Hands(self.uuid, around.machine, around.leases, around.memories, self._fetch(order), self._seed(order))
+        fetch, make_seed = self._fetch(order), self._seed(order)
+        return Hands(self.uuid, around.machine, around.leases, around.memories, fetch, make_seed, around.segments)
 
     def _fetch(self, order: Order | None) -> Callable[[str, Path], Awaitable[None]]:
         async def fetch(volume: str, path: Path) -> None:

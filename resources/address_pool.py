@@ -13,7 +13,7 @@ from nanovirt.resources.conditions import Condition
 from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import Ip, ShortName, Subnet, Text, Title, shaped
-from nanovirt.resources.kind import CLUSTER, Column, Later, Resource, Spec, Status
+from nanovirt.resources.kind import CLUSTER, Column, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.reasons import Reason
 
@@ -50,7 +50,8 @@ class AddressPoolSpec(Spec):
     display_name: Title = ""
     description: Text = ""
     network: ShortName = "default"
-    vlan: Annotated[int, Field(ge=0, le=4094), Later(*range(1, 4095))] = 0
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    """The VLAN of that network that its cards are in, unless they say another one; 0: none."""
     subnet: Subnet
     gateway: Ip | None = None
     dns: Annotated[tuple[Ip, ...], Field(max_length=8)] = ()

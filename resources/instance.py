@@ -89,7 +89,8 @@ class Nic(Model):
     """The AddressPool that gives its address."""
     network: ShortName | None = None
     """The network, one of spec.bridges of a Host, where something else gives its address."""
-    vlan: Annotated[int, Field(ge=0, le=4094), LATER] = 0
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
+    """The VLAN of that network, seen by the guest as plain frames; 0: the pool\'s, or none."""
     ip: Ip | None = None
     """This address of the pool; without, a free one."""
     mac: Mac | None = None

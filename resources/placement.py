@@ -93,7 +93,7 @@ class PlacedNic(Model):
     model: NicModel = "Virtio"
     address_pool: NameOrNothing = ""
     bridge: DeviceName
-    vlan: int = 0
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
     mtu: int | None = None
     qos: NetworkQos = NetworkQos()
     lease: Lease | None = None

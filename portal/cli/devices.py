@@ -159,6 +159,7 @@ def nic() -> None:
         nic add web-1 backup --pool backup
         nic add web-1 lan2 --pool lan --ip 10.20.0.70
         nic add web-1 outside --network default
+        nic add web-1 storage --network default --vlan 40
     """),
 )
 @_instance
@@ -167,6 +168,7 @@ def nic() -> None:
 @click.option("--network", metavar="NETWORK", help="With an address from the physical network.")
 @click.option("--ip", metavar="ADDRESS", help="This address of the pool.")
 @click.option("--mac", metavar="MAC", help="This MAC.")
+@click.option("--vlan", type=click.IntRange(1, 4094), metavar="VLAN", help="In that VLAN of it.")
 @click.option("--mtu", type=int, metavar="BYTES", help="Another MTU.")
 @click.option("--model", type=click.Choice(["Virtio", "E1000", "Rtl8139"]), help="Instead of the template's.")
 @connected

@@ -80,7 +80,7 @@ def test_definition_is_the_golden_one(golden: Golden, template: str, accelerator
 def test_definition_of_a_machine_with_all_that_can_be_wished_is_the_golden_one(
     golden: Golden, accelerator: Literal["kvm", "tcg"]
 ) -> None:
-    """Secure Boot, limits, room to grow, a drive with a medium and an empty one, an order to boot in."""
+    """Secure Boot, limits, room to grow, a drive with a medium and an empty one, an order to boot in, a VLAN."""
     plain = machine("linux")
     limits = {"readBytesPerSecond": "200Mi", "writeIops": 500}
     rates = {"inboundBitsPerSecond": "200M", "outboundBitsPerSecond": "100M"}
@@ -91,7 +91,7 @@ def test_definition_of_a_machine_with_all_that_can_be_wished_is_the_golden_one(
     )  # fmt: skip
     domain = plain.domain.model_copy(update={"secure_boot": True})
     volume = plain.volumes[1].model_copy(update={"qos": DiskQos.model_validate(limits)})
-    nic = plain.nics[1].model_copy(update={"qos": NetworkQos.model_validate(rates)})
+    nic = plain.nics[1].model_copy(update={"qos": NetworkQos.model_validate(rates), "vlan": 40})
     parts = {"domain": domain, "volumes": (plain.volumes[0], volume), "nics": (plain.nics[0], nic)}
     whole = render(wanted.model_copy(update=parts), DIGEST, platform(accelerator))
     golden(f"domain/everything-{accelerator}.xml", whole)

@@ -38,6 +38,13 @@ def test_bridges_are_those_network_devices_that_are_one(tmp_path: Path) -> None:
     assert facts.bridges(tmp_path) == ("br0", "br1")
 
 
+def test_bridges_of_vlans_that_nano_made_are_not_the_hosts(tmp_path: Path) -> None:
+    for name, alias in (("br0", ""), ("br0.40", "nano:br0:40\n"), ("br0.50", "made by hand\n")):
+        (tmp_path / name / "bridge").mkdir(parents=True)
+        (tmp_path / name / "ifalias").write_text(alias)
+    assert facts.bridges(tmp_path) == ("br0", "br0.50")
+
+
 def test_memory_is_bytes() -> None:
     assert facts.memory_total("MemTotal:       24607508 kB\nMemFree:  1 kB\n") == 24607508 * 1024
 

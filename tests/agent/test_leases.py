@@ -70,9 +70,10 @@ async def test_card_that_moves_to_another_bridge_is_served_there_only() -> None:
     bridges.serve(UUID, SERVED._replace(bridge="nosuch0"))
     bridges.serve(UUID, SERVED._replace(bridge="nosuch1"))
     held = {name: list(server._reservations) for name, server in bridges.servers.items()}
-    assert held == {"nosuch0": [], "nosuch1": [bytes.fromhex(MAC.replace(":", ""))]}
+    assert held == {"nosuch1": [bytes.fromhex(MAC.replace(":", ""))]}
     assert bridges.leased(UUID) == frozenset()
     bridges.withhold(UUID, MAC)
     bridges.withhold(UUID, MAC)
+    assert not bridges.servers  # the bridge may have been there for this card alone
     assert bridges.served(UUID) == ()
     bridges.close()

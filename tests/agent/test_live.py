@@ -126,6 +126,8 @@ ROWS: list[tuple[str, PlacementSpec, PlacementSpec, list[Change], list[str]]] = 
      [AttachCard(OTHER_MAC)], []),
     ("card gone", machine(), machine(nics=[]), [DetachCard(MAC)], []),
     ("another bridge", machine(), machine(nics=[card(bridge="br1")]), [MoveCard(MAC, "br1")], []),
+    ("a VLAN", machine(), machine(nics=[card(vlan=40)]), [MoveCard(MAC, "br0.40")], []),
+    ("out of a VLAN", machine(nics=[card(vlan=40)]), machine(), [MoveCard(MAC, "br0")], []),
     ("card limit", machine(), machine(nics=[card(qos=RATE)]), [LimitCard(MAC, RATE)], []),
     ("mtu", machine(), machine(nics=[card(mtu=9000)]), [], ["spec.nics[lan].mtu"]),
     ("model", machine(), machine(nics=[card(model="E1000")]), [], ["spec.nics[lan].model"]),

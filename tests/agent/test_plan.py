@@ -11,6 +11,7 @@ from nanovirt.agent.leases import reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide, digest
+from nanovirt.agent.segments import Segment
 from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.steps import (
     Define,
@@ -161,6 +162,40 @@ def test_missing_bridge_is_waited_for() -> None:
     assert names(decided(placement(), seen, memory)) == ["Remember", "LookAgain"]
     status = told(placement(), seen, memory)
     assert (status.state, status.reason, status.params["device"]) == ("Failed", "BridgeMissing", "nano0")
+
+
+def in_vlan(**changes: Any) -> Placement:
+    return placement(nics=[{"name": "nic0", "mac": MAC, "bridge": "nano0", "vlan": 40}], **changes)
+
+
+def test_segment_of_a_card_is_made_right_before_the_start() -> None:
+    made, seen = in_vlan(), replace(ON, domain=NEVER_STARTED, served=())
+    memory = knowing(made, intent="Off")
+    steps = names(decided(made, seen, memory))
+    assert steps[steps.index("Start") - 1] == "MakeSegment"
+    there = replace(seen, segments=frozenset({Segment("nano0", 40)}))
+    assert "MakeSegment" not in names(decided(made, there, memory))
+
+
+def test_segment_is_made_for_a_card_that_moves_there_while_the_machine_runs() -> None:
+    made = in_vlan()
+    assert names(decided(made, ON, knowing(made))) == ["Withhold", "Define", "MakeSegment", "MoveCard"]
+
+
+def test_segment_of_a_bridge_that_is_missing_waits_for_the_bridge() -> None:
+    made, seen = in_vlan(), replace(ON, domain=NEVER_STARTED, served=(), bridges=frozenset())
+    memory = knowing(made, intent="Off")
+    assert "MakeSegment" not in names(decided(made, seen, memory))
+    assert told(made, seen, memory).params["device"] == "nano0"
+
+
+def test_machine_that_is_to_stop_waits_for_no_segment() -> None:
+    made = in_vlan(power_state="Stopped")
+    assert "MakeSegment" not in names(decided(made, ON, knowing(made)))
+
+
+def test_definition_is_another_one_in_a_vlan() -> None:
+    assert digest(spec(nics=[spec().nics[0].model_copy(update={"vlan": 40})])) != DIGEST
 
 
 def test_bridge_that_goes_away_leaves_the_machine_running() -> None:

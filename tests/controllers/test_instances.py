@@ -322,6 +322,23 @@ def test_changed_address_pool_reaches_the_leases_of_its_cards(one: Universe) -> 
     assert (after.ip, after.mac) == (before.ip, before.mac)
 
 
+@pytest.mark.parametrize(("own", "pools", "vlan"), [(0, 0, 0), (40, 0, 40), (0, 50, 50), (40, 50, 40)])
+def test_card_is_in_its_own_vlan_or_else_in_its_pools(one: Universe, own: int, pools: int, vlan: int) -> None:
+    one.patch(Key("addresspools", "", "lan"), vlan=pools)
+    one.instance(nics=[{"name": "lan", "addressPool": "lan", "vlan": own}])
+    one.settle()
+    assert one.get(Placement, "web-1-1", "default").spec.nics[0].vlan == vlan
+
+
+def test_changed_vlan_of_an_address_pool_reaches_its_cards(one: Universe) -> None:
+    one.instance()
+    one.settle()
+    before = one.get(Placement, "web-1-1", "default").spec.nics[0]
+    one.patch(Key("addresspools", "", "lan"), vlan=40)
+    one.settle()
+    assert one.get(Placement, "web-1-1", "default").spec.nics[0] == before.model_copy(update={"vlan": 40})
+
+
 @pytest.mark.parametrize(
     ("nic", "reason"),
     [

@@ -61,13 +61,16 @@ def test_rebuild_raises_the_number(web: Cluster) -> None:
 
 
 def test_card_is_added_beside_the_one_of_which_nothing_was_said(web: Cluster) -> None:
-    said = web.says("nic", "add", "web-1", "out", "--network", "default", "--mtu", "1400")
+    said = web.says("nic", "add", "web-1", "out", "--network", "default", "--mtu", "1400", "--vlan", "40")
     assert said == "instance/web-1 nic out added, at once\n"
     shown = [
-        {name: one[name] for name in ("name", "addressPool", "network", "mtu") if name in one}
+        {name: one[name] for name in ("name", "addressPool", "network", "mtu", "vlan") if one.get(name)}
         for one in spec(web)["nics"]
     ]
-    assert shown == [{"name": "nic0", "addressPool": "lan"}, {"name": "out", "network": "default", "mtu": 1400}]
+    assert shown == [
+        {"name": "nic0", "addressPool": "lan"},
+        {"name": "out", "network": "default", "mtu": 1400, "vlan": 40},
+    ]
     web.says("nic", "remove", "web-1", "nic0")
     assert [one["name"] for one in spec(web)["nics"]] == ["out"]
 

@@ -131,7 +131,8 @@ class Cluster:
     def agent(self, name: str = "node-1") -> None:
         host = self.host(name)
         clocks = Clocks(now, now)
-        agent = Agent(name, host.machine, host.machine.leases, host.memories, self.lines[name], USUAL, clocks)
+        machine, line = host.machine, self.lines[name]
+        agent = Agent(name, machine, machine.leases, host.memories, line, USUAL, clocks, segments=machine.segments)
         self.agents[name] = agent
         self._tasks[name] = self._group.create_task(agent.run())
 

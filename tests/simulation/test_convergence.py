@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.plan import digest
 from nanovirt.resources.placement import Placement
-from tests.agent.placements import FILE, REMOVE, UUID, at, placement, restart
+from tests.agent.placements import FILE, REMOVE, UUID, at, placement, restart, spec
 from tests.simulation.world import Killed, World, drive
 
 Change = Callable[[World], None]
@@ -57,6 +57,7 @@ def check(world: World) -> None:
 # --- killed between any two steps of one change ---
 
 RUNS: list[Change] = [wish()]
+TAGGED = [spec().nics[0].model_copy(update={"vlan": 40})]
 CHANGES: dict[str, tuple[list[Change], list[Change], int]] = {
     # what was before, what happens, how many starts there are in the end
     "create": ([], [wish()], 1),
@@ -72,6 +73,10 @@ CHANGES: dict[str, tuple[list[Change], list[Change], int]] = {
     "boot of the host": (RUNS, [lambda world: world.host.machine.reboot()], 2),
     "undefined behind our back": (RUNS, [lambda world: world.host.machine.undefine_behind(UUID)], 2),
     "delete": (RUNS, [wish(deleting=True, operations=[REMOVE])], 1),
+    "create in a VLAN": ([], [wish(nics=TAGGED)], 1),
+    "into a VLAN": (RUNS, [wish(nics=TAGGED, generation=2)], 1),
+    "out of a VLAN": ([wish(nics=TAGGED)], [wish(generation=2)], 1),
+    "boot of the host with a VLAN": ([wish(nics=TAGGED)], [lambda world: world.host.machine.reboot()], 2),
     "revoke": (RUNS, [wish(role="Revoked", generation=2)], 1),
     "come back": (RUNS, [wish(role="Revoked", generation=2), wish(epoch=2)], 1),
 }

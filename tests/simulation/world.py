@@ -77,6 +77,7 @@ class World:
             volumes=dict(machine.files),
             images=frozenset(machine.images),
             bridges=frozenset(facts.bridges),
+            segments=frozenset(machine.segments.made),
             served=machine.leases.served(self.uuid),
             leased=machine.leases.leased(self.uuid),
             boot_id=facts.boot_id,
@@ -119,7 +120,8 @@ class World:
 
     def _carry_out(self, step: Act) -> bool:
         host = self.host
-        hands = Hands(self.uuid, host.machine, host.machine.leases, host.memories, _no_bytes, _no_seed)
+        machine = host.machine
+        hands = Hands(self.uuid, machine, machine.leases, host.memories, _no_bytes, _no_seed, machine.segments)
         try:
             drive(hands.carry_out(step))
         except NanoError as error:

@@ -1,0 +1,174 @@
+"""The door to `ip`: the host's network devices, and the segments of this host as the kernel has them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from nanovirt.agent.segments import Link, Segment, Work, read_alias, settled
+from nanovirt.resources.errors import HypervisorError
+
+log = logging.getLogger(__name__)
+
+_SECONDS: Final = 10.0
+_UP: Final = 1  # IFF_UP
+SYSTEM, SETTINGS = Path("/sys/class/net"), Path("/proc/sys/net")
+_CLOSED: Final = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8", "ipv4/conf/{}/rp_filter": "1"}
+"""The host takes no part in a VLAN of its guests: no IPv6 address, no answer to ARP, no packet taken in for itself."""
+
+
+class KernelSegments:
+    """Segments made of Linux bridges and VLAN devices. What the kernel has is read again at each `settle`.
+
+    Restarts of the agent touch nothing: what nobody has named yet stays as long as guests are plugged into it.
+    """
+
+    def __init__(self, system: Path = SYSTEM, settings: Path = SETTINGS) -> None:
+        self._system, self._settings = system, settings
+        self._wished: dict[str, tuple[Segment, ...]] = {}
+        self._any = True
+        """Whether there may be devices of Nano's."""
+        self._refused: dict[Segment, str] = {}
+        self._one = asyncio.Lock()
+        self._news = asyncio.Event()
+
+    def expect(self, uuid: str, segments: tuple[Segment, ...]) -> None:
+        """See Segments."""
+        if self._wished.get(uuid, ()) == segments:
+            return
+        self._wished[uuid] = segments
+        if not segments:
+            del self._wished[uuid]
+        self._news.set()
+
+    def there(self, segments: Iterable[Segment]) -> frozenset[Segment]:
+        """See Segments."""
+        return frozenset(one for one in segments if self._is_up(one))
+
+    def _is_up(self, segment: Segment) -> bool:
+        folder = self._system / segment.name
+        try:
+            alias = (folder / "ifalias").read_text().strip()
+            return alias == segment.alias and bool(int((folder / "flags").read_text(), 16) & _UP)
+        except (OSError, ValueError):
+            return False
+
+    async def make(self, segment: Segment) -> None:
+        """See Segments."""
+        async with self._one:
+            work = settled(await links(), [segment], spare=True)
+            if segment in work.refused:
+                raise HypervisorError(f"{segment.name} cannot be made: {work.refused[segment]}")
+            await self._do(work)
+
+    async def settle(self) -> bool:
+        """Look at what the kernel has, and mend it. Whether there was anything to mend. HypervisorError: not done."""
+        async with self._one:
+            self._news.clear()
+            wished = {one for held in self._wished.values() for one in held}
+            if not wished and not self._any:
+                return False
+            found = await links()
+            work = settled(found, wished)
+            self._any = bool(wished) or any(read_alias(link.alias) for link in found.values())
+            for segment in work.refused.keys() - self._refused.keys():
+                log.warning("segment cannot be made", extra={"device": segment.name, "detail": work.refused[segment]})
+            self._refused = work.refused
+            await self._do(work)
+            return not work.done
+
+    async def follow(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as something else is expected."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    async def _do(self, work: Work) -> None:
+        await _feed(work.create)
+        for name in work.kept:
+            self._close(name)
+        await _feed(work.finish)
+        await _feed(work.remove)
+
+    def _close(self, name: str) -> None:
+        """Keep the host's own protocols out of a device; what the kernel was built without needs no closing."""
+        for path, wanted in _CLOSED.items():
+            file = self._settings / path.format(name)
+            try:
+                if file.read_text().strip() != wanted:
+                    file.write_text(wanted)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise HypervisorError(f"{file} cannot be set to {wanted}: {error.strerror}") from error
+
+
+async def links() -> dict[str, Link]:
+    """All network devices by name. HypervisorError if ip is missing or does not answer."""
+    return read(await _ip("-j", "-d", "link", "show"))
+
+
+def read(listing: str) -> dict[str, Link]:
+    """The devices from ip's JSON."""
+    found: list[dict[str, Any]] = json.loads(listing or "[]")
+    return {link.name: link for link in map(_link, found)}
+
+
+def _link(found: dict[str, Any]) -> Link:
+    about = found.get("linkinfo", {})
+    kind, more = about.get("info_kind", ""), about.get("info_data", {})
+    tagged = kind == "vlan" and more.get("protocol", "802.1Q") == "802.1Q"
+    return Link(
+        name=found["ifname"],
+        kind=kind,
+        master=found.get("master", ""),
+        alias=found.get("ifalias", ""),
+        mtu=int(found.get("mtu", 1500)),
+        up="UP" in found.get("flags", ()),
+        below=found.get("link", "") if tagged else "",
+        vlan=int(more.get("id", 0)) if tagged else 0,
+        stp=kind == "bridge" and bool(more.get("stp_state", 0)),
+    )
+
+
+async def _feed(lines: Sequence[str]) -> None:
+    if lines:
+        await _ip("-batch", "-", feed="\n".join(lines) + "\n")
+
+
+async def _ip(*arguments: str, feed: str = "") -> str:
+    """Run ip; its output. HypervisorError with its complaint. One that hangs is ended."""
+    try:
+        running = await asyncio.create_subprocess_exec(
+            "ip", *arguments, stdin=PIPE if feed else DEVNULL, stdout=PIPE, stderr=PIPE
+        )
+    except OSError as error:
+        raise HypervisorError(f"ip cannot be run: {error.strerror}; install the package iproute2") from error
+    try:
+        async with asyncio.timeout(_SECONDS):
+            output, complaint = await running.communicate(feed.encode() if feed else None)
+    except TimeoutError as error:
+        raise HypervisorError(f"ip did not answer within {_SECONDS:g} s") from error
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+    if running.returncode:
+        lines = feed.splitlines()
+        raise HypervisorError(f"ip refused: {_said(complaint.decode(errors='replace'), lines)}")
+    return output.decode(errors="replace")
+
+
+def _said(complaint: str, lines: Sequence[str]) -> str:
+    """Its complaint, with the line that it could not do."""
+    text = " ".join(complaint.split())
+    number = text.rpartition("Command failed -:")[2]
+    if number.isdecimal() and 0 < int(number) <= len(lines):
+        return f"{text.partition(' Command failed')[0]} (ip {lines[int(number) - 1]})"
+    return text
