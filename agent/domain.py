@@ -38,10 +38,12 @@ BLOCK = 2 * 2**20
 BUSES = {"Virtio": "virtio", "Scsi": "scsi", "Sata": "sata", "Ide": "ide"}
 PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 """How libvirt's names of disks begin, by their bus."""
-SEED_BUSES = {"Virtio": "scsi", "Scsi": "scsi", "Sata": "sata", "Ide": "ide"}
 SEED_TARGETS = {"scsi": "sdz", "sata": "sdr", "ide": "hdd"}
 """Names that no disk has; libvirt derives the place on SATA and IDE from them."""
 EMULATED = "Nehalem"
+HYPERV = ("relaxed", "vapic", "vpindex", "runtime", "synic", "stimer", "reset", "frequencies", "tlbflush", "ipi")
+SPINS = 8191
+"""How often Windows tries to take a lock before it gives its processor away."""
 FAMILIES = {"q35": "pc-q35-", "i440fx": "pc-i440fx-"}
 CARDS = {"Virtio": "virtio", "E1000": "e1000", "Rtl8139": "rtl8139"}
 SERIAL_MAX = 20
@@ -92,9 +94,9 @@ def render(spec: PlacementSpec, digest: str, platform: Platform, kept: Kept | No
         element("vcpu", str(most_cpus(spec)), placement="static", current=str(spec.cpu)),
         *processor_element(spec.qos),
         _system(spec.domain, platform, kept),
-        _features(spec.domain),
+        _features(spec.domain, platform),
         _processor(spec, platform),
-        _clock(spec.domain),
+        _clock(spec.domain, platform),
         element("on_poweroff", "destroy"),
         element("on_reboot", "restart"),
         element("on_crash", "destroy"),
@@ -183,10 +185,22 @@ def variables(platform: Platform, domain: Domain) -> Path:
     return platform.nvram / f"{domain.uuid}_{'SECURE_' if domain.secure_boot else ''}VARS.fd"
 
 
-def _features(domain: Domain) -> Element:
+def _features(domain: Domain, platform: Platform) -> Element:
     """Secure Boot is worth something only when no one but the firmware writes its variables: in SMM."""
     smm = [element("smm", state="on")] if domain.secure_boot else []
-    return element("features", element("acpi"), element("apic"), *smm)
+    hyperv = [_enlightenments()] if enlightened(domain, platform) else []
+    return element("features", element("acpi"), element("apic"), *hyperv, *smm)
+
+
+def enlightened(domain: Domain, platform: Platform) -> bool:
+    """Whether the machine looks like one of Hyper-V's, which saves Windows most of its idle work; TCG cannot."""
+    return domain.family == "Windows" and platform.accelerator == "kvm"
+
+
+def _enlightenments() -> Element:
+    """What libvirt's and QEMU's documents advise for Windows (formatdomain, hyperv.rst), without nested machines'."""
+    on = [element(name, state="on") for name in HYPERV]
+    return element("hyperv", *on, element("spinlocks", state="on", retries=str(SPINS)), mode="custom")
 
 
 def _tpm(domain: Domain) -> Iterator[Element]:
@@ -212,11 +226,12 @@ def _processor(spec: PlacementSpec, platform: Platform) -> Element:
     return element("cpu", model, *topology, mode="custom", match="exact", check="none")
 
 
-def _clock(domain: Domain) -> Element:
+def _clock(domain: Domain, platform: Platform) -> Element:
     timers = (
         element("timer", name="rtc", tickpolicy="catchup"),
         element("timer", name="pit", tickpolicy="delay"),
         element("timer", name="hpet", present="no"),
+        *([element("timer", name="hypervclock", present="yes")] if enlightened(domain, platform) else []),
     )
     return element("clock", *timers, offset="utc" if domain.clock == "Utc" else "localtime")
 
@@ -250,7 +265,7 @@ def _controllers(spec: PlacementSpec) -> Iterator[Element]:
     else:
         usb = "piix3-uhci"
     yield element("controller", type="usb", index="0", model=usb if tablet else "none")
-    if drive_bus(spec) == "Scsi" or any(volume.bus == "Scsi" for volume in spec.volumes):
+    if spec.domain.drive_bus == "Scsi" or any(volume.bus == "Scsi" for volume in spec.volumes):
         yield element("controller", type="scsi", index="0", model="virtio-scsi")
     yield element("controller", type="virtio-serial", index="0")
 
@@ -269,15 +284,12 @@ def _turns(spec: PlacementSpec) -> dict[str, str]:
     return {key: str(turn) for turn, key in enumerate(boot_order(spec), 1)}
 
 
-def drive_bus(spec: PlacementSpec) -> DiskBus:
-    """Where drives for media are: where a guest that has none of our drivers looks, else where they can be plugged."""
-    return spec.domain.disk_bus if spec.domain.disk_bus in ("Ide", "Sata") else "Scsi"
-
-
 def _disks(spec: PlacementSpec, platform: Platform, kept: Kept) -> Iterator[Element]:
     turns = _turns(spec)
     made = [_disk(volume, platform, turns.get(f"disk/{serial(volume.name)}")) for volume in spec.volumes]
-    made += [_drive(medium, drive_bus(spec), platform, turns.get(f"medium/{medium.name}")) for medium in spec.media]
+    made += [
+        _drive(medium, spec.domain.drive_bus, platform, turns.get(f"medium/{medium.name}")) for medium in spec.media
+    ]
     _name_targets(made, kept, {name for bus, name in SEED_TARGETS.items() if bus != "ide" or seeded(spec)})
     yield from made
 
@@ -352,8 +364,8 @@ def seeded(spec: PlacementSpec) -> bool:
 
 
 def _seed(spec: PlacementSpec, platform: Platform) -> Element:
-    """A drive on the template's bus, or on SCSI where that has no drives; out of the way of every disk's name."""
-    bus = SEED_BUSES[spec.domain.disk_bus]
+    """A drive beside those of the media, out of the way of every disk's name."""
+    bus = BUSES[spec.domain.drive_bus]
     place = [element("address", type="drive", controller="0", bus="0", target="1", unit="0")] if bus == "scsi" else []
     return element(
         "disk",

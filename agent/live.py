@@ -24,7 +24,7 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import boot_order, drive_bus, serial
+from nanovirt.agent.domain import boot_order, serial
 from nanovirt.agent.domain_limits import SHARES, kilobytes, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk
 from nanovirt.agent.segments import device_of
@@ -223,7 +223,7 @@ def _moved(nic: PlacedNic, seen: SeenCard) -> str:
 
 
 def _media(spec: PlacementSpec, hardware: Hardware) -> Found:
-    bus = drive_bus(spec)
+    bus = spec.domain.drive_bus
     for medium in spec.media:
         seen, path = hardware.drives.get(medium.name), f"spec.media[{medium.name}]"
         wanted = medium.image.sha256 if medium.image else ""

@@ -22,7 +22,7 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import ROOT_PORTS, boot_order, drive_bus, most_cpus, serial, spare_memory
+from nanovirt.agent.domain import ROOT_PORTS, boot_order, most_cpus, serial, spare_memory
 from nanovirt.agent.domain_limits import SHARES, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk, SeenDrive
 from nanovirt.agent.segments import device_of
@@ -36,7 +36,7 @@ OWN = 5
 def started(spec: PlacementSpec) -> Hardware:
     """What a machine has that starts now."""
     turns = {key: turn for turn, key in enumerate(boot_order(spec), 1)}
-    bus, devices = drive_bus(spec), spec.domain.model_dump(mode="json", by_alias=True)
+    bus, devices = spec.domain.drive_bus, spec.domain.model_dump(mode="json", by_alias=True)
     disks = [
         SeenDisk(serial(one.name), one.file, one.name, one.bus, one.qos, turns.get(f"disk/{serial(one.name)}", 0))
         for one in spec.volumes

@@ -185,6 +185,7 @@ def _hardware(placement: Placement) -> Hardware:
         template=spec.template,
         machine=now if now in ("q35", "i440fx") else spec.domain.machine,
         disk_bus=spec.domain.disk_bus,
+        drive_bus=spec.domain.drive_bus,
         nic_model=spec.domain.nic_model,
         max_cpus=cpus or spec.max_cpu,
         max_memory=memory or spec.max_memory,

@@ -33,6 +33,16 @@ def defaults() -> Iterator[Document]:
     yield made("SystemTemplate", "windows", displayName="Windows", family="Windows", clock="LocalTime", video="Vga")
     yield made(
         "SystemTemplate",
+        "windows-11",
+        displayName="Windows 11 (Secure Boot, TPM)",
+        family="Windows",
+        secureBoot=True,
+        tpm=True,
+        clock="LocalTime",
+        video="Vga",
+    )
+    yield made(
+        "SystemTemplate",
         "legacy",
         displayName="Legacy (IDE, RTL8139)",
         family="Other",

@@ -184,6 +184,7 @@ class Hardware(Model):
     template: str = ""
     machine: str = ""
     disk_bus: str = ""
+    drive_bus: str = ""
     nic_model: str = ""
     max_cpus: int | None = None
     max_memory: Bytes | None = None

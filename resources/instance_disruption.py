@@ -332,7 +332,7 @@ def _of_medium(met: Machine, path: str, before: JSON | None, after: JSON | None)
         before = None
     if before is None or after is None:
         filled = after is None or bool(after.get("image"))  # libvirt cannot plug in an empty drive
-        hot = filled and hot_drive(str(met.hardware.get("diskBus", "")))
+        hot = filled and hot_drive(str(met.hardware.get("driveBus", "")))
         yield FieldChange(path, before, after, met.plugged(hot))
         return
     for field, current, desired in _leaves(path, before, after):

@@ -19,6 +19,7 @@ NicModel = Literal["Virtio", "E1000", "Rtl8139"]
 class Devices(Model):
     """The devices themselves, as a template names them and a Placement carries them."""
 
+    family: Literal["Linux", "Windows", "Bsd", "Other"] = "Linux"
     machine: Literal["q35", "i440fx"] = "q35"
     firmware: Literal["UEFI", "BIOS"] = "UEFI"
     secure_boot: bool = False
@@ -30,13 +31,24 @@ class Devices(Model):
     tablet: Literal["Usb", "None"] = "Usb"
     serial: bool = True
 
+    @property
+    def drive_bus(self) -> DiskBus:
+        """Where drives for media are: where a guest looks that has none of our drivers, else where they are plugged in.
+
+        A Windows that is being installed finds no drive on SCSI before it has read the driver from one.
+        """
+        if self.disk_bus in ("Ide", "Sata"):
+            return self.disk_bus
+        if self.family == "Windows":
+            return "Sata" if self.machine == "q35" else "Ide"
+        return "Scsi"
+
 
 class SystemTemplateSpec(Devices, Spec):
     """Devices for a family of operating systems."""
 
     display_name: Title = ""
     description: Text = ""
-    family: Literal["Linux", "Windows", "Bsd", "Other"] = "Linux"
     architecture: Literal["x86_64"] = "x86_64"
 
 
@@ -53,7 +65,7 @@ class SystemTemplate(
         Column("Nic", ".spec.nicModel"),
     ),
 ):
-    """The defaults (`linux`, `linux-bios`, `windows`, `legacy`) are objects too, made at first start."""
+    """The defaults (`linux`, `linux-bios`, `windows`, `windows-11`, `legacy`) are objects too, made at first start."""
 
     spec: SystemTemplateSpec = Field(default_factory=SystemTemplateSpec)
     status: Nothing = Field(default_factory=Nothing)

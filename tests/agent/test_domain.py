@@ -272,7 +272,7 @@ def test_text_that_looks_like_xml_is_only_text(name: str) -> None:
     assert found.findtext("name") == name
 
 
-@pytest.mark.parametrize(("template", "bus", "target"), [("linux", "scsi", "sdz"), ("windows", "scsi", "sdz")])
+@pytest.mark.parametrize(("template", "bus", "target"), [("linux", "scsi", "sdz"), ("windows", "sata", "sdr")])
 def test_seed_is_a_drive_that_can_only_be_read(template: str, bus: str, target: str) -> None:
     found = parsed(machine(template)).findall("devices/disk[@device='cdrom']")
     assert len(found) == 1

@@ -342,13 +342,11 @@ def placed(template: str, machine: LibvirtMachine, sha256: str) -> PlacementSpec
     return spec(cpu=1, memory="256Mi", volumes=disks, nics=[{**BRIDGE, "model": devices["nic_model"]}], domain=domain)
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    "template", ["linux", *(pytest.param(one, marks=pytest.mark.long) for one in TEMPLATES if one != "linux")]
-)
-async def test_guest_boots_from_its_overlay_and_hears_the_power_button(
-    machine: LibvirtMachine, guest: tuple[str, Path], template: str
-) -> None:
+OTHERS = [name for name, one in TEMPLATES.items() if name != "linux" and not one.secure_boot]
+
+
+async def booting(machine: LibvirtMachine, guest: tuple[str, Path], template: str) -> PlacementSpec:
+    """A machine of that template that begins to boot the mini guest."""
     sha256, image = guest
 
     async def fetch(path: Path) -> None:
@@ -360,10 +358,24 @@ async def test_guest_boots_from_its_overlay_and_hears_the_power_button(
         await machine.make_volume(volume)
     await machine.define(wanted, "digest")
     await machine.start(wanted.domain.uuid)
+    return wanted
+
+
+async def says(machine: LibvirtMachine, wanted: PlacementSpec, words: str) -> None:
+    """Wait until its serial line says so."""
     log = console_log(machine.consoles, wanted.domain.uuid)
     async with asyncio.timeout(180):
-        while "nano-guest: ready" not in log.read_text(errors="replace"):
+        while words not in log.read_text(errors="replace"):
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("template", ["linux", *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)])
+async def test_guest_boots_from_its_overlay_and_hears_the_power_button(
+    machine: LibvirtMachine, guest: tuple[str, Path], template: str
+) -> None:
+    wanted = await booting(machine, guest, template)
+    await says(machine, wanted, "nano-guest: ready")
     locked = await machine.volume(wanted.volumes[0].file)
     assert locked is not None
     assert locked.size == 2**30
@@ -372,3 +384,11 @@ async def test_guest_boots_from_its_overlay_and_hears_the_power_button(
             await machine.shut_down(wanted.domain.uuid)
             await asyncio.sleep(1)
     assert (await seen(machine)).ended == "Shutdown"
+
+
+@pytest.mark.timeout(240)
+async def test_secure_boot_refuses_a_guest_that_nobody_signed(machine: LibvirtMachine, guest: tuple[str, Path]) -> None:
+    wanted = await booting(machine, guest, "windows-11")
+    await says(machine, wanted, "Access Denied")
+    assert (await seen(machine)).state == "Running"
+    await machine.destroy(wanted.domain.uuid)
