@@ -182,7 +182,7 @@ def later(model: BaseModel, path: str = "") -> list[Cause]:
             continue
         value, where = getattr(model, name), f"{path}.{alias}" if path else alias
         if mark is not None and value != default and mark.refuses(value, default):
-            params = {"what": f"{where}={value}" if mark.values else where}
+            params = {"what": str(value) if mark.values else "It"}
             causes.append(Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params))
         elif nested:
             causes += _later_below(value, where)

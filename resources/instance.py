@@ -343,7 +343,7 @@ def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
 def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
     source = disk.source
     image, volume = (source.image, source.volume) if source is not None else (None, None)
-    if source is not None and (image is None) == (volume is None) and source.snapshot is None:
+    if source is not None and (image is None) == (volume is None) and not (source.snapshot or source.disk):
         members = "image, volume"
         say = Reason.OneMemberRequired.say(members=members)
         yield Cause(f"{field}.source", Reason.OneMemberRequired.name, say, {"members": members})

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.metadata import Model, ObjectMeta
@@ -85,6 +86,12 @@ class Later:
     def __init__(self, *values: Any) -> None:
         """With `values`, only those values of the field are refused."""
         self.values = values
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Say so where the field is explained."""
+        made = handler(schema)
+        said = f"{', '.join(map(str, self.values))}: not built yet." if self.values else "Not built yet."
+        return {**made, "description": said}
 
     def refuses(self, value: Any, default: Any) -> bool:
         """Whether `value` asks for what is not built."""

@@ -20,7 +20,7 @@ class Reason(Enum):
     FieldUnknown = "There is no such field; known here: {known}."
     FieldImmutable = "The field cannot be changed after creation; make a new object instead."
     FieldDuplicate = "{value} stands twice in the list; names in a list are unique."
-    NotYetSupported = "{what} is part of the design, but nothing acts on it yet; leave it out."
+    NotYetSupported = "{what} is not built yet, though the design has it: nothing would act on it; leave it out."
     OneMemberRequired = "Exactly one of {members} must be given."
     NotInSubnet = "{ip} lies outside the subnet {subnet}."
     RangeReversed = "The range begins at {first} after its end {last}."

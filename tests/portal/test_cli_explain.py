@@ -55,6 +55,8 @@ def test_fields_have_type_limits_and_default(running: Cluster) -> None:
             "A Secret of the namespace, whose key `userData` cloud-init carries out",
         ),
         ("instance.spec.guest.admin", "sshKeys", "Public keys to log in with, each a line such as"),
+        ("instance.spec.scheduling", "antiAffinity", "Not built yet"),
+        ("storagepool.spec", "type", "NFS, Directory: not built yet"),
         ("instance.spec.nics", "securityGroups", "What may come in and go out: SecurityGroups"),
     ],
 )

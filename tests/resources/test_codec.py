@@ -32,6 +32,8 @@ def instance(**spec: Any) -> dict[str, Any]:
         ({"memory": True}, "spec.memory", "FieldValueInvalid"),
         ({"powerState": "On"}, "spec.powerState", "FieldValueInvalid"),
         ({"scheduling": {"affinity": {"a": "b"}}}, "spec.scheduling.affinity", "NotYetSupported"),
+        ({"scheduling": {"antiAffinity": {"a": "b"}}}, "spec.scheduling.antiAffinity", "NotYetSupported"),
+        ({"disks": [{"name": "a", "source": {"disk": "b"}}]}, "spec.disks[0].source.disk", "NotYetSupported"),
         ({"qos": {"cpu": {"priority": "Top"}}}, "spec.qos.cpu.priority", "FieldValueInvalid"),
         ({"media": [{"name": "CD 0"}]}, "spec.media[0].name", "FieldValueInvalid"),
         ({"disks": [{"name": "a", "size": "1Gi", "rebuild": -1}]}, "spec.disks[0].rebuild", "FieldValueInvalid"),
