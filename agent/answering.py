@@ -99,11 +99,13 @@ def silent_routes() -> Routes:
 
 
 async def _obeyed(order: Awaitable[T], placement: Placement) -> T:
-    """What came of an order; Conflict when no agent answers, so that the caller takes another way."""
+    """What came of an order; Malformed when the guest will not, and Conflict when no agent answers, so that the caller
+    takes another way.
+    """
     try:
         return await order
-    except GuestRefused:
-        raise
+    except GuestRefused as error:  # no trouble of the host: whoever asks can ask for something else
+        raise Malformed(f"the guest refuses: {error}") from error
     except HypervisorError as error:
         raise Conflict("instances", placement.spec.instance, SILENT) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -15,8 +16,8 @@ from nanovirt.resources.errors import HypervisorError
 
 REFUSED: Final = {libvirt.VIR_ERR_INTERNAL_ERROR, getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", -1)}
 """What libvirt says when an agent answers that it will not, or does not know the command."""
-
-
+QUOTED: Final = re.compile(r"^.* agent command '[^']*': ")
+"""What libvirt says before it quotes an agent."""
 AGENT_SECONDS: Final = 8
 """How long an order to a guest agent may take: less than a call, so that the connection is kept."""
 
@@ -34,7 +35,7 @@ def obeyed() -> Iterator[None]:
         yield
     except HypervisorError as error:
         if error.code in REFUSED:
-            raise GuestRefused(str(error), error.code) from error
+            raise GuestRefused(QUOTED.sub("", str(error)), error.code) from error
         raise
 
 

@@ -48,8 +48,8 @@ class Passwords:
         """A body {user, password}, or {user, secret: NAME of a Secret with the key `password`}; `user` may be left out.
 
         Replies {user, applied: Now | NextStart}. The second when no agent answers: then the password stands in the
-        Secret of `spec.guest.admin`, written in the caller's name. Invalid, Conflict, HypervisorError (the guest
-        refuses), HostUnreachable.
+        Secret of `spec.guest.admin`, written in the caller's name. Invalid, Conflict, Malformed (the guest refuses),
+        HostUnreachable.
         """
         instance = trusted(Instance, self._store.get(key).raw)
         asked = self._asked(parse(await body(request)), subject, instance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -15,6 +16,7 @@ from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
 from nanovirt.resources.disruption import Effect, changes, worst
 from nanovirt.resources.errors import Conflict
+from nanovirt.resources.instance_disruption import DEFAULT_NIC
 from nanovirt.resources.quantities import Bytes
 
 JSON = dict[str, Any]
@@ -22,6 +24,7 @@ Items = list[JSON]
 Change = Callable[[JSON], None]
 """Changes the spec in place."""
 ATTEMPTS = 3
+WARNED = re.compile(r"spec\.(disks|nics|media)\[(\d+)\]")
 WHEN = {
     Effect.Live: "at once",
     Effect.NextStart: "when it starts next",
@@ -302,6 +305,8 @@ def _change(
     `same` is said instead when nothing differs.
     """
     target = Target(session.catalogue.named("instances"), name.removeprefix("instance/"))
+    warnings: list[str] = []
+    session.connection.warn = warnings.append
     for attempt in range(ATTEMPTS):
         before = session.get(target)
         after = deepcopy(before)
@@ -320,9 +325,23 @@ def _change(
             click.echo(f"{target} {same}")
             return
         effect = worst(found)
+        for warning in warnings:
+            click.echo(f"Warning: {warning}", err=True)
+        if not told and any(_new(before, after, warning) for warning in warnings):
+            click.echo(f"{target} {done}, as soon as that is there: nanoctl why {target}")
+            return
         when = f", {WHEN[effect].format(name=target.name)}" if effect in WHEN and found and not told else ""
         click.echo(f"{target} {done}{when}")
         return
+
+
+def _new(before: JSON, after: JSON, warning: str) -> bool:
+    """Whether a warning is of a device that was not there under that name: what it names is not there."""
+    where = WARNED.match(warning)
+    if where is None:
+        return False
+    device = after["spec"][where[1]][int(where[2])]
+    return all(one["name"] != device["name"] for one in before["spec"].get(where[1]) or [{"name": DEFAULT_NIC}])
 
 
 def _send(session: Session, target: Target, before: JSON, after: JSON, losses: list[str]) -> None:
@@ -363,4 +382,4 @@ def _spell_out(session: Session, spec: JSON) -> None:
     if spec.get("nics") is None:
         pool = session.find("computepools", spec.get("computePool", "default")) or {}
         address = (pool.get("spec") or {}).get("addressPool")
-        spec["nics"] = [{"name": "nic0", **({"addressPool": address} if address else {"network": "default"})}]
+        spec["nics"] = [{"name": DEFAULT_NIC, **({"addressPool": address} if address else {"network": "default"})}]

@@ -86,5 +86,7 @@ def password(session: Session, *, name: str, user: str | None, secret: str | Non
 def _typed(*, stdin: bool) -> str:
     if stdin:
         return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise Misused("there is no terminal to type it in; give --stdin, or --secret NAME")
     said: str = click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
     return said

@@ -111,6 +111,12 @@ def test_drive_that_is_empty_or_never_came_says_so_when_it_is_ejected(web: Clust
     assert web.says("media", "eject", "web-1", "--remove").endswith("cd0 removed, at once\n")
 
 
+def test_card_of_a_pool_that_is_not_there_waits_for_it(web: Cluster) -> None:
+    told = web.nanoctl("nic", "add", "web-1", "more", "--pool", "nope")
+    assert told.stdout == "instance/web-1 nic more added, as soon as that is there: nanoctl why instance/web-1\n"
+    assert "AddressPool nope does not exist" in told.stderr
+
+
 def test_change_of_a_machine_without_a_host_counts_when_it_starts(running: Cluster) -> None:
     doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "waits"}, "spec": {"disks": DISKS}}
     running.says("apply", "-f", "-", stdin=json.dumps(doc))

@@ -12,12 +12,11 @@ import orjson
 import pytest
 from aiohttp import ClientSession, web
 
-from nanovirt.agent.machine import GuestRefused
 from nanovirt.portal.api.writing import Writer
 from nanovirt.portal.identity import ADMIN
 from nanovirt.portal.passwords import Passwords
 from nanovirt.resources.codec import load, trusted
-from nanovirt.resources.errors import Conflict, NanoError
+from nanovirt.resources.errors import Conflict, Malformed, NanoError
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
@@ -104,8 +103,8 @@ async def test_silent_guest_has_it_when_it_starts_next_and_the_answer_says_so(tm
 
 async def test_guest_that_refuses_is_quoted_and_nothing_is_written(tmp_path: Path) -> None:
     async with room(tmp_path) as r:
-        r.trouble = GuestRefused("libvirt: no such user", 1)
-        assert (await r.ask(user="ops", password=WORD))[0] == 400
+        r.trouble = Malformed("the guest refuses: no such user")
+        assert await r.ask(user="ops", password=WORD) == (400, "BadRequest")
         assert not r.w.store.list("secrets")
 
 
