@@ -78,10 +78,16 @@ def destroy(connection: Any, uuid: str) -> None:
         connection.lookupByUUIDString(uuid).destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
 
 
+def _off(domain: Any) -> Conflict:
+    """Our domains are called NAMESPACE.INSTANCE."""
+    instance = domain.name().rpartition(".")[2]
+    return Conflict("instances", instance, "it does not run, so there is nothing to be seen")
+
+
 def screen(connection: Any, uuid: str) -> socket:
     domain = connection.lookupByUUIDString(uuid)
     if not domain.isActive():
-        raise Conflict("instances", domain.name(), "it does not run, so there is nothing to be seen")
+        raise _off(domain)
     if trouble := screen_trouble(domain.XMLDesc(0)):
         raise Conflict("instances", domain.name(), trouble)
     return socket(fileno=domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH))
@@ -90,7 +96,7 @@ def screen(connection: Any, uuid: str) -> socket:
 def screenshot(connection: Any, uuid: str) -> bytes:
     domain = connection.lookupByUUIDString(uuid)
     if not domain.isActive():
-        raise Conflict("instances", domain.name(), "it does not run, so there is nothing to be seen")
+        raise _off(domain)
     stream, shown = connection.newStream(), bytearray()
     kind = domain.screenshot(stream, 0)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -11,11 +12,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from nanovirt.resources.errors import Cause, Invalid, Malformed, NanoError, NotFound
+from nanovirt.resources.errors import Cause, Conflict, Invalid, Malformed, NanoError, NotFound
 
 if TYPE_CHECKING:
     from nanovirt.portal.cli.processes import Processes
 
+UNFULFILLED = re.compile(r'Operation cannot be fulfilled on ([a-z]+)(?:\.[a-z]+)? "([^"]+)": ')
+"""How an API server begins to say that something cannot be now."""
 LAZY = {
     "apply": "applying",
     "plan": "applying",
@@ -163,6 +166,8 @@ def sentence(error: NanoError) -> str:
     """What happened, to which field, and what to do; each of several causes on a line of its own."""
     if isinstance(error, NotFound) and (plural := str(error.params.get("plural", ""))):
         return f"{error}; those that are there: nanoctl get {plural}"
+    if isinstance(error, Conflict) and (found := UNFULFILLED.match(str(error))):
+        return f"{found[1]}/{found[2]}: {str(error)[found.end() :]}"
     causes = error.causes if isinstance(error, Invalid | Malformed) else ()
     if len(causes) < 2:
         unknown = causes and causes[0].reason == "FieldUnknown"

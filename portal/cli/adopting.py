@@ -16,11 +16,12 @@ JSON = dict[str, Any]
 
 @click.command(
     epilog=examples("""
+        adopt
         adopt node-1
         adopt node-1/old-web --name web -n team-a --owner alice
     """)
 )
-@click.argument("what", metavar="HOST | HOST/DOMAIN")
+@click.argument("what", default="", metavar="[HOST | HOST/DOMAIN]")
 @click.option("--name", default="", metavar="NAME", help="Of the instance.  [default: made from the domain's]")
 @click.option("--owner", default="", metavar="USER", help="Whose it will be.  [default: yours]")
 @connected
@@ -28,14 +29,15 @@ def adopt(session: Session, *, what: str, name: str, owner: str) -> None:
     """Adopt a libvirt domain as an instance.
 
     It goes on as it is, without a restart: its uuid, disks, cards and definition stay. Without a DOMAIN those of the
-    host that nobody claims are listed.
+    host, or of all hosts, that nobody claims are listed.
     """
-    host, _, domain = what.partition("/")
-    if not host or (not domain and (name or owner)):
+    host, slash, domain = what.partition("/")
+    if (what and not host) or (not domain and (slash or name or owner)):
         raise Misused("say which: adopt HOST/DOMAIN; `nanoctl adopt HOST` lists them")
     if not domain:
-        found = session.connection.get(wire.path("nano/v1", "hosts", "", host, "unclaimed"))["items"]
-        click.echo("\n".join(map(_line, found)) or f"every domain of {host} is claimed")
+        hosts = [host] if host else [one["metadata"]["name"] for one in session.every("hosts")]
+        found = [f"{one}/{line}" for one in hosts for line in _unclaimed(session, one)]
+        click.echo("\n".join(found) or f"every domain of {host or 'every host'} is claimed")
         return
     asked = {"domain": domain, "name": name, "namespace": session.namespace, "owner": owner}
     try:
@@ -45,6 +47,10 @@ def adopt(session: Session, *, what: str, name: str, owner: str) -> None:
             raise
         raise Misused(f"no domain {domain} of {host} waits to be adopted; `nanoctl adopt {host}` lists them") from error
     click.echo(f"instance/{made['metadata']['name']} adopted from {host}/{domain}")
+
+
+def _unclaimed(session: Session, host: str) -> list[str]:
+    return [_line(one) for one in session.connection.get(wire.path("nano/v1", "hosts", "", host, "unclaimed"))["items"]]
 
 
 def _line(one: JSON) -> str:

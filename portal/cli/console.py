@@ -18,7 +18,7 @@ from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Rejected
+from nanovirt.resources.errors import Forbidden, Rejected
 
 JSON = dict[str, Any]
 TRUSTED = Path(".pki/CA/cacert.pem")
@@ -86,6 +86,7 @@ def _token(session: Session, target: Target, **asked: Any) -> JSON:
 
 def _join(session: Session, target: Target, *, force: bool) -> None:
     """The serial line, until the guest, somebody else or Ctrl-] ends it."""
+    _say_if_off(session, target)
     from nanovirt.portal.cli.serial_line import join  # noqa: PLC0415 - aiohttp is slow to load
 
     spec = _token(session, target, type="serial", force=force)
@@ -95,8 +96,19 @@ def _join(session: Session, target: Target, *, force: bool) -> None:
     click.echo(f"\r\n{target}: {why}", err=True)
 
 
+def _say_if_off(session: Session, target: Target) -> None:
+    """A token is given for what is off, too: it may have started until somebody looks."""
+    try:
+        phase = (session.get(target).get("status") or {}).get("phase")
+    except Forbidden:  # consoles may be somebody's who sees no instance
+        return
+    if phase in ("Pending", "Stopped", "Failed"):
+        click.echo(f"Warning: {target} is {phase}; there is nothing to be seen until it starts", err=True)
+
+
 def _view(session: Session, target: Target, *, printing: bool) -> None:
     """The screen, in a viewer of the person's own."""
+    _say_if_off(session, target)
     spec = _token(session, target, type="viewer")
     viewer = shutil.which("remote-viewer")
     ca = _authority(session.connection.credentials.ca_pem)

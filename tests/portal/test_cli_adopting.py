@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
+from aiohttp import web
+
 from nanovirt.resources.errors import NotFound
 from nanovirt.resources.kind import Key
 from tests.portal.cli_world import cluster
@@ -15,6 +17,21 @@ async def nothing_unclaimed(_request: Any, _subject: Any, key: Key) -> NoReturn:
     if key.name != "node-1":
         raise NotFound("hosts.nano", key.name)
     raise NotFound("unclaimed", f"{key.name}/pet")
+
+
+async def one_unclaimed(_request: Any, _subject: Any, key: Key) -> web.StreamResponse:
+    """A domain on the first host, none on the second."""
+    return web.json_response({"items": [{"name": "pet", "state": "Running"}] if key.name == "node-1" else []})
+
+
+def test_what_can_be_adopted_is_listed_for_one_host_and_for_all(tmp_path: Path) -> None:
+    with cluster(tmp_path, {("hosts", "unclaimed", "GET"): one_unclaimed}) as running:
+        assert running.says("adopt") == "every domain of every host is claimed\n"
+        for name in ("node-1", "node-2"):
+            running.creates("hosts", name, spec={})
+        assert running.says("adopt") == running.says("adopt", "node-1") == "node-1/pet  Running\n"
+        assert running.says("adopt", "node-2") == "every domain of node-2 is claimed\n"
+        assert running.nanoctl("adopt", "node-1/").exit_code == 2
 
 
 def test_domain_that_is_not_there_is_said_with_the_command_that_lists_them(tmp_path: Path) -> None:
