@@ -61,6 +61,7 @@ class ImageRow(NamedTuple):
 
     status_phase: str
     status_sha256: str
+    status_virtual_size: str | None
 
 
 class Image(

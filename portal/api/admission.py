@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, protected, users
+from nanovirt.portal.api.sizing import small_disks
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
@@ -17,6 +18,7 @@ from nanovirt.resources.disruption import Effect, changes
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
 from nanovirt.resources.instance_disruption import ACCEPTED
+from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
@@ -102,6 +104,12 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
     match wanted.made:
         case Instance() as instance:  # first: a model says slowly what it is not
             yield from bad_cards(world, wanted, instance)
+            begun = bool(((wanted.old or {}).get("status") or {}).get("placement"))
+            old = _at(wanted.old, "spec")
+            yield from small_disks(world.store, wanted.key.namespace, instance.spec, old, begun=begun)
+        case InstanceSet() as many:
+            at = "spec.template.spec"
+            yield from small_disks(world.store, wanted.key.namespace, many.spec.template.spec, _at(wanted.old, at), at)
         case AddressPool() as pool:
             yield from overlaps(world.index, pool)
             yield from lost_addresses(world.store, wanted, pool)

@@ -12,7 +12,7 @@ from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.shapes import shape_of
-from nanovirt.resources.store import Create, Delete, Update
+from nanovirt.resources.store import Create, Delete, Half, Update, transact
 from tests.portal.api_world import INSTANCES, MERGE, NANO, World, instance, pool, world
 
 POOLS = f"{NANO}/addresspools"
@@ -199,6 +199,53 @@ async def test_agent_writes_the_status_of_its_own_placement_and_nothing_else() -
         assert (await w.call("PATCH", own, change, headers=MERGE, subject="node-1")).code == 403
         assert (await w.call("DELETE", own, subject="node-1")).code == 403
         assert (await w.call("POST", INSTANCES, instance(), subject="node-1")).code == 403
+
+
+async def ready_image(w: World, size: str | None = "10Gi") -> None:
+    status = {"phase": "Ready", "virtualSize": size} if size else {"phase": "Pending"}
+    await w.store_raw(Key("images", "shared", "debian"), {"spec": {"source": {"file": "a"}}, "status": status})
+
+
+def system(size: str | None = None, image: str | None = "shared/debian", **more: Any) -> dict[str, Any]:
+    disk = {"name": "system", **({"size": size} if size else {}), **more}
+    return disk | ({"source": {"image": image}} if image else {})
+
+
+@pytest.mark.parametrize(
+    ("disk", "code"),
+    [(system("10Gi"), 201), (system("10239Mi"), 422), (system(), 201), (system("1Gi", image=None), 201),
+     (system("1Gi", image="shared/other"), 201)],
+)  # fmt: skip
+async def test_disk_that_is_smaller_than_its_image_is_refused(disk: dict[str, Any], code: int) -> None:
+    async with world() as w:
+        await ready_image(w)
+        said = await w.call("POST", INSTANCES, instance(disks=[{"name": "data", "size": "1Gi"}, disk]))
+        assert said.code == code, said.doc
+        if code == 422:
+            (cause,) = said.doc["details"]["causes"]
+            assert (cause["field"], cause["reason"]) == ("spec.disks[1].size", "DiskSmallerThanImage")
+            assert cause["message"] == "Disk system is asked with 10239Mi, but image shared/debian has 10Gi."
+        template = {"spec": {"disks": [disk]}}
+        many = {"metadata": {"name": "many"}, "spec": {"replicas": 0, "template": template}}
+        said = await w.call("POST", INSTANCES.replace("/instances", "/instancesets"), many)
+        assert said.code == code, said.doc
+        if code == 422:
+            assert said.doc["details"]["causes"][0]["field"] == "spec.template.spec.disks[0].size"
+
+
+async def test_disk_of_an_image_that_is_not_there_yet_is_accepted_and_stays_so() -> None:
+    async with world() as w:
+        await ready_image(w, None)
+        await w.make(INSTANCES, instance(disks=[system("1Gi")]))
+        image = Key("images", "shared", "debian")
+        doc = {"metadata": {"name": "debian", "namespace": "shared"}, "spec": {"source": {"file": "a"}}}
+        status = {"status": {"phase": "Ready", "virtualSize": "10Gi"}}
+        await transact(w.store, [Update(image, doc | status, Half.STATUS)], "test")
+        path = f"{INSTANCES}/web-1"
+        assert (await w.call("PATCH", path, {"spec": {"cpus": 2}}, headers=MERGE)).code == 200
+        for disk, code in ((system("2Gi"), 422), (system("20Gi"), 200), (system("5Gi", rebuild=1), 422)):
+            said = await w.call("PATCH", path, {"spec": {"disks": [disk]}}, headers=MERGE)
+            assert said.code == code, said.doc
 
 
 VOLUMES = f"{NANO}/namespaces/default/volumes"
