@@ -12,9 +12,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from nanovirt.agent.exposition import TYPE
 from nanovirt.resources import errors
 from nanovirt.resources.codec import dump
-from nanovirt.resources.credentials import SERVERS
+from nanovirt.resources.credentials import ADMINS, SERVERS
 from nanovirt.resources.errors import Conflict, Forbidden, HypervisorError, NanoError, NotAllowed, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
@@ -49,6 +50,8 @@ class Served:
 
     active: Callable[[Key], Placement]
     routes: Routes = field(default_factory=dict)
+    figures: Callable[[], str] | None = None
+    """What `GET /metrics` answers, to administrators too: there is nothing in it that Prometheus needs a server for."""
 
 
 class Listener:
@@ -65,9 +68,12 @@ class Listener:
             return refusal(error)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        _only_server(request)
         parts = [unquote(part) for part in request.rel_url.raw_path.strip("/").split("/")]
         served = self._host((request.host or "").partition(":")[0])
+        if parts == ["metrics"] and request.method == "GET" and served is not None and served.figures is not None:
+            _only(request, SERVERS, ADMINS)
+            return web.Response(body=served.figures().encode(), headers={"Content-Type": TYPE})
+        _only(request, SERVERS)
         if served is None or len(parts) != 4 or parts[0] != "placements":
             raise NotFound("paths", request.path[:200])
         _, namespace, name, word = parts
@@ -80,12 +86,13 @@ class Listener:
         return await served.routes[request.method, word](request, placement)
 
 
-def _only_server(request: web.BaseRequest) -> None:
-    """Whoever else has a certificate of the authority (users, other hosts, administrators) has no business here."""
+def _only(request: web.BaseRequest, *organizations: str) -> None:
+    """Whoever else has a certificate of the authority (users, other hosts, administrators) has no business there."""
     certificate = request.transport.get_extra_info("peercert") if request.transport else None
     said = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
-    if [value for name, value in said if name == "organizationName"] != [SERVERS]:
-        raise Forbidden("only the server may call an agent")
+    named = [value for name, value in said if name == "organizationName"]
+    if len(named) != 1 or named[0] not in organizations:
+        raise Forbidden("only the server may call an agent, and administrators its /metrics")
 
 
 def refusal(error: NanoError) -> web.Response:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from nanovirt.agent.exposition import exposition
 from nanovirt.agent.firewall import Filters, NoFilters
 from nanovirt.agent.guests import Guests
 from nanovirt.agent.leases import Leases
@@ -140,6 +141,16 @@ class Agent:
         if spec.role != "Active" or spec.epoch < worker.memory.epoch:
             raise Conflict(key.plural, key.name, f"it is {spec.role} at epoch {spec.epoch}, and not what counts here")
         return order.wish.placement
+
+    def figures(self) -> str:
+        """What the host and its machines use, for Prometheus."""
+        names = {
+            uuid: (key.namespace, order.wish.placement.spec.instance)
+            for uuid, worker in self._workers.items()
+            for key, order in worker.orders.items()
+        }
+        left = self.lease_until - self._clocks.lease()
+        return exposition(self._around.host, names, self.sampler.latest, left)
 
     def placement_of(self, instance: Key) -> Placement | None:
         """The Placement that is obeyed here for an instance, if there is one."""

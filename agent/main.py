@@ -85,7 +85,8 @@ async def run_agent(
         if memory.placement is not None:
             filters.expect(uuid, cards_of(memory.placement.spec))
             segments.expect(uuid, segments_of(memory.placement.spec))
-    served = Served(agent.active, {**routes(machine), **usage_routes(history), **guest_routes(guests)})
+    answers = {**routes(machine), **usage_routes(history), **guest_routes(guests)}
+    served = Served(agent.active, answers, agent.figures)
     try:
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})
@@ -186,7 +187,10 @@ class SimulatedHost:
 
     def served(self) -> Served:
         """What its agent answers the server."""
-        return Served(self._active, {**routes(self.machine), **silent_routes()})
+        return Served(self._active, {**routes(self.machine), **silent_routes()}, self._figures)
+
+    def _figures(self) -> str:
+        return self._agent.figures() if self._agent is not None else ""
 
     def _active(self, key: Key) -> Placement:
         if self._agent is None:

@@ -16,18 +16,7 @@ from nanovirt.portal.usage import Figures
 from nanovirt.resources.errors import Forbidden
 from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.store import Store
-from nanovirt.resources.usage import Usage
-
-UNITS = {
-    "cpu": ("cpu_cores", "Processors that are busy"),
-    "memory": ("memory_bytes", "Memory that the guest uses"),
-    "disk_read": ("disk_read_bytes_per_second", "Read from its disks"),
-    "disk_write": ("disk_written_bytes_per_second", "Written to its disks"),
-    "disk_reads": ("disk_reads_per_second", "Read requests of its disks"),
-    "disk_writes": ("disk_writes_per_second", "Write requests of its disks"),
-    "net_in": ("network_received_bytes_per_second", "Received, as the guest sees it"),
-    "net_out": ("network_sent_bytes_per_second", "Sent, as the guest sees it"),
-}
+from nanovirt.resources.usage import METRICS, Usage
 
 
 class Metrics:
@@ -52,7 +41,7 @@ class Metrics:
 
     def _families(self, subject: Subject) -> Iterable[Metric]:
         seen = {key: (host, usage) for host, key, usage in self._figures.every() if self._sees(subject, key)}
-        for field, (name, help_text) in UNITS.items():
+        for field, (name, help_text) in METRICS.items():
             made = GaugeMetricFamily(f"nano_instance_{name}", help_text, labels=("namespace", "instance", "host"))
             for key, (host, usage) in seen.items():
                 made.add_metric((key.namespace, key.name, host), getattr(usage, field))
@@ -75,7 +64,7 @@ class Metrics:
             memory.add_metric((host,), taken)
         yield from (cpu, memory)
         for field in Usage._fields:
-            name, help_text = UNITS[field]
+            name, help_text = METRICS[field]
             made = GaugeMetricFamily(f"nano_host_machines_{name}", f"{help_text}, all together", labels=("host",))
             for host, usage, *_ in known:
                 made.add_metric((host,), getattr(usage, field))

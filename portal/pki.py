@@ -33,11 +33,11 @@ from nanovirt.portal.certificates import (
 )
 from nanovirt.resources.access import AEAD_ONLY
 from nanovirt.resources.codec import dump
-from nanovirt.resources.credentials import SERVERS, HostCredentials
+from nanovirt.resources.credentials import ADMINS, SERVERS, HostCredentials
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.segments import sync_directory, write_all
 
-ADMINS, HOSTS, USERS = "nano:admins", "nano:hosts", "nano:users"
+HOSTS, USERS = "nano:hosts", "nano:users"
 HOST_PREFIX = "host:"
 TOKEN_PREFIX = "nano_"  # noqa: S105 - what tokens begin with, so that leak scanners find them
 YEAR = timedelta(days=365)

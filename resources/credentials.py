@@ -5,8 +5,8 @@ from __future__ import annotations
 from nanovirt.resources.fields import Name, Uid
 from nanovirt.resources.metadata import Model
 
-SERVERS = "nano:servers"
-"""The organization in the certificate of the control plane: nobody else may call an agent."""
+SERVERS, ADMINS = "nano:servers", "nano:admins"
+"""Organizations in certificates: of the control plane, which alone may ask an agent about machines, and of people."""
 
 
 class HostCredentials(Model):

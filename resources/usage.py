@@ -33,6 +33,17 @@ NAMES: Mapping[str, str] = {
     "disk_writes": "diskWrites", "net_in": "netIn", "net_out": "netOut",
 }  # fmt: skip
 """Field -> its name in JSON."""
+METRICS: Mapping[str, tuple[str, str]] = {
+    "cpu": ("cpu_cores", "Processors that are busy"),
+    "memory": ("memory_bytes", "Memory that the guest uses"),
+    "disk_read": ("disk_read_bytes_per_second", "Read from its disks"),
+    "disk_write": ("disk_written_bytes_per_second", "Written to its disks"),
+    "disk_reads": ("disk_reads_per_second", "Read requests of its disks"),
+    "disk_writes": ("disk_writes_per_second", "Write requests of its disks"),
+    "net_in": ("network_received_bytes_per_second", "Received, as the guest sees it"),
+    "net_out": ("network_sent_bytes_per_second", "Sent, as the guest sees it"),
+}
+"""Field -> how its Prometheus metric ends, and what that is."""
 MACHINES_MAX = 10_000
 Column = Annotated[tuple[float, ...], Field(max_length=MACHINES_MAX)]
 

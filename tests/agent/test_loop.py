@@ -152,6 +152,20 @@ async def test_guest_that_shuts_down_is_respected(made: Cluster) -> None:
 
 
 @in_cluster
+async def test_agent_tells_prometheus_of_its_machines_by_the_names_of_their_instances(made: Cluster) -> None:
+    await running(made)
+    await asyncio.sleep(10)
+    lines = made.agents["node-1"].figures().splitlines()
+    assert any(
+        line.startswith('nano_instance_memory_bytes{namespace="default",instance="web-1",host="node-1"} ')
+        for line in lines
+    )
+    assert 'nano_host_machines{host="node-1"} 1.0' in lines
+    (lease,) = [line for line in lines if line.startswith("nano_agent_lease_seconds")]
+    assert 0 < float(lease.rpartition(" ")[2]) <= 10
+
+
+@in_cluster
 async def test_last_of_many_quick_changes_wins(made: Cluster) -> None:
     await running(made)
     for cpus in range(3, 30):

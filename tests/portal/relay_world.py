@@ -71,7 +71,7 @@ async def relay_world(folder: Path, routes: Routes, *, names: tuple[str, ...] = 
                 raise NotFound(key.plural, key.name)
             return obeyed[key]
 
-        served = Served(active, routes)
+        served = Served(active, routes, lambda: "nano_host_machines 1.0\n")
         tls = listening_tls(from_host_credentials(shown))
         async with listening(Listener(lambda _name: served), 0, tls, "127.0.0.1") as port:
             world = RelayWorld(store, reports, pki, relay, port, obeyed)

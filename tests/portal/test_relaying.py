@@ -186,6 +186,13 @@ async def test_only_the_server_may_call(w: RelayWorld, tmp_path: Path, who: str)
         async with client.get(url, headers={"Nano-Placement-Uid": w.placement().metadata.uid}) as reply:
             assert reply.status == 403
             assert b"png" not in await reply.read()
+        async with client.get(f"https://127.0.0.1:{w.port}/metrics") as reply:  # which are for administrators, too
+            text = await reply.text()
+            assert (reply.status, "nano_host_machines" in text) == ((200, True) if who == ADMINS else (403, False))
+            if who == ADMINS:
+                assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        async with client.post(f"https://127.0.0.1:{w.port}/metrics") as reply:
+            assert reply.status == 403
 
 
 async def test_server_certificate_for_browsers_does_not_open_agents(w: RelayWorld, tmp_path: Path) -> None:
