@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from nanovirt.portal.identity import SYSTEM, Subject
 from nanovirt.portal.membership import Reach
-from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS
+from nanovirt.portal.pki import HOST_PREFIX, HOSTS
+from nanovirt.resources.credentials import ADMINS
 from nanovirt.resources.errors import Forbidden, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import OWNER_LABEL

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from nanovirt.portal.credentials import Credentials, Known
 from nanovirt.portal.membership import Membership, Rights
-from nanovirt.portal.pki import ADMINS, HOST_PREFIX, HOSTS, USERS, digest
+from nanovirt.portal.pki import HOST_PREFIX, HOSTS, USERS, digest
 from nanovirt.portal.sessions import Sessions
+from nanovirt.resources.credentials import ADMINS
 from nanovirt.resources.errors import NotFound, Unauthorized
 from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Commit, Store

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientError, ClientSession, TCPConnector, WSMsgType, web
 
-from nanovirt.portal.pki import ADMINS, HOSTS, USERS
+from nanovirt.portal.pki import HOSTS, USERS
 from nanovirt.portal.relaying import Relay
+from nanovirt.resources.credentials import ADMINS
 from nanovirt.resources.errors import Conflict, HostUnreachable, HypervisorError, NotFound
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement
