@@ -13,8 +13,10 @@ from pathlib import Path
 from nanovirt.agent import qemu_img
 from nanovirt.agent.image_cache import FULL, ImageCache, cached, sync
 from nanovirt.agent.machine import NoRoom, SeenVolume
+from nanovirt.agent.partitions import HEAD, beyond, layout
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacedVolume
+from nanovirt.resources.quantities import Bytes
 
 NEEDED = 2**20
 """Bytes that must be free for a new volume: more than its own tables, which are all that it holds at first."""
@@ -80,7 +82,18 @@ class Disks:
         if seen is None:
             raise HypervisorError(f"{place} is gone; it cannot get smaller")
         if seen.size > size:
+            self._keeps_all(place, size, await qemu_img.head(place, HEAD))
             await qemu_img.shrink(place, size)
+
+    def _keeps_all(self, file: Path, size: int, head: bytes) -> None:
+        """HypervisorError when something that is known to stand on the disk would be cut."""
+        cut = beyond(head, size)
+        if cut is not None:
+            least = Bytes(layout(head).least)
+            raise HypervisorError(
+                f"{cut.name} ends at {Bytes(cut.end)}, beyond the {Bytes(size)} that {file.name} is to have; "
+                f"{least} keep all. Make it smaller in the guest first, wish for {least} or more, or make the disk anew"
+            )
 
     async def grow(self, file: str, size: int) -> None:
         """See Machine."""

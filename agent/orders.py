@@ -26,7 +26,10 @@ def steps(wish: Wish, seen: Observed) -> Iterator[Act]:
         if order.verb == "RemoveVolume":
             yield RemoveVolume(order.volume)
         elif order.verb == "ShrinkVolume" and not seen.on and order.size is not None and there.size > order.size:
-            yield ShrinkVolume(order.volume, int(order.size))
+            step = ShrinkVolume(order.volume, int(order.size))
+            # One that failed keeps no machine from starting: what stands on the disk may have to be moved first.
+            if wish.placement.spec.power_state != "Running" or seen.trouble is None or seen.trouble.step != step:
+                yield step
 
 
 def results(wish: Wish, seen: Observed) -> tuple[OperationResult, ...]:

@@ -12,6 +12,7 @@ from nanovirt.agent.machine import NoRoom
 from nanovirt.resources.errors import HypervisorError
 
 CREATE_SECONDS = 30.0
+HEAD_SECONDS = 10
 MEMORY = 2 << 30
 """Address space of a conversion: it reads what a stranger made. Its threads have stacks of 8 MiB, 64 at most."""
 FULL = "No space left on device"
@@ -29,10 +30,20 @@ def resize_argv(file: Path, size: int) -> Argv:
     return ("qemu-img", "resize", "-q", "-f", "qcow2", "--", _operand(file), str(size))
 
 
+def head_argv(file: Path, target: Path, size: int) -> Argv:
+    """The first `size` bytes of the qcow2 file as a guest sees them, into the file `target`."""
+    asked = (f"bs={size}", "count=1", f"if={_operand(file)}", f"of={_operand(target)}")
+    return (*_limits(HEAD_SECONDS), "qemu-img", "dd", "-f", "qcow2", "-O", "raw", *asked)
+
+
 def convert_argv(source: Path, form: str, target: Path, seconds: int) -> Argv:
     """A fresh qcow2 file from `source`, taken for nothing but `form`; at most `seconds` of processor time."""
-    limits = ("prlimit", f"--cpu={seconds}", f"--as={MEMORY}", "--core=0")
+    limits = _limits(seconds)
     return (*limits, "qemu-img", "convert", "-q", "-f", form, "-O", "qcow2", "--", _operand(source), _operand(target))
+
+
+def _limits(seconds: int) -> Argv:
+    return ("prlimit", f"--cpu={seconds}", f"--as={MEMORY}", "--core=0")
 
 
 def _operand(path: Path) -> str:
@@ -53,6 +64,24 @@ async def shrink(file: Path, size: int) -> None:
     """Cut it off at `size` bytes. HypervisorError, also when a machine uses the file."""
     quiet, rest = resize_argv(file, size)[:3], resize_argv(file, size)[3:]
     await _run((*quiet, "--shrink", *rest), file, CREATE_SECONDS)
+
+
+async def head(file: Path, size: int) -> bytes:
+    """Its first `size` bytes as a guest sees them. NoRoom, or HypervisorError, also when a machine uses the file."""
+    target = file.with_name(f"{file.name}.head")
+    target.unlink(missing_ok=True)
+    argv = head_argv(file, target, size)
+    try:
+        await asyncio.to_thread(_reserve, target)
+        await _run(argv, target, CREATE_SECONDS)
+        return await asyncio.to_thread(_beginning, target, size)
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _beginning(file: Path, size: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(size)
 
 
 async def grow(file: Path, size: int) -> None:

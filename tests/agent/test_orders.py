@@ -8,7 +8,7 @@ import pytest
 
 from nanovirt.agent import orders
 from nanovirt.agent.machine import SeenDomain, SeenVolume
-from nanovirt.agent.plan import Observed, Wish
+from nanovirt.agent.plan import Observed, Trouble, Wish
 from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.steps import RemoveVolume, ShrinkVolume
 from nanovirt.resources.placement import Operation
@@ -76,6 +76,17 @@ def test_disk_shrinks_only_while_the_machine_is_off() -> None:
     assert list(orders.steps(how, seen(how, "Off"))) == [ShrinkVolume(FILE, 512 * 2**20)]
     small = replace(seen(how, "Off"), volumes={FILE: SeenVolume(FILE, 512 * 2**20, 1)})
     assert orders.results(how, small)[0].state == "Succeeded"
+
+
+def test_disk_that_cannot_shrink_is_told_and_keeps_no_machine_from_starting() -> None:
+    step = ShrinkVolume(FILE, 512 * 2**20)
+    failed = Trouble(step, "HypervisorRefused", {"detail": "partition 1 ends at 1Gi"}, 1, 100.0)
+    for power, tried in (("Stopped", [step]), ("Running", [])):
+        how = Wish.of(placement(operations=(SHRINK,), power_state=power))
+        now = replace(seen(how, "Off"), trouble=failed)
+        assert list(orders.steps(how, now)) == tried
+        (result,) = orders.results(how, now)
+        assert (result.state, result.detail) == ("Failed", "partition 1 ends at 1Gi")
 
 
 def test_address_is_free_when_its_card_is_gone_or_took_another_one() -> None:
