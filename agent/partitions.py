@@ -73,7 +73,7 @@ def _gpt(head: bytes, sector: int) -> Iterator[Extent]:
 
 
 def _mbr(head: bytes) -> Iterator[Extent]:
-    """Logical partitions lie within an extended one, one of these four. FAT and NTFS end alike, with code in between."""
+    """Logical partitions lie within an extended one, one of these four. FAT and NTFS end alike, after code."""
     if head[510:512] != b"\x55\xaa" or any(head[446 + 16 * number] not in ACTIVE for number in range(4)):
         return
     for number in range(4):
