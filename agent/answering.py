@@ -71,8 +71,8 @@ def guest_routes(guests: Guests) -> Routes:
         return web.Response(body=b"{}", content_type="application/json")
 
     async def freeze(request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
-        """POST ?seconds=N: how many file systems stand still now, for N seconds at most."""
-        seconds = _number(request, "seconds", FROZEN_SECONDS)
+        """POST ?hold=N: how many file systems stand still now, for N seconds at most."""
+        seconds = _number(request, "hold", FROZEN_SECONDS)
         count = await _obeyed(guests.freeze(placement.spec.domain.uuid, seconds), placement)
         return web.Response(body=dump({"fileSystems": count}), content_type="application/json")
 

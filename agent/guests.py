@@ -13,7 +13,7 @@ from typing import Protocol
 from nanovirt.agent.guest_replies import COMMANDS, read
 from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.guest import GuestDetails, GuestReport
+from nanovirt.resources.guest import FROZEN_MAX, GuestDetails, GuestReport
 from nanovirt.resources.secret import SecretText
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ PERIOD, SILENT_PERIOD = 30.0, 60.0
 SOON = 0.5
 """After the channel was opened or closed."""
 FIRST = 5.0
-FROZEN_MAX = 60.0
-"""Seconds for which a guest may be frozen: what it wants to write waits meanwhile."""
 AT_ONCE = 4
 """Guests that are asked at a time."""
 REPLY_SECONDS = 5

@@ -14,9 +14,10 @@ GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
 READING = ["get", "list", "watch"]
 MACHINES = ["instances", "instancesets", "images", "secrets", "securitygroups"]
-SEEN = ["instances/screenshot", "instances/log", "instances/usage"]
+SEEN = ["instances/screenshot", "instances/log", "instances/usage", "instances/guest"]
 """What a guest shows, says and uses."""
-WATCHED = ["instances/usage", "instances/guest"]
+TOLD = ["instances/password", "instances/freeze", "instances/thaw"]
+"""What a guest's agent can be told."""
 LOOKED_AT = [
     "placements", "volumes", "addresses", "events", "namespaces", "computepools", "storagepools", "addresspools",
     "systemtemplates",
@@ -79,6 +80,7 @@ def roles() -> Iterator[Document]:
             {"kinds": ["instancesets/scale"], "verbs": ["get", "update", "patch"]},
             {"kinds": ["instances/console"], "verbs": ["create", "delete"]},
             {"kinds": SEEN, "verbs": ["get"]},
+            {"kinds": TOLD, "verbs": ["create"]},
             {"kinds": LOOKED_AT, "verbs": READING},
         ],
         menus=["dashboard", "instances", "images", "secrets"],

@@ -50,6 +50,8 @@ LAZY = {
     "top": "topping",
     "guest": "guest",
     "password": "guest",
+    "freeze": "guest",
+    "thaw": "guest",
     "delete": "deleting",
     "upload": "uploading",
     "kubeconfig": "access",

@@ -1,4 +1,4 @@
-"""`nanoctl guest` and `nanoctl password`: what goes on inside a machine, and a way in."""
+"""`nanoctl guest`, `password`, `freeze` and `thaw`: what goes on inside a machine, a way in, and standing still."""
 
 from __future__ import annotations
 
@@ -81,6 +81,34 @@ def password(session: Session, *, name: str, user: str | None, secret: str | Non
             f"no guest agent answers: the password of {done['user']} is set when the guest starts next "
             f"(secret/{done['secret']})"
         )
+
+
+@click.command(epilog=examples("freeze web-1 --seconds 10"))
+@click.argument("name", shell_complete=instance_names)
+@click.option("--seconds", type=int, metavar="N", help="Until they go on by themselves, 60 at most.  [default: 30]")
+@connected
+def freeze(session: Session, *, name: str, seconds: int | None) -> None:
+    """Let the file systems of a guest stand still, for a copy of its disks.
+
+    By its guest agent. Programs that write wait meanwhile.
+    """
+    asked: JSON = {} if seconds is None else {"seconds": seconds}
+    done = session.connection.write("POST", _path(session, name, "freeze"), asked)
+    click.echo(f"{_named(done)} of {name} frozen for {done['seconds']} s at most; nanoctl thaw {name} ends it")
+
+
+@click.command(epilog=examples("thaw web-1"))
+@click.argument("name", shell_complete=instance_names)
+@connected
+def thaw(session: Session, *, name: str) -> None:
+    """Let the file systems of a guest go on."""
+    done = session.connection.write("POST", _path(session, name, "thaw"), {})
+    click.echo(f"{_named(done)} of {name} thawed")
+
+
+def _named(done: JSON) -> str:
+    count = done["fileSystems"]
+    return "1 file system" if count == 1 else f"{count} file systems"
 
 
 def _typed(*, stdin: bool) -> str:

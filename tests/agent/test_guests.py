@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from nanovirt.agent.guests import AT_ONCE, FIRST, FROZEN_MAX, PERIOD, SILENT_PERIOD, Guests
+from nanovirt.agent.guests import AT_ONCE, FIRST, PERIOD, SILENT_PERIOD, Guests
 from nanovirt.resources.errors import HypervisorError
+from nanovirt.resources.guest import FROZEN_MAX
 from tests.simulation.virtual_time import now, run_virtually
 
 
