@@ -171,14 +171,7 @@ class LiveGuest:
     def inside(self, command: str, seconds: float = ANSWER_SECONDS) -> str:
         """What a shell command in the guest prints."""
         with self.domain() as domain:
-            started = _agent(domain, "guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                got = _agent(domain, "guest-exec-status", pid=started["pid"])
-                if got["exited"]:
-                    return base64.b64decode(got.get("out-data", "")).decode(errors="replace")
-                time.sleep(0.05)
-        raise AssertionError(f"{command} did not end within {seconds} s")
+            return shell(domain, command, seconds)
 
     def boot_id(self) -> str:
         return self.inside("cat /proc/sys/kernel/random/boot_id").strip()
@@ -197,6 +190,18 @@ class LiveGuest:
             _agent(domain, "guest-ping")
         while "nano-guest: ready" not in (self.folder / "consoles" / f"{UUID}.log").read_text(errors="replace"):
             time.sleep(0.1)
+
+
+def shell(domain: Any, command: str, seconds: float = ANSWER_SECONDS) -> str:
+    """What a shell command in the guest of a libvirt domain prints; AssertionError when it does not end."""
+    started = _agent(domain, "guest-exec", path="/bin/sh", arg=["-c", command], **{"capture-output": True})
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        got = _agent(domain, "guest-exec-status", pid=started["pid"])
+        if got["exited"]:
+            return base64.b64decode(got.get("out-data", "")).decode(errors="replace")
+        time.sleep(0.05)
+    raise AssertionError(f"{command} did not end within {seconds} s")
 
 
 def _agent(domain: Any, command: str, **arguments: Any) -> Any:
