@@ -309,6 +309,19 @@ async def fuzz(folder: Path, count: int, seed: int) -> dict[str, Counter[int]]:
     return {who: sum((one.codes for one in fuzzers if one.who == who), Counter()) for who in ROLES}
 
 
+async def test_name_that_begins_the_query_asks_for_the_collection(tmp_path: Path) -> None:
+    """Seed 547399029: what stands behind a question mark is no sub-resource, so a watch there is one of all objects."""
+    async with planted_world(tmp_path) as (p, planted):
+        one = RoleFuzzer(Watchful(p, planted), "admin", 0)
+        path, query = f"{NANO}/namespaces/team-a/instances/?/token", {"watch": "true", "timeoutSeconds": "1"}
+        sent = {"subject": "admin", "headers": {}, "params": query}
+        reply = await one.world.call("GET", path, **sent)
+        assert json.loads(reply.raw.splitlines()[0])["object"]["metadata"]["name"] == planted.name
+        one._judge("GET", path, query, reply)
+        reply = await one.world.call("GET", path.replace("?", "%3F"), **sent)
+        assert reply.code == 404, "written as a name it is one, and nothing has it"
+
+
 @pytest.mark.timeout(300)
 async def test_no_role_breaks_the_api_or_is_told_what_it_must_not_know(tmp_path: Path) -> None:
     for seed in failed_once("portal/roles_fuzz"):
