@@ -39,6 +39,8 @@ TURNS: Final = 4
 KEEPALIVE: Final = (5, 3)
 """Seconds between questions whether libvirtd lives, and how many may stay without an answer."""
 RETRY_SECONDS: Final = (0.25, 4.0)
+UNSHAPED: Final = ("qdisc kind is unknown", "Failed to load TC action", "TC classifier not found")
+"""What `tc` says where the kernel cannot shape, when a card is plugged in, limited or started with."""
 NO_TPM: Final = "TPM version"
 """What libvirt complains of when it finds no emulator: it does not know what versions there are."""
 
@@ -94,8 +96,13 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 def translated(error: libvirt.libvirtError) -> HypervisorError:
-    """Our error with the message and the number of libvirt's."""
-    return HypervisorError(f"libvirt: {error.get_error_message() or error}", error.get_error_code() or 0)
+    """Our error with the message, on one line, and the number of libvirt's."""
+    said = " ".join((error.get_error_message() or str(error)).split())
+    if any(words in said for words in UNSHAPED):
+        said = f"this host's kernel cannot limit a network card; it needs sch_sfq, cls_fw and act_police ({said})"
+    else:
+        said = f"libvirt: {said}"
+    return HypervisorError(said, error.get_error_code() or 0)
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------

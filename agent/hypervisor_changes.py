@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, assert_never
 from xml.etree.ElementTree import Element, tostring
@@ -44,8 +44,6 @@ LOOK_SECONDS: Final = 0.1
 SLACK: Final = 4 * 2**20
 """Bytes of memory by which a guest may miss what it is asked for."""
 TRAY: Final = "is not open"
-LACKING: Final = ("qdisc kind is unknown", "Failed to load TC action", "TC classifier not found")
-"""What `tc` says where the kernel cannot shape."""
 
 
 def apply(domain: Any, change: Change) -> None:
@@ -70,8 +68,7 @@ def apply(domain: Any, change: Change) -> None:
         case LimitDisk(serial, qos):
             domain.setBlockIoTune(_target(domain, serial), disk_limits(qos), LIVE)
         case AttachCard(mac):
-            with _shaping():
-                _attach(domain, _card(mac), f"network card {mac}")
+            _attach(domain, _card(mac), f"network card {mac}")
         case DetachCard(mac):
             _detach(domain, _card(mac), f"network card {mac}")
         case MoveCard(mac, bridge):
@@ -194,27 +191,12 @@ def _move(domain: Any, mac: str, bridge: str) -> None:
     if device is None or (source := device.find("source")) is None:
         raise HypervisorError(f"the machine has no network card {mac} any more")
     source.set("bridge", bridge)
-    with _shaping():
-        domain.updateDeviceFlags(tostring(device, encoding="unicode"), LIVE)
+    domain.updateDeviceFlags(tostring(device, encoding="unicode"), LIVE)
 
 
 def _limit_card(domain: Any, mac: str, qos: NetworkQos) -> None:
     inbound, outbound = kilobytes(qos)
-    with _shaping():
-        domain.setInterfaceParameters(mac, {"inbound.average": inbound, "outbound.average": outbound}, LIVE)
-
-
-@contextlib.contextmanager
-def _shaping() -> Iterator[None]:
-    """Say it when it is the kernel that cannot hold a card to its limit."""
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        said = error.get_error_message() or ""
-        if any(words in said for words in LACKING):
-            why = "this host's kernel cannot limit a network card; it needs the modules sch_sfq, cls_fw and act_police"
-            raise HypervisorError(f"{why} ({said})", error.get_error_code() or 0) from error
-        raise
+    domain.setInterfaceParameters(mac, {"inbound.average": inbound, "outbound.average": outbound}, LIVE)
 
 
 def _change_medium(domain: Any, name: str, sha256: str) -> None:

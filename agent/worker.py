@@ -106,6 +106,8 @@ class Worker:
         told = held.told if held is not None and known else placement.status
         if held is not None and self._around.guests and held.wish.placement.spec.hostname != placement.spec.hostname:
             self._around.guests.rename(self.uuid, placement.spec.hostname)
+        if known and held is not None and held.wish.placement.spec != placement.spec:
+            self._trouble = None  # what failed may not, as it is wished now: who mends it does not wait
         self.orders[placement.key] = Order(Wish.of(placement), told)
         self._note_boot(placement, on=False)  # before anybody looks: those that start first are known from the first
         self.wake()

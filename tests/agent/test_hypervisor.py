@@ -35,6 +35,12 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "domain"
 BRIDGE = {"name": "lan", "mac": "52:54:00:00:00:01", "bridge": "br0"}
 
 
+def test_what_a_kernel_lacks_is_said_whatever_met_it_and_on_one_line() -> None:
+    told = hypervisor.translated(libvirt.libvirtError("tc failed: Error: Specified qdisc kind is unknown.\n"))
+    assert str(told).startswith("this host's kernel cannot limit a network card; it needs sch_sfq")
+    assert str(hypervisor.translated(libvirt.libvirtError("no\nway\n"))) == "libvirt: no way"
+
+
 def bare(number: int = 1, **changes: Any) -> PlacementSpec:
     """Without disks: it starts at once and its firmware runs for ever."""
     return spec(number, **({"volumes": (), "nics": (), "cpu": 1, "memory": "64Mi"} | changes))

@@ -336,6 +336,21 @@ async def test_refused_start_is_told_and_tried_again(made: Cluster) -> None:
 
 
 @in_cluster
+async def test_start_that_was_refused_is_tried_at_once_when_something_else_is_wished(made: Cluster) -> None:
+    faults = made.host().machine.faults
+    faults.refuse["start"] = 100
+    made.agent()
+    await made.put(placement())
+    await made.until_state(KEY, "Failed")
+    await asyncio.sleep(310)
+    faults.refuse["start"] = 0
+    with pytest.raises(TimeoutError):
+        await made.until_state(KEY, "Running", 5)
+    await made.put(placement(memory="512Mi"))
+    await made.until_state(KEY, "Running", 5)
+
+
+@in_cluster
 async def test_full_disk_is_told_and_heals(made: Cluster) -> None:
     machine = made.host().machine
     machine.images.add("ab" * 32)
@@ -371,7 +386,7 @@ async def test_hypervisor_that_is_away_is_said_in_the_report_and_nothing_is_gues
     await running(made)
     machine = made.hosts["node-1"].machine
     machine.faults.away = True
-    await asyncio.sleep(300)
+    await asyncio.sleep(310)
     assert made.read(KEY).status.state == "Running"
     heard = made.reports.heard("node-1")
     assert heard is not None
