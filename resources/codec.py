@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain, compress
 from typing import Any, TypeVar
 
 import orjson
@@ -19,6 +20,8 @@ BODY_MAX = 1024 * 1024
 DEPTH_MAX = 32
 COUNTED = 4096
 """Bytes of a body up to which its brackets are counted, which most often spares looking at what was read."""
+NESTING: frozenset[type] = frozenset((dict, list))
+"""What JSON stands in, as it is read."""
 JSON = dict[str, Any]
 D = TypeVar("D", bound=Document)
 
@@ -64,14 +67,10 @@ def parse(body: bytes, limit: int = BODY_MAX) -> JSON:
 
 def _deeper(doc: Any, most: int) -> bool:
     """Whether more than so many objects and lists stand one in another."""
-    level = [doc]
+    level: Sequence[Any] = [doc] if type(doc) in NESTING else ()
     for _ in range(most):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) is dict or type(inner) is list
-        ]
+        inner = [*chain.from_iterable([outer.values() if type(outer) is dict else outer for outer in level])]
+        level = [*compress(inner, map(NESTING.__contains__, map(type, inner)))]
         if not level:
             return False
     return True
@@ -176,14 +175,18 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def later(model: BaseModel, path: str = "") -> list[Cause]:
     """A cause for each field that asks for something that is not built yet."""
     causes: list[Cause] = []
-    said = model.model_fields_set  # all others have their defaults
-    for name, alias, default, mark, nested in _plan(type(model)):
+    said, plan = model.__pydantic_fields_set__, _plan(type(model))  # all others have their defaults
+    for name in plan:
         if name not in said:
             continue
-        value, where = getattr(model, name), f"{path}.{alias}" if path else alias
+        value, (alias, default, mark, nested) = model.__dict__[name], plan[name]
+        where = f"{path}.{alias}" if path else alias
         if mark is not None and value != default and mark.refuses(value, default):
             params = {"what": str(value) if mark.values else "It"}
             causes.append(Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params))
+        elif nested and type(value) is tuple:
+            for index, item in enumerate(value):
+                causes += _later_below(item, f"{where}[{index}]")
         elif nested:
             causes += _later_below(value, where)
     return causes
@@ -191,9 +194,6 @@ def later(model: BaseModel, path: str = "") -> list[Cause]:
 
 def _later_below(value: Any, where: str) -> list[Cause]:
     kind: type = type(value)
-    if kind is tuple:
-        items = enumerate(value)
-        return [cause for index, item in items for cause in _later_below(item, f"{where}[{index}]")]
     return later(value, where) if _is_model(kind) else []
 
 
@@ -204,13 +204,13 @@ def _is_model(cls: type) -> bool:
 
 
 @cache
-def _plan(cls: type[BaseModel]) -> tuple[tuple[str, str, Any, Later | None, bool], ...]:
+def _plan(cls: type[BaseModel]) -> dict[str, tuple[str, Any, Later | None, bool]]:
     """Which fields of a model can be later, or have models below: found once per class."""
-    steps = []
+    steps = {}
     for name, info in cls.model_fields.items():
         mark = next((one for one in info.metadata if isinstance(one, Later)), None)
         nested = any(_plan(below) for below in _models_in(info.annotation) if below is not cls)
         if mark or nested:
             default = None if info.is_required() else info.get_default(call_default_factory=True)
-            steps.append((name, info.alias or name, default, mark, nested))
-    return tuple(steps)
+            steps[name] = (info.alias or name, default, mark, nested)
+    return steps
