@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, protected, users
 from nanovirt.portal.api.sizing import small_disks
@@ -51,8 +51,7 @@ class World:
         return self.ask()
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A write of the main half: the object as asked for, and as it is (None: it is new)."""
 
     key: Key
@@ -69,7 +68,7 @@ class Wanted:
 def admit(world: World, wanted: Wanted) -> list[str]:
     """What to warn of. Raises Invalid with every cause, or NotFound when the namespace is missing."""
     if wanted.before is None:
-        check_namespace(world, wanted.key)
+        check_namespace(world, wanted.key.namespace)
     causes = list(problems(world, wanted))
     if causes:
         raise Invalid.of(causes)
@@ -83,15 +82,15 @@ def refuse_system(made: type[Document], verb: str = "") -> None:
         raise Forbidden(Reason.SystemWritten, kind=facts.kind, owner=facts.system)
 
 
-def check_namespace(world: World, key: Key) -> None:
-    """Raise NotFound or Forbidden when nothing can be made in the namespace of `key`."""
-    if not key.namespace:
+def check_namespace(world: World, namespace: str) -> None:
+    """Raise NotFound or Forbidden when nothing can be made in that namespace ("": in none)."""
+    if not namespace:
         return
-    entry = world.store.peek(Key("namespaces", "", key.namespace))
+    entry = world.store.peek(Key("namespaces", "", namespace))
     if entry is None:
-        raise NotFound("namespaces", key.namespace)
+        raise NotFound("namespaces", namespace)
     if entry.deleting:
-        raise Forbidden(f"namespace {key.namespace} is being deleted")
+        raise Forbidden(f"namespace {namespace} is being deleted")
 
 
 def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
@@ -321,9 +320,10 @@ def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
     labels = {name: text for name, text in metadata.get("labels", {}).items() if not name.startswith(RESERVED_PREFIX)}
     kept = {name: text for name, text in before.get("labels", {}).items() if name.startswith(RESERVED_PREFIX)}
     metadata["labels"] = labels | kept
-    finalizers = [one for one in metadata.get("finalizers", ()) if not one.startswith(RESERVED_PREFIX)]
-    ours = [one for one in before.get("finalizers", ()) if one.startswith(RESERVED_PREFIX)]
-    metadata["finalizers"] = [*ours, *finalizers]
+    given, held = metadata.get("finalizers"), before.get("finalizers")
+    ours = [one for one in held if one.startswith(RESERVED_PREFIX)] if held else []
+    theirs = [one for one in given if not one.startswith(RESERVED_PREFIX)] if given else []
+    metadata["finalizers"] = [*ours, *theirs]
 
 
 # --- deleting -------------------------------------------------------------------------------------------

@@ -40,38 +40,48 @@ class Mention(NamedTuple):
 def mentions(facts: Facts, key: Key, doc: JSON) -> list[Mention]:
     """Every reference of one object; a path that ends in `[]` names a list of texts that are references themselves."""
     spec, found = doc.get("spec") or {}, list[Mention]()
-    for refers, first, steps in _plan(facts.plural):
+    for first, references in _plan(facts.plural).items():
         if value := spec.get(first):
-            for field, written in _written(value, f"spec.{first}", steps):
-                found.append(Mention(field, written, _target(refers, key, written)))
+            for plural, steps, names in references:
+                for field, written in _written(value, steps, names):
+                    found.append(Mention(field, written, _target(plural, key.namespace, written)))
     return found
 
 
-def _written(node: Any, field: str, steps: tuple[tuple[str, ...], ...]) -> Iterator[tuple[str, str]]:
+def _written(node: Any, steps: Sequence[tuple[str, ...]], names: Sequence[str]) -> Sequence[tuple[str, str]]:
     """The texts at the end of the steps, each of which but the last leads to a list, with the fields they stand in."""
-    found, field = _at(node, steps[0]), ".".join((field, *steps[0]))
-    if len(steps) > 1:
-        for at, item in enumerate(found or ()):
-            yield from _written(item, f"{field}[{at}]", steps[1:])
-    elif found:
-        yield field, found
+    for step in steps[0]:
+        if not (node := node.get(step)):
+            return ()
+    if len(steps) == 1:
+        return ((names[0], node),) if node else ()
+    deeper, below, found = steps[1:], names[1:], list[tuple[str, str]]()
+    for at, item in enumerate(node):
+        for field, written in _written(item, deeper, below):
+            found.append((f"{names[0]}[{at}]{field}", written))
+    return found
 
 
-def _target(refers: Refers, key: Key, written: str) -> Key:
-    if not KINDS[refers.plural].facts.namespaced:
-        return Key(refers.plural, "", written)
-    return Key(refers.plural, *resolve(written, key.namespace))
+@lru_cache(maxsize=4096)
+def _target(plural: str, namespace: str, written: str) -> Key:
+    """What a reference in that namespace means; most objects refer to the same few."""
+    if not KINDS[plural].facts.namespaced:
+        return Key(plural, "", written)
+    return Key(plural, *resolve(written, namespace))
 
 
 @cache
-def _plan(plural: str) -> tuple[tuple[Refers, str, tuple[tuple[str, ...], ...]], ...]:
-    """Each reference: its first step below spec, and the path from there, cut where it passes through a list."""
-    plans = []
+def _plan(plural: str) -> dict[str, list[tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]]]:
+    """The references by their first step below spec: what each refers to, and the path from there, cut where it passes
+    through a list, with how a field is called as far as each cut.
+    """
+    plan: dict[str, list[tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]]] = {}
     for refers in KINDS[plural].facts.refers:
-        parts = [[step for step in part.split(".") if step] for part in refers.path.removeprefix("spec.").split("[]")]
-        first = parts[0].pop(0)
-        plans.append((refers, first, tuple(map(tuple, parts))))
-    return tuple(plans)
+        parts = refers.path.split("[]")
+        steps = [[step for step in part.split(".") if step] for part in parts]
+        _, first, *steps[0] = steps[0]
+        plan.setdefault(first, []).append((refers.plural, tuple(map(tuple, steps)), tuple(parts)))
+    return plan
 
 
 @cache
@@ -82,12 +92,6 @@ def _in_row(plural: str) -> tuple[tuple[Refers, int], ...]:
     if not all(refers.path in paths for refers in facts.refers):
         return ()
     return tuple((refers, paths.index(refers.path)) for refers in facts.refers)
-
-
-def _at(node: Any, path: tuple[str, ...]) -> Any:
-    for step in path:
-        node = node.get(step) if node else None
-    return node
 
 
 def card_claims(doc: JSON) -> Iterator[tuple[str, str]]:
@@ -104,6 +108,9 @@ class Said(NamedTuple):
 
     targets: tuple[Key, ...]
     claims: tuple[tuple[str, str], ...]
+
+
+NOTHING_FORESEEN = b"", Said((), ())
 
 
 def said(plural: str, doc: JSON, found: Sequence[Mention]) -> Said:
@@ -131,8 +138,9 @@ class Index:
         """How many objects a user owns, by the label `nano/owner`."""
         self.guarded: dict[str, tuple[str, ...]] = {}
         """Uid of an InstanceSet -> its members (NAMESPACE/NAME) that must not be deleted."""
-        self.foreseen: dict[bytes, Said] = {}
-        """What the objects of a set say, from whoever has judged it: it need not be read when it is committed."""
+        self.foreseen: dict[str, tuple[bytes, Said]] = {}
+        """What the objects of a set say, from whoever has judged it: it need not be read when it is committed. By uid,
+        with the very bytes that say so."""
         for plural in KINDS:
             for key, entry in store.peek_all(plural):
                 self._note(key, entry, 1)
@@ -194,7 +202,7 @@ class Index:
         if in_row:
             for refers, at in in_row:
                 if entry.row[at]:
-                    _count(self.uses, _target(refers, key, entry.row[at]), sign)
+                    _count(self.uses, _target(refers.plural, key.namespace, entry.row[at]), sign)
         elif facts.refers:
             self._note_references(key, entry, sign)
 
@@ -205,8 +213,8 @@ class Index:
             self.pools.pop(name, None)
 
     def _note_references(self, key: Key, entry: Entry, sign: int) -> None:
-        known = self.foreseen.get(entry.raw)
-        targets, claims = known if known is not None else _read(key.plural, key.namespace, entry.raw)
+        raw, known = self.foreseen.get(entry.uid, NOTHING_FORESEEN)
+        targets, claims = known if raw is entry.raw else _read(key.plural, key.namespace, entry.raw)
         for target in targets:
             _count(self.uses, target, sign)
         for kind, claim in claims:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 from nanovirt.portal.api import admission
 from nanovirt.portal.api.admission import Wanted, World
@@ -40,11 +41,10 @@ class Batch:
         """Note what is wrong with one write."""
         self.faults.setdefault(at, []).append(error)
 
-    def intents(self) -> Iterator[tuple[int, Intent]]:
+    @cached_property
+    def intents(self) -> Sequence[tuple[int, Intent]]:
         """The writes that could be read."""
-        for at, one in enumerate(self.asked):
-            if isinstance(one, Intent):
-                yield at, one
+        return [(at, one) for at, one in enumerate(self.asked) if isinstance(one, Intent)]
 
     @property
     def beside(self) -> list[Op]:
@@ -59,19 +59,19 @@ class Batch:
     @property
     def coming(self) -> set[Key]:
         """What the set makes or changes; bad writes too, for their fault is not that of all who refer to them."""
-        named = {one.target.key for _, one in self.intents() if one.verb not in ("delete", "expect")}
+        named = {one.target.key for _, one in self.intents if one.verb not in ("delete", "expect")}
         return named | {found.wanted.key for found in self.prepared.values() if found.wanted is not None}
 
     @property
     def going(self) -> set[Key]:
         """What the set deletes, at once or when its finalizers let it go."""
-        return {one.target.key for _, one in self.intents() if one.verb == "delete"}
+        return {one.target.key for _, one in self.intents if one.verb == "delete"}
 
 
 def judge_names(store: View, batch: Batch) -> None:
     """Each object stands once in a set, and what is created must not be there yet."""
     first: dict[Key, int] = {}
-    for at, one in batch.intents():
+    for at, one in batch.intents:
         found = batch.prepared.get(at)
         key = found.ops[-1].key if found else one.target.key
         if not key.name:
@@ -111,17 +111,19 @@ def judge_together(world: World, batch: Batch, drafted: Draft, sees: Sight) -> l
     after, coming, going = draft(world, drafted), batch.coming, batch.going
     warnings: list[str] = []
     foreseen = world.index.foreseen = {}
+    unhoused = cache(lambda namespace: [*_namespace_missing(after, namespace, coming)])
     led = drafted.outcome.entries[len(drafted.ops) - len(batch.prepared) :]
     for (at, found), entry in zip(batch.prepared.items(), led, strict=True):
         try:
             if (wanted := found.wanted) is not None:
                 asked, mentioned = batch.asked[at], mentions(wanted.made.facts, wanted.key, wanted.doc)
                 lenient = isinstance(asked, Intent) and asked.lenient
-                told = _judge(after, wanted, mentioned, coming, going, lenient=lenient)
+                causes = [*unhoused(wanted.key.namespace)] if wanted.before is None else []
+                told = _judge(after, wanted, mentioned, causes, coming, going, lenient=lenient)
                 if told or found.warnings:
                     warnings += [f"writes[{at}]: {one}" for one in (*found.warnings, *told)]
                 if entry is not None:
-                    foreseen[entry.raw] = said(wanted.key.plural, wanted.doc, mentioned)
+                    foreseen[entry.uid] = entry.raw, said(wanted.key.plural, wanted.doc, mentioned)
             elif (key := found.ops[-1].key) in going and found.before is not None:
                 admission.admit_delete(after, key, found.before, sees)
         except NanoError as error:
@@ -130,18 +132,22 @@ def judge_together(world: World, batch: Batch, drafted: Draft, sees: Sight) -> l
 
 
 def _judge(
-    world: World, wanted: Wanted, mentioned: list[Mention], coming: set[Key], going: set[Key], *, lenient: bool
+    world: World,
+    wanted: Wanted,
+    mentioned: list[Mention],
+    causes: list[Cause],
+    coming: set[Key],
+    going: set[Key],
+    *,
+    lenient: bool,
 ) -> list[str]:
-    """What to warn of. Raises Invalid with every cause; a reference to nothing is one, unless it was there before.
+    """What to warn of. Raises Invalid with every cause, beside those that are known; a reference to nothing is one,
+    unless it was there before.
 
     With `lenient` it is warned of, too, if the set does not delete what it names.
     """
-    causes: list[Cause] = []
-    if wanted.before is None and Key("namespaces", "", wanted.key.namespace) not in coming:
-        causes += _namespace_missing(world, wanted.key)
     causes += admission.problems(world, wanted)
-    facts, key = wanted.made.facts, wanted.key
-    had = {one.target for one in mentions(facts, key, wanted.old)} if wanted.old else set()
+    had = {one.target for one in mentions(wanted.made.facts, wanted.key, wanted.old)} if wanted.old else set()
     warnings: list[str] = []
     for mention in mentioned:
         leaves = mention.target in going
@@ -157,11 +163,14 @@ def _judge(
     return warnings
 
 
-def _namespace_missing(world: World, key: Key) -> Iterator[Cause]:
+def _namespace_missing(world: World, namespace: str, coming: set[Key]) -> Iterator[Cause]:
+    """That there is no such namespace, and none comes; Forbidden when it is being deleted."""
+    if Key("namespaces", "", namespace) in coming:
+        return
     try:
-        admission.check_namespace(world, key)
+        admission.check_namespace(world, namespace)
     except NotFound:
-        params = {"kind": "Namespace", "name": key.namespace}
+        params = {"kind": "Namespace", "name": namespace}
         word = Reason.ReferenceMissing
         yield Cause("metadata.namespace", word.name, word.say(**params), params)
 

@@ -107,7 +107,7 @@ class Transactor:
 
     def _refresh(self, subject: Subject, batch: Batch, options: Options, settle: Settle | None) -> None:
         """Prepare once more what others have changed meanwhile."""
-        for at, one in batch.intents():
+        for at, one in batch.intents:
             found = batch.prepared.get(at)
             if found and one.verb != "create" and self._store.peek(one.target.key) is not found.before:
                 self._prepare(subject, batch, at, one, options, settle)
