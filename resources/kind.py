@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler
@@ -135,7 +136,7 @@ class Facts:
         """The name for one, as kubectl accepts it."""
         return self.kind.lower()
 
-    @property
+    @cached_property
     def namespaced(self) -> bool:
         """Whether a namespace is part of the key."""
         return self.scope is Scope.NAMESPACED

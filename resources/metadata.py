@@ -44,7 +44,7 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
 
 
 def _annotations(value: dict[str, str]) -> dict[str, str]:
-    if sum(len(key) + len(text) for key, text in value.items()) > ANNOTATIONS_MAX:
+    if sum(map(len, value)) + sum(map(len, value.values())) > ANNOTATIONS_MAX:
         raise ValueError(f"annotations hold more than {ANNOTATIONS_MAX} bytes together")
     return value
 

@@ -25,7 +25,8 @@ def entry_of(plural: str, doc: JSON, rev: int) -> Entry:
     metadata = doc["metadata"]
     metadata["resourceVersion"] = str(rev)
     row, paths = _shape(plural)
-    values: list[Any] = [_interned(doc[half].get(field)) if half in doc else None for half, field in paths]
+    found = [doc[half].get(field) if half in doc else None for half, field in paths]
+    values: list[Any] = [sys.intern(one) if type(one) is str and len(one) < 64 else one for one in found]
     return Entry(
         raw=dump(doc),
         rev=rev,
@@ -47,7 +48,3 @@ def _owners(metadata: JSON) -> tuple[str, ...]:
 def _shared(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
     """One mapping for all objects with the same labels: a dict of its own is a tenth of a small object."""
     return dict(labels)
-
-
-def _interned(value: Any) -> Any:
-    return sys.intern(value) if type(value) is str and len(value) < 64 else value

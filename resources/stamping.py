@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Facts
 
@@ -12,13 +14,15 @@ METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "
 
 def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
     """A new object: uid, time, generation 1, and the finalizer of its kind."""
-    metadata = _plain(doc["metadata"])
-    metadata |= {"uid": metadata.get("uid") or uid, "creationTimestamp": now, "generation": 1}
-    metadata.pop("deletionTimestamp", None)
-    held = metadata.get("finalizers", ())
+    given: JSON = dict(filter(itemgetter(1), doc["metadata"].items()))  # its one number is the generation
+    for name in ("resourceVersion", "deletionTimestamp"):
+        given.pop(name, None)
+    head: JSON = {name: given[name] for name in ("name", "namespace") if name in given}
+    head |= {"uid": given.get("uid") or uid, "generation": 1, "creationTimestamp": now}
+    held = given.get("finalizers", ())
     if facts.finalizer and facts.finalizer not in held:
-        metadata["finalizers"] = [*held, facts.finalizer]
-    return _ordered(facts, doc, metadata)
+        given["finalizers"] = [*held, facts.finalizer]
+    return _headed(facts, doc, head | given | head)
 
 
 def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
@@ -73,9 +77,13 @@ def _plain(metadata: JSON) -> JSON:
 
 
 def _ordered(facts: Facts, doc: JSON, metadata: JSON) -> JSON:
-    metadata = {name: metadata[name] for name in METADATA_ORDER if name in metadata} | metadata
+    return _headed(facts, doc, {name: metadata[name] for name in METADATA_ORDER if name in metadata} | metadata)
+
+
+def _headed(facts: Facts, doc: JSON, metadata: JSON) -> JSON:
+    """The document with what every object begins with, in its order."""
     made: JSON = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
     for name in ("spec", "status"):
         if name in doc:
             made[name] = doc[name]
-    return made if doc.keys() <= made.keys() else made | {name: doc[name] for name in doc if name not in made}
+    return made | doc | made

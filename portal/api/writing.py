@@ -25,6 +25,9 @@ from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Stor
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """As Kubernetes makes names: no vowels, so no words."""
 
+SERVERS_OWN = frozenset(("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"))
+"""What nobody says of a new object."""
+
 Transform = Callable[[bytes], JSON]
 """From the stored bytes to the document that is wanted."""
 Settle = Callable[[type[Document], JSON, JSON, JSON | None], None]
@@ -238,8 +241,8 @@ def _new_key(target: Target, doc: JSON) -> Key:
     metadata["name"] = name
     if key.namespace:
         metadata["namespace"] = key.namespace
-    for owned in ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"):
-        metadata.pop(owned, None)
+    for owned in SERVERS_OWN & metadata.keys():
+        del metadata[owned]
     return key if name == key.name else key._replace(name=name)
 
 
