@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,19 @@ import pytest
 from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Key
-from tests.e2e.cluster import NANOCTL, Cluster, instance, instance_key, placement_of, real_cluster, remove_all, run
-from tests.e2e.looking import BOOT, is_off, look, names, runs, until, until_gone
+from tests.e2e.boot_marks import boots, bring_image
+from tests.e2e.cluster import (
+    BLANK,
+    NANOCTL,
+    Cluster,
+    instance,
+    instance_key,
+    placement_of,
+    real_cluster,
+    remove_all,
+    run,
+)
+from tests.e2e.looking import BOOT, because, is_off, look, names, runs, until, until_gone
 from tests.e2e.processes import Agent
 
 pytestmark = pytest.mark.timeout(600)
@@ -190,49 +203,89 @@ OFF = "o /w 0x604 0x2000"
 """How a guest of q35 switches itself off, and how it says that it has panicked."""
 PANIC = "o /b 0x505 1"
 STARTS, STAYS_OFF = "starts", "stays off"
-ROWS = [
-    ("OnFailure", "guest shutdown", STAYS_OFF, "GuestShutdown"),
-    ("Always", "guest shutdown", STARTS, ""),
-    ("Never", "guest shutdown", STAYS_OFF, "GuestShutdown"),
-    ("OnFailure", "panic", STARTS, ""),
-    ("Never", "panic", STAYS_OFF, "Crashed"),
-    ("OnFailure", "QEMU killed", STARTS, ""),
-    ("Always", "QEMU killed", STARTS, ""),
-    ("Never", "QEMU killed", STAYS_OFF, "Crashed"),
-    ("OnFailure", "virsh destroy", STARTS, ""),
-    ("Never", "virsh destroy", STAYS_OFF, "Crashed"),
+POLICIES = ("OnFailure", "Always", "Never")
+SHUT, PANICS, KILLED, DESTROYED, STOPPED = "guest shutdown", "panic", "QEMU killed", "virsh destroy", "user stop"
+Row = tuple[str, str, str, str, str]
+"""Wish for power, policy, how it ends, what happens, why it stays off; see tests/agent/test_power_table.py."""
+ROWS: list[Row] = [
+    ("Running", "OnFailure", SHUT, STAYS_OFF, "GuestShutdown"),
+    ("Running", "Always", SHUT, STARTS, ""),
+    ("Running", "Never", SHUT, STAYS_OFF, "GuestShutdown"),
+    *(("Running", policy, how, STARTS, "") for policy in POLICIES[:2] for how in (PANICS, KILLED, DESTROYED)),
+    *(("Running", "Never", how, STAYS_OFF, "Crashed") for how in (PANICS, KILLED, DESTROYED)),
+    *(
+        ("Suspended", policy, how, STAYS_OFF, "SuspendedMemoryLost")
+        for policy in POLICIES
+        for how in (KILLED, DESTROYED)
+    ),
+    *(("Stopped", policy, STOPPED, STAYS_OFF, "StoppedAsDesired") for policy in POLICIES),
 ]
+FEW = [ROWS[1], ROWS[0], ROWS[5], ROWS[16], ROWS[19]]
+"""One for each thing that can happen."""
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("rows", [ROWS[:5], ROWS[5:]], ids=["first half", "second half"])
+@pytest.mark.parametrize(
+    "rows",
+    [FEW, *(pytest.param(ROWS[at::3], marks=pytest.mark.long, id=f"third {at + 1}") for at in range(3))],
+)
 async def test_machine_ends_and_starts_as_the_table_says(
-    cluster: Cluster, client: Client, rows: list[tuple[str, str, str, str]]
+    cluster: Cluster, client: Client, marked: list[JSON], rows: list[Row]
 ) -> None:
-    """One machine for each row, all at a time; a boot of the host and suspended ones are in the tables of the agent."""
+    """One machine for each row, all at a time, which says at each boot that it boots; a boot of the host see below."""
     agent = cluster.agents["h1"]
     made = {f"row-{at}": row for at, row in enumerate(rows)}
-    for name, (policy, *_rest) in made.items():
-        await run(client, name, restartPolicy=policy)
-    for name, (_policy, ending, *_more) in made.items():
-        before = agent.runs(f"default.{name}")
-        end(agent, f"default.{name}", ending)
+    uids: dict[str, str] = {}
+    for name, (_wish, policy, *_rest) in made.items():
+        doc = await client.create(instance(name, disks=marked, restartPolicy=policy, stopGraceSeconds=0))
+        uids[name] = doc["metadata"]["uid"]
 
-        async def process(name: str = name, before: int = before) -> int:
-            found = agent.runs(f"default.{name}")
-            return -1 if found == before else found
+    async def booted(name: str, times: int) -> list[str]:
+        async def ids() -> list[str]:
+            return boots(agent.console(uids[name]))
 
-        await look(name, process, lambda found: found != -1)
-    for name, (policy, ending, happens, reason) in made.items():
-        row = f"{policy}, {ending}"
+        return await look(f"boots of {name}", ids, lambda found: len(found) >= times)
+
+    first = {name: await booted(name, 1) for name in made}
+    for name, (wish, _policy, ending, *_more) in made.items():
+        await until(client, instance_key(name), runs)
+        if wish == "Suspended":
+            await client.patch(instance_key(name), {"spec": {"powerState": wish}})
+            await until(client, instance_key(name), lambda doc: doc["status"]["phase"] == "Suspended")
+        if ending == STOPPED:
+            await client.patch(instance_key(name), {"spec": {"powerState": wish}})
+        else:
+            before = agent.runs(f"default.{name}")
+            end(agent, f"default.{name}", ending)
+            await look(name, partial(process, agent, name), lambda found, before=before: found != before)  # type: ignore[misc]
+    for name, (wish, policy, ending, happens, reason) in made.items():
+        row = f"{wish}, {policy}, {ending}"
         if happens == STARTS:
             await until(client, instance_key(name), runs)
             assert (await placement_of(client, name))["status"]["started"] == 2, row
+            ids = await booted(name, 2)
+            assert len(set(ids)) == 2, row
         else:
-            doc = await until(client, instance_key(name), lambda doc: doc["status"]["phase"] == "Stopped")
-            ready = next(one for one in doc["status"]["conditions"] if one["type"] == "Ready")
-            assert ready["reason"] == reason, row
+            await until(client, instance_key(name), because(reason))
             assert agent.runs(f"default.{name}") == 0, row
+            assert (await placement_of(client, name))["status"]["started"] == 1, row
+    await asyncio.sleep(2)
+    for name, row_of in made.items():
+        ids = boots(agent.console(uids[name]))
+        assert ids[:1] == first[name][:1], row_of
+        assert len(ids) == (2 if row_of[3] == STARTS else 1), row_of
+    print(f"{len(made)} rows: boot ids as the table says")  # noqa: T201 - for pytest -s
+
+
+async def process(agent: Agent, name: str) -> int:
+    return agent.runs(f"default.{name}")
+
+
+@pytest.fixture
+async def marked(cluster: Cluster, client: Client) -> list[JSON]:
+    """Disks of a machine that says when it boots."""
+    if "mark" in await names(client, "images"):
+        return [{"name": "system", "source": {"image": "shared/mark"}}]
+    return await bring_image(cluster, client)
 
 
 def end(agent: Agent, machine: str, how: str) -> None:
@@ -275,20 +328,27 @@ async def test_after_a_boot_of_the_host_machines_do_as_their_policy_says_in_orde
     cluster: Cluster, client: Client
 ) -> None:
     agent, host = cluster.agents["h1"], cluster.bed.hosts[0]
+    still, off = ({f"{word}-{policy.lower()}": policy for policy in POLICIES} for word in ("still", "off"))
     machines: dict[str, JSON] = {
         "last": {"startPriority": 0, "restartPolicy": "Always"},
         "first": {"startPriority": 900},
         "middle": {"startPriority": 500},
         "never": {"restartPolicy": "Never"},
-        "still": {},
-        "off": {},
+        **{name: {"restartPolicy": policy, "stopGraceSeconds": 0} for name, policy in (still | off).items()},
     }
+    await client.patch(Key("computepools", "", "default"), {"spec": {"overcommit": {"cpu": 10}}})
     for name, more in machines.items():
-        await run(client, name, **more)
-    await client.patch(instance_key("still"), {"spec": {"powerState": "Suspended"}})
-    await client.patch(instance_key("off"), {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}})
-    await until(client, instance_key("still"), lambda doc: doc["status"]["phase"] == "Suspended")
-    await until(client, instance_key("off"), is_off)
+        await client.create(instance(name, disks=BLANK, **more))
+    for name in machines:
+        await until(client, instance_key(name), runs)
+    for name in still:
+        await client.patch(instance_key(name), {"spec": {"powerState": "Suspended"}})
+    for name in off:
+        await client.patch(instance_key(name), {"spec": {"powerState": "Stopped"}})
+    for name in still:
+        await until(client, instance_key(name), lambda doc: doc["status"]["phase"] == "Suspended")
+    for name in off:
+        await until(client, instance_key(name), is_off)
     before = {name: agent.starts(f"default.{name}") for name in machines}
     agent.kill()
     said = len(agent.log.read_text(errors="replace"))
@@ -304,10 +364,9 @@ async def test_after_a_boot_of_the_host_machines_do_as_their_policy_says_in_orde
     lines = agent.log.read_text(errors="replace")[said:].splitlines()
     order = [line for line in lines if " step done " in line and line.endswith(" step=Start")]
     assert [line.partition("machine=default.")[2].partition(" ")[0] for line in order] == ["first", "middle", "last"]
-    for name, reason in (("never", "Crashed"), ("still", "SuspendedMemoryLost"), ("off", "StoppedAsDesired")):
-
-        def says(doc: JSON, reason: str = reason) -> bool:
-            return any(one["reason"] == reason for one in doc["status"]["conditions"] if one["type"] == "Ready")
-
-        await until(client, instance_key(name), says)
+    reasons = (
+        {"never": "Crashed"} | dict.fromkeys(still, "SuspendedMemoryLost") | dict.fromkeys(off, "StoppedAsDesired")
+    )
+    for name, reason in reasons.items():
+        await until(client, instance_key(name), because(reason))
         assert agent.starts(f"default.{name}") == before[name]
