@@ -168,6 +168,8 @@ async def _ip(*arguments: str, feed: str = "") -> str:
 def _said(complaint: str, lines: Sequence[str]) -> str:
     """Its complaint, with the line that it could not do."""
     text = " ".join(complaint.split())
+    if "Unknown device type" in text:
+        return "the kernel has no devices for VLANs; load its module 8021q (modprobe 8021q)"
     number = text.rpartition("Command failed -:")[2]
     if number.isdecimal() and 0 < int(number) <= len(lines):
         return f"{text.partition(' Command failed')[0]} (ip {lines[int(number) - 1]})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from nanovirt.agent.dhcp.answer import Reservation
@@ -118,7 +119,8 @@ class Bridges:
         fresh = served.bridge not in self._servers
         self._servers.setdefault(served.bridge, DhcpServer(served.bridge)).put(served.reservation)
         if fresh:
-            self._refresh(self._servers[served.bridge])
+            with suppress(Unavailable):  # the next refresh says so: a bridge may be about to be made
+                self._servers[served.bridge].refresh()
 
     def withhold(self, uuid: str, mac: str) -> None:
         """See Leases."""

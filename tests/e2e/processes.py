@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.e2e.looking import PATIENT
 from tests.e2e.trapped_agent import SPRUNG, TRAP
 from tests.testbed import Host, Node
+from tests.testbed.libvirtd import environment
 from tests.testbed.nodes import Popen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,10 @@ class Process:
     def start(self) -> None:
         """Begin; AssertionError when it runs already."""
         assert not self.alive, f"{self.log.stem} runs already"
-        self._running = self._node.start(self._argv, log=self.log.name)
+        self._running = self._node.start(self._argv, log=self.log.name, env=self._environment())
+
+    def _environment(self) -> dict[str, str] | None:
+        return None
 
     def kill(self) -> None:
         """End it as a power cut does (kill -9); no harm if it is dead."""
@@ -90,6 +94,9 @@ class Agent(Process):
         super().__init__(host, [*program, "agent", *words, "--libvirt-uri", "qemu:///system"], "agent.log")
         self.volumes = self.folder / "volumes"
         self.folder.mkdir(mode=0o711)
+
+    def _environment(self) -> dict[str, str]:
+        return environment()
 
     # --- the trap ---
 

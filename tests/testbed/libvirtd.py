@@ -44,6 +44,11 @@ cgroup_controllers = [ "cpu", "cpuacct", "blkio" ]
 """
 
 
+def environment() -> dict[str, str]:
+    """What a host's programs begin with: tools play what this machine's kernel lacks, where a host would have it."""
+    return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
 class Libvirtd:
     """The daemon of `node`. Guests are not its children: they live on when it stops or is killed."""
 
@@ -93,8 +98,7 @@ class Libvirtd:
     def launch(self) -> None:
         """Starts it without waiting."""
         assert not self.running, f"libvirtd of {self._node.name} is running"
-        path = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-        self._process = self._node.start(["libvirtd", "--listen"], log="libvirtd.log", env=path)
+        self._process = self._node.start(["libvirtd", "--listen"], log="libvirtd.log", env=environment())
 
     def wait_until_ready(self) -> None:
         """Returns when it answers. Raises RuntimeError with its log if it does not."""
