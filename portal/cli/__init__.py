@@ -68,6 +68,16 @@ LAZY = {
     "completion": "completion",
 }
 """Command -> module below this package that has it under the same name, in the order of the help."""
+HABITS = {
+    "logs": "console NAME --log",
+    "exec": "console NAME --serial",
+    "attach": "console NAME --serial",
+    "create": "apply -f FILE",
+    "edit": "get instance/NAME -o yaml > FILE` and `nanoctl apply -f FILE",
+    "ls": "get instances",
+    "list": "get instances",
+}
+"""What other tools call it -> how it is said here."""
 PROCESSES = ("up", "server", "agent")
 
 
@@ -132,7 +142,8 @@ class Commands(click.Group):
             import difflib  # noqa: PLC0415 - commands that are right start sooner without it
 
             near = difflib.get_close_matches(args[0], known, 1)
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; do you mean {near[0]!r}?" if near else ""))
+            meant = f"`nanoctl {HABITS[args[0]]}`" if args[0] in HABITS else f"{near[0]!r}" if near else ""
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; do you mean {meant}?" if meant else ""))
         name, command, rest = super().resolve_command(ctx, args)
         return name, command, plain_flags(command, rest) if command is not None else rest
 

@@ -73,7 +73,8 @@ class Catalogue:
         for kind in self.kinds:
             if plain in kind.words:
                 return kind
-        raise Malformed(f"there is no kind {word!r}; known are {', '.join(sorted(one.plural for one in self.kinds))}")
+        known = ", ".join(sorted(one.plural for one in self.kinds))
+        raise Malformed(f"there is no kind {word!r}; known are {known}; one object is KIND/NAME, as in instance/web-1")
 
     def all_named(self, words: str) -> list[Kind]:
         """The kinds in a list like `instances,images`, or those of a category such as `all`."""

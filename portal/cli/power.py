@@ -129,7 +129,8 @@ def resume(session: Session, asked: Asked) -> None:
 def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) -> None:
     """Each instance by itself: one that cannot be keeps no other from it. Exit code 1 when there was such a one."""
     now, met, refused = datetime.now(UTC), [], 0
-    for target in targets_of(session, asked.names, asked.selector, every=asked.every):
+    targets = targets_of(session, asked.names, asked.selector, every=asked.every)
+    for target in targets:
         try:
             doc = session.get(target)
             patch, said = change(verb, doc, now, force=force)
@@ -141,13 +142,16 @@ def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) ->
             refused += 1
             click.echo(f"{target} not changed: {sentence(error)}", err=True)
         else:
-            met.append(target)
+            if verb in ("stop", "suspend") and never_started(doc):
+                said += "; it has no host yet, so nothing runs"
+            else:
+                met.append(target)
             click.echo(f"{target} {said}")
     wish = PHASES[verb]
     if asked.waiting and met:
         until(session, met, in_phase(wish), wish, asked.timeout, say=lambda target: click.echo(f"{target} is {wish}"))
     if refused:
-        raise Refused(f"{refused} of {refused + len(met)} instances could not be changed")
+        raise Refused(f"{refused} of {len(targets)} instances could not be changed")
 
 
 def targets_of(session: Session, names: tuple[str, ...], selector: str, *, every: bool) -> list[Target]:

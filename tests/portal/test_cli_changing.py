@@ -415,6 +415,21 @@ def test_restarting_what_waits_for_a_host_is_refused_at_once_with_what_it_waits_
     assert "restart" not in running.object("instances", "waits", "default")["spec"]
 
 
+def test_stopping_what_waits_for_a_host_waits_for_nothing(running: Cluster) -> None:
+    running.says("run", "idle", "--image", "shared/mini")
+    told = {
+        "type": "Scheduled",
+        "status": "False",
+        "reason": "NoHostFits",
+        "message": "No host of pool default fits: none.",
+    }
+    told |= {"lastTransitionTime": "2026-11-22T09:00:00Z"}
+    running.status("instances", "idle", "default", phase="Pending", conditions=[told])
+    said = running.says("stop", "idle", "--wait")
+    assert said == "instance/idle stopping, within 60 s; it has no host yet, so nothing runs\n"
+    assert running.object("instances", "idle", "default")["spec"]["powerState"] == "Stopped"
+
+
 def test_each_instance_is_answered_by_itself_and_one_that_fails_keeps_no_other(running: Cluster) -> None:
     running.says("run", "first", "--image", "shared/mini", "-l", "tier=front")
     running.says("run", "second", "--image", "shared/mini", "-l", "tier=front")
