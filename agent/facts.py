@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nanovirt.agent.segments import read_alias
+from nanovirt.agent.segments import Segment, read_alias
 from nanovirt.resources.host import Amounts
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.report import StorageFact
@@ -36,14 +36,18 @@ def memory_total(meminfo: str) -> int:
 
 def bridges(network: Path = Path("/sys/class/net")) -> tuple[str, ...]:
     """The names of the host's bridges, in order; those of VLANs that the agent made are not the host's."""
-    return tuple(sorted(found.parent.name for found in network.glob("*/bridge") if not _made(found.parent)))
+    found = (one.parent.name for one in network.glob("*/bridge"))
+    return tuple(sorted(name for name in found if segment(name, network) is None))
 
 
-def _made(device: Path) -> bool:
+def segment(bridge: str, network: Path = Path("/sys/class/net")) -> Segment | None:
+    """What a bridge was made for by the agent; None for one of the host's own, and for one that is not there."""
+    if "/" in bridge:
+        return None
     try:
-        return read_alias((device / "ifalias").read_text().strip()) is not None
+        return read_alias((network / bridge / "ifalias").read_text().strip())
     except OSError:  # it has just gone, or has no alias
-        return False
+        return None
 
 
 def boot_id() -> str:

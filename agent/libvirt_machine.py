@@ -126,7 +126,17 @@ class LibvirtMachine:
     async def describe(self, uuid: str) -> DomainFacts | None:
         """See Machine."""
         found = await self.hypervisor.described(uuid)
-        return described(found.xml, found.sizes, persistent=found.persistent) if found is not None else None
+        if found is None:
+            return None
+        return self._in_vlans(described(found.xml, found.sizes, persistent=found.persistent))
+
+    def _in_vlans(self, facts: DomainFacts) -> DomainFacts:
+        """A card in a bridge of Nano's own is in a VLAN of the host's."""
+        if not any(host.segment(nic.bridge, self._network) for nic in facts.nics):
+            return facts
+        found = [(nic, host.segment(nic.bridge, self._network)) for nic in facts.nics]
+        nics = tuple(nic.model_copy(update=segment._asdict()) if segment else nic for nic, segment in found)
+        return facts.model_copy(update={"nics": nics})
 
     async def volume(self, file: str, *, adopted: bool = False) -> SeenVolume | None:
         """See Machine."""

@@ -16,6 +16,7 @@ from nanovirt.resources.placement import PlacedNic, PlacementSpec
 
 NAME_MAX: Final = 15
 """Letters of a network device's name (Linux: IFNAMSIZ)."""
+VLAN_MAX: Final = 4094
 MARK: Final = "nano"
 """How the alias of a device begins that is Nano's; the bridge and the VLAN follow. Names of devices have no colon."""
 
@@ -65,7 +66,7 @@ def read_alias(alias: str) -> Segment | None:
     bridge, _, vlan = rest.rpartition(":")
     if mark != MARK or not bridge or not vlan.isdecimal() or not vlan.isascii() or len(vlan) > 4:
         return None
-    return Segment(bridge, int(vlan))
+    return Segment(bridge, int(vlan)) if 0 < int(vlan) <= VLAN_MAX else None
 
 
 class Segments(Protocol):

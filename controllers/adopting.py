@@ -81,7 +81,8 @@ def _nics(instance: Instance, host: Host, facts: DomainFacts) -> Iterator[Placed
         nic = named.get(one.mac)
         name = nic.name if nic is not None else f"nic{at}"
         network = nic.network if nic is not None and nic.network else ""
-        yield PlacedNic(name=name, mac=one.mac, model=one.model or "Virtio", bridge=host.bridge(network) or one.bridge)
+        bridge = host.bridge(network) or one.bridge
+        yield PlacedNic(name=name, mac=one.mac, model=one.model or "Virtio", bridge=bridge, vlan=one.vlan)
 
 
 def _volumes(instance: Instance, placement: Placement, pool: ComputePool) -> Iterator[Volume]:

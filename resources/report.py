@@ -54,10 +54,14 @@ class StrangeDisk(Status):
 
 
 class StrangeNic(Status):
-    """A card of such a domain; `bridge` "" when it is on none, `model` "" when no instance can have it."""
+    """A card of such a domain; `bridge` "" when it is on none, `model` "" when no instance can have it.
+
+    One in a bridge that Nano made for a VLAN is in that VLAN of the host's own bridge.
+    """
 
     mac: str
     bridge: str = ""
+    vlan: Annotated[int, Field(ge=0, le=4094)] = 0
     model: Literal["", "Virtio", "E1000", "Rtl8139"] = ""
 
 

@@ -103,6 +103,7 @@ def manifest(host: Host, found: Unclaimed, name: str) -> JSON:
         "disks": [{"name": one.name, "size": str(one.size), "reclaim": "Retain"} for one in facts.disks],
         "nics": [
             {"name": f"nic{at}", "network": networks[one.bridge], "mac": one.mac, "model": one.model or "Virtio"}
+            | ({"vlan": one.vlan} if one.vlan else {})
             for at, one in enumerate(facts.nics)
         ],
         "scheduling": {"host": host.metadata.name},

@@ -43,6 +43,8 @@ def test_bridges_of_vlans_that_nano_made_are_not_the_hosts(tmp_path: Path) -> No
         (tmp_path / name / "bridge").mkdir(parents=True)
         (tmp_path / name / "ifalias").write_text(alias)
     assert facts.bridges(tmp_path) == ("br0", "br0.50")
+    assert facts.segment("br0.40", tmp_path) == ("br0", 40)
+    assert [facts.segment(name, tmp_path) for name in ("br0", "br0.50", "missing", "../br0.40", "")] == [None] * 5
 
 
 def test_memory_is_bytes() -> None:

@@ -108,7 +108,21 @@ def test_alias_says_what_a_segment_is(bridge: str, vlan: int) -> None:
     assert read_alias(Segment(bridge, vlan).alias) == (bridge, vlan)
 
 
-@pytest.mark.parametrize("alias", ["", "uplink", "nano", "nano:br0", "nano:br0:", "nano::40", "nano:br0:x", "no:br0:4"])
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "",
+        "uplink",
+        "nano",
+        "nano:br0",
+        "nano:br0:",
+        "nano::40",
+        "nano:br0:x",
+        "no:br0:4",
+        "nano:br0:0",
+        "nano:br0:4095",
+    ],
+)
 def test_alias_of_another_is_no_segment(alias: str) -> None:
     assert read_alias(alias) is None
 

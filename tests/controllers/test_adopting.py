@@ -37,7 +37,7 @@ FACTS = DomainFacts(
         StrangeDisk(name="vda", file="/old/a.qcow2", format="qcow2", size=Bytes("5Gi"), bus="Virtio"),
         StrangeDisk(name="sdb", file="/old/b.raw", format="raw", size=Bytes("1Gi"), bus="Sata"),
     ),
-    nics=(StrangeNic(mac="52:54:00:aa:00:01", bridge="br0", model="E1000"),),
+    nics=(StrangeNic(mac="52:54:00:aa:00:01", bridge="br0", vlan=40, model="E1000"),),
 )
 SEEN = HostFacts(accelerator="simulated", capacity=Amounts(cpus=4, memory=Bytes("8Gi"), disk=Bytes("100Gi")))
 
@@ -49,7 +49,7 @@ def adopting(*, reported: bool = True) -> Universe:
     if reported:
         hear(one)
     disks = [{"name": disk.name, "size": str(disk.size), "reclaim": "Retain"} for disk in FACTS.disks]
-    nics = [{"name": "nic0", "network": "default", "mac": FACTS.nics[0].mac}]
+    nics = [{"name": "nic0", "network": "default", "vlan": 40, "mac": FACTS.nics[0].mac}]
     doc = made("Instance", "web-1", "default", disks=disks, nics=nics, drift="Report").to_json()
     doc["metadata"]["labels"] = {ADOPTED_LABEL: OLD, ADOPTED_HOST_LABEL: "node-1", "nano/owner": "alice"}
     one.stage(Create(Key("instances", "default", "web-1"), doc))
@@ -71,8 +71,8 @@ def test_adopted_domain_keeps_its_uuid_name_disks_and_cards() -> None:
         ("vda", "/old/a.qcow2", "qcow2", "Virtio", True),
         ("sdb", "/old/b.raw", "raw", "Sata", True),
     ]
-    assert [(nic.name, nic.mac, nic.bridge, nic.model, nic.ip) for nic in spec.nics] == [
-        ("nic0", FACTS.nics[0].mac, "br0", "E1000", None)
+    assert [(nic.name, nic.mac, nic.bridge, nic.vlan, nic.model, nic.ip) for nic in spec.nics] == [
+        ("nic0", FACTS.nics[0].mac, "br0", 40, "E1000", None)
     ]
     assert placement.metadata.labels["nano/owner"] == "alice"
     assert one.get(Volume, "web-1.vda", "default").spec.reclaim == "Retain"

@@ -18,7 +18,7 @@ from tests.portal.api_world import NANO, World, world
 
 OLD = "11111111-2222-4333-8444-555555555555"
 ADOPT = f"{NANO}/hosts/node-1/adopt"
-FACTS = DomainFacts(cpus=2, memory=Bytes("1Gi"), nics=(StrangeNic(mac="52:54:00:aa:00:01", bridge="br0"),))
+FACTS = DomainFacts(cpus=2, memory=Bytes("1Gi"), nics=(StrangeNic(mac="52:54:00:aa:00:01", bridge="br0", vlan=40),))
 
 
 @asynccontextmanager
@@ -57,7 +57,8 @@ async def test_domain_becomes_an_instance_in_that_persons_name() -> None:
         }  # fmt: skip
         spec = made.doc["spec"]
         assert (spec["cpus"], spec["memory"], spec["powerState"], spec["drift"]) == (2, "1Gi", "Running", "Report")
-        assert (spec["nics"][0]["network"], spec["nics"][0]["mac"]) == ("default", "52:54:00:aa:00:01")
+        (card,) = spec["nics"]
+        assert (card["network"], card["vlan"], card["mac"]) == ("default", 40, "52:54:00:aa:00:01")
 
 
 async def test_domain_is_adopted_once() -> None:
