@@ -2,7 +2,8 @@
 
 cloud-init reads them (cloudinit.readthedocs.io, NoCloud), and cloudbase-init does on Windows. Everything that may be
 done again on a later start stands in a boothook, which cloud-init runs at every boot: a disk that came later is made
-and mounted, a password that was changed is set, and nothing of what a person has put there since is undone.
+and mounted, a password, a time zone, an administrator and keys that were changed are set, and nothing of what a person
+has put there since is undone.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from nanovirt.agent.domain import serial
 from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.placement import PlacedGuest, PlacedNic, PlacementSpec
 
-FORM = 1
+FORM = 2
 """Raised when the same wish makes another seed than before."""
 ROUNDS = 50_000
 """Of sha512-crypt, which every Linux understands."""
 BOUNDARY = "==nano-seed=="
 ANYWHERE = "0.0.0.0/0"
 MULTIPART = ("mime-version:", "content-type:")
+
+KEYS_END = "END OF KEYS"
 
 DISKS = r"""
 disk() { # SERIAL: the device of that disk
@@ -63,12 +66,51 @@ place() { # SERIAL FILESYSTEM PATH: made if it is blank, and mounted
 }
 command -v udevadm >/dev/null && udevadm settle --timeout=10
 """
-SET_LATER = """
-password() { # MARK USER:HASH: set once for each mark, after the first start, where cloud-init itself does it
+LATER = r"""
+later() { # SEEN MODULE: whether it is for this hook; at its first start cloud-init does it itself, and never again
+    [ -e "$1" ] || [ -e "/var/lib/cloud/instance/sem/config_$2" ]
+}
+note() { # SEEN MARK
+    mkdir -p /var/lib/cloud
+    printf '%s\n' "$2" >"$1"
+}
+password() { # MARK USER:HASH: set once for each mark
     seen=/var/lib/cloud/nano-password
     if [ "$(cat "$seen" 2>/dev/null)" = "$1" ]; then return; fi
+    if ! later "$seen" set_passwords || printf '%s\n' "$2" | chpasswd -e; then note "$seen" "$1"; fi
+}
+zone() { # NAME: set once for each
+    seen=/var/lib/cloud/nano-zone
+    if [ "$(cat "$seen" 2>/dev/null)" = "$1" ]; then return; fi
+    if later "$seen" timezone && [ -e "/usr/share/zoneinfo/$1" ]; then
+        ln -sf "/usr/share/zoneinfo/$1" /etc/localtime
+        echo "$1" >/etc/timezone
+    fi
+    note "$seen" "$1"
+}
+account() { # USER: made if it came after the first start
+    if later /nowhere users_groups && ! id "$1" >/dev/null 2>&1; then
+        useradd -m -s /bin/bash "$1" || return
+        if [ -d /etc/sudoers.d ]; then
+            echo "$1 ALL=(ALL) NOPASSWD:ALL" >/etc/sudoers.d/90-nano
+            chmod 440 /etc/sudoers.d/90-nano
+        fi
+    fi
+}
+keys() { # USER: those on the standard input come, those of a former start that are not among them go
+    seen=/var/lib/cloud/nano-keys-$1
     mkdir -p /var/lib/cloud
-    if [ ! -e "$seen" ] || printf '%s\\n' "$2" | chpasswd -e; then echo "$1" >"$seen"; fi
+    cat >"$seen.new"
+    home=$(awk -F: -v user="$1" '$1 == user { print $6 }' /etc/passwd)
+    if later "$seen" users_groups && [ -n "$home" ] && ! cmp -s "$seen" "$seen.new"; then
+        held=$home/.ssh/authorized_keys
+        [ -d "$home/.ssh" ] || { mkdir -m 700 "$home/.ssh" && chown "$1:" "$home/.ssh"; }
+        cat "$seen" "$seen.new" 2>/dev/null >"$seen.all"
+        { grep -vxF -f "$seen.all" "$held" 2>/dev/null; cat "$seen.new"; } >"$seen.held"
+        cat "$seen.held" >"$held" && chmod 600 "$held" && chown "$1:" "$held"
+        rm -f "$seen.all" "$seen.held"
+    fi
+    mv "$seen.new" "$seen"
 }
 """
 
@@ -197,14 +239,21 @@ def _user(guest: PlacedGuest, hashed: str) -> dict[str, Any]:
 
 
 def _boothook(spec: PlacementSpec, hashed: str) -> str:
-    words = [*_passwords(spec, hashed), *_places(spec)]
+    told = list(_told(spec.guest, hashed))
+    words = [*([LATER] if told else []), *told, *_places(spec)]
     return "\n".join(["#cloud-boothook", "#!/bin/sh", *words, "exit 0", ""]) if words else ""
 
 
-def _passwords(spec: PlacementSpec, hashed: str) -> Iterator[str]:
-    if spec.guest.admin is not None and spec.guest.password is not None and hashed:
-        yield SET_LATER
-        yield f"password {spec.guest.password.mark} '{spec.guest.admin}:{hashed}'"
+def _told(guest: PlacedGuest, hashed: str) -> Iterator[str]:
+    """What cloud-init does once in the life of a guest. No name, zone or key holds a quote, or is the end of a list."""
+    if guest.time_zone is not None:
+        yield f"zone {guest.time_zone}"
+    if guest.admin is None:
+        return
+    yield f"account {guest.admin}"
+    yield "\n".join([f"keys {guest.admin} <<'{KEYS_END}'", *guest.ssh_keys, KEYS_END])
+    if guest.password is not None and hashed:
+        yield f"password {guest.password.mark} '{guest.admin}:{hashed}'"
 
 
 def _places(spec: PlacementSpec) -> Iterator[str]:

@@ -121,10 +121,14 @@ async def test_debian_takes_all_of_the_seed_and_a_changed_password_at_its_next_s
         while (found := await machine.domain(wanted.domain.uuid)) is None or found.state != "Off":
             await machine.shut_down(wanted.domain.uuid)
             await asyncio.sleep(5)
-    await told(machine, placed(machine, sha256, "two"), "another-horse-battery")
+    changed = placed(machine, sha256, "two")
+    guest = changed.guest.model_copy(update={"time_zone": "Europe/Berlin", "ssh_keys": ("ssh-ed25519 BBBBC3Nz bob",)})
+    await told(machine, changed.model_copy(update={"guest": guest}), "another-horse-battery")
     await machine.start(wanted.domain.uuid)
     await until(lambda: said().count("proof: done") == 2, 1000)
     second = proofs(said())
     assert sha512_crypt.verify("another-horse-battery", second["shadow"])
     assert second["disk"] == "xfs"
+    assert second["zone"] == "Europe/Berlin"
+    assert second["keys"] == "ssh-ed25519 BBBBC3Nz bob"
     assert said().count("disk data formatted") <= 1

@@ -191,3 +191,94 @@ def test_files_are_read_back_as_they_were(tmp_path: Path) -> None:
 def test_image_in_a_folder_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(HypervisorError, match=r"nowhere/seed\.iso cannot be written"):
         iso.write(tmp_path / "nowhere/seed.iso", "A", {"meta-data": b""})
+
+
+# --- the boothook, run by a shell whose guest is a folder ---
+
+
+class Guest:
+    """A folder with what a hook looks at; tools that would change this machine note what they were told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("bin", "cloud", "etc/sudoers.d", "zones/Asia", "zones/Europe", "home/ops"):
+            (folder / name).mkdir(parents=True)
+        for zone in ("Asia/Shanghai", "Europe/Berlin"):
+            (folder / "zones" / zone).touch()
+        self.write("etc/passwd", f"ops:x:1000:1000::{folder}/home/ops:/bin/sh\n")
+        for name, words in TOOLS.items():
+            tool = folder / "bin" / name
+            tool.write_text(f"#!/bin/sh\n{words.format(root=folder)}\n")
+            tool.chmod(0o755)
+
+    def starts(self, wanted: PlacementSpec, password: str) -> None:
+        hook = seed._boothook(wanted, f"$6${password}")
+        for path, place in (("/var/lib/cloud", "cloud"), ("/usr/share/zoneinfo", "zones"), ("/etc/", "etc/")):
+            hook = hook.replace(path, f"{self.folder}/{place}")
+        environment = {"PATH": f"{self.folder}/bin:/usr/bin:/bin"}
+        done = subprocess.run(
+            ["/bin/sh", "-u", "-c", hook], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+
+    def began(self) -> None:
+        """cloud-init has done what it does once."""
+        for module in ("set_passwords", "timezone", "users_groups"):
+            self.write(f"cloud/instance/sem/config_{module}", "")
+
+    def read(self, name: str) -> str:
+        file = self.folder / name
+        return file.read_text() if file.exists() else ""
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(text)
+
+
+TOOLS = {
+    "chpasswd": "cat >>{root}/passwords",
+    "chown": "true",
+    "id": 'grep -q "^$1:" {root}/etc/passwd',
+    "useradd": 'for name; do :; done; echo "$name:x:1001:1001::{root}/home/$name:/bin/bash" >>{root}/etc/passwd\n'
+    "mkdir -p {root}/home/$name",
+}
+ALICE, BOB, OWN = "ssh-ed25519 AAAA alice", "ssh-ed25519 BBBB bob", "ssh-rsa CCCC her own"
+HELD = "home/ops/.ssh/authorized_keys"
+
+
+def admin(mark: str, zone: str, *keys: str, name: str = "ops") -> PlacementSpec:
+    return spec(guest={"admin": name, "password": {"name": "login", "mark": mark}, "timeZone": zone, "sshKeys": keys})
+
+
+def test_first_start_leaves_to_cloud_init_what_it_does_once(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.starts(admin("1", "Asia/Shanghai", ALICE), "one")
+    assert (guest.read("passwords"), guest.read("etc/timezone"), guest.read(HELD)) == ("", "", "")
+
+
+def test_later_start_sets_what_was_changed_and_undoes_nothing_of_a_person(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.starts(admin("1", "Asia/Shanghai", ALICE), "one")
+    guest.began()
+    guest.write(HELD, f"{ALICE}\n{OWN}\n")
+    guest.starts(admin("1", "Asia/Shanghai", ALICE), "one")
+    assert (guest.read("passwords"), guest.read("etc/timezone")) == ("", "")
+    assert guest.read(HELD) == f"{ALICE}\n{OWN}\n"
+    guest.starts(admin("2", "Europe/Berlin", BOB), "two")
+    assert (guest.read("passwords"), guest.read("etc/timezone")) == ("ops:$6$two\n", "Europe/Berlin\n")
+    assert guest.read(HELD) == f"{OWN}\n{BOB}\n"
+    guest.write("etc/timezone", "Asia/Shanghai\n")
+    guest.write(HELD, "")
+    guest.starts(admin("2", "Europe/Berlin", BOB), "two")
+    assert (guest.read("passwords"), guest.read("etc/timezone"), guest.read(HELD)) == (
+        "ops:$6$two\n", "Asia/Shanghai\n", "",
+    )  # fmt: skip
+
+
+def test_what_was_wished_only_after_the_first_start_is_set_at_the_next(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    guest.began()
+    guest.starts(admin("1", "Asia/Shanghai", ALICE, BOB, name="new"), "one")
+    assert (guest.read("passwords"), guest.read("etc/timezone")) == ("new:$6$one\n", "Asia/Shanghai\n")
+    assert guest.read("home/new/.ssh/authorized_keys") == f"{ALICE}\n{BOB}\n"
+    assert guest.read("etc/sudoers.d/90-nano") == "new ALL=(ALL) NOPASSWD:ALL\n"
