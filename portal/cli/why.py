@@ -36,6 +36,8 @@ ADVICE = {
     "VolumeTaken": "remove the disk that has it, or name another: nanoctl get volumes",
     "VolumesApart": "use Volumes of one host: nanoctl get volumes",
     "VolumeElsewhere": "use a Volume of that host: nanoctl get volumes",
+    "VolumeHostSilent": "see to the host and its agent; if it is gone for good: nanoctl delete host/{host}",
+    "VolumeNotRemoved": "see to that file on the host; it tries again by itself",
     "SecurityGroupNotFound": "name one that is there: nanoctl get securitygroups",
     "SystemTemplateNotFound": "name one that is there: nanoctl get systemtemplates",
     "GuestShutdown": "start it again: nanoctl start {name}",
