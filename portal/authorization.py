@@ -55,6 +55,7 @@ def authorize(
         raise NotFound(plural, key.name)
     what = "/".join(part for part in (plural, subresource) if part)
     where = f' "{key.name}"' if key is not None and key.name else ""
+    where += f" in namespace {key.namespace}" if key is not None and key.namespace else ""
     raise Forbidden(f"{subject.name} may not {verb} {what}{where}")
 
 

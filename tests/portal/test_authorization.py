@@ -181,3 +181,12 @@ def test_classes_are_shared_only_by_those_who_see_the_same() -> None:
 def test_lists_of_a_host_are_narrowed_to_it() -> None:
     assert forced_selector(H1, "placements") == "spec.host=h1"
     assert forced_selector(ADMIN, "placements") == ""
+
+
+def test_refusal_says_what_may_not_be_done_and_where() -> None:
+    with pytest.raises(Forbidden, match=r'^alice may not get instances "web" in namespace team-b$'):
+        authorize(NOBODY, "get", "instances", "", Key("instances", "team-b", "web"))
+    with pytest.raises(Forbidden, match=r"^alice may not list instances in namespace team-b$"):
+        authorize(NOBODY, "list", "instances", "", Key("instances", "team-b", ""))
+    with pytest.raises(Forbidden, match=r'^alice may not get hosts "h1"$'):
+        authorize(NOBODY, "get", "hosts", "", H1_KEY)
