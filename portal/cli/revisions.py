@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import examples, tables
+from nanovirt.portal.cli import Misused, examples, tables
 from nanovirt.portal.cli.moments import Moment, local
 from nanovirt.portal.cli.output import documents, lines
 from nanovirt.portal.cli.session import Session, connected
@@ -25,12 +25,17 @@ SHOWN = 3
         log -o yaml
     """)
 )
+@click.argument("what", default="", metavar="")
 @click.option("--limit", type=click.IntRange(1), default=20, metavar="N", help="The newest ones.  [default: 20]")
 @click.option("--until", type=Moment(), default="", metavar="REV|TIME", help="Up to this moment.")
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="As a document instead of a table.")
 @connected
-def log(session: Session, *, limit: int, until: str, output: str | None) -> None:
+def log(session: Session, *, what: str, limit: int, until: str, output: str | None) -> None:
     """List revisions, newest first (for the administrator)."""
+    if what:
+        raise Misused(
+            f"of one object: nanoctl timeline {what}; what a guest said on its serial line: console NAME --log"
+        )
     found = pages(session, HISTORY, limit, at=until)
     if output:
         click.echo(documents([found], output, single=True), nl=False)

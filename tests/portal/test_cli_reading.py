@@ -98,6 +98,7 @@ def test_nothing_found_is_said_on_standard_error(running: Cluster) -> None:
     [
         (["get", "unicorns"], 1, "there is no kind 'unicorns'; known are addresses"),
         (["get", "instance/nobody"], 1, "those that are there: nanoctl get instances -A"),
+        (["log", "instance/web-1"], 2, "of one object: nanoctl timeline instance/web-1; what a guest said"),
         (["get", "web-1"], 1, "one object is KIND/NAME, as in instance/web-1"),
         (["logs", "web-1"], 2, "there is no command 'logs'; do you mean `nanoctl console NAME --log`?"),
         (["get", "instance/nope"], 1, 'instances.nano "nope" not found'),
