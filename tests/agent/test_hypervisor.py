@@ -332,8 +332,11 @@ def test_process_ends_although_a_call_hangs(host: Host) -> None:
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The mini guest and its hash."""
-    file = tmp_path_factory.mktemp("guest") / "mini.qcow2"
-    subprocess.run([Path(__file__).parents[2] / "scripts/mini-guest", "--output", file], check=True)
+    return made(tmp_path_factory.mktemp("guest") / "mini.qcow2")
+
+
+def made(file: Path, *options: str) -> tuple[str, Path]:
+    subprocess.run([Path(__file__).parents[2] / "scripts/mini-guest", *options, "--output", file], check=True)
     return subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout.split()[0], file
 
 

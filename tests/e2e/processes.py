@@ -163,10 +163,10 @@ class Agent(Process):
         return {path.name for path in Path(f"/proc/{self.host.pid}/root/sys/class/net").iterdir()}
 
     def leftovers(self) -> list[str]:
-        """What is there of any machine: domains, QEMU, disks, firmware, taps, notes, consoles."""
-        own = self.host.own("/var/lib/libvirt/qemu/nvram")
+        """What is there of any machine: domains, QEMU, disks, firmware, TPMs, taps, notes, consoles."""
+        own = [self.host.own(f"/var/lib/libvirt/{one}") for one in ("qemu/nvram", "swtpm")]
         nets = sorted(name for name in self.devices() if name not in {"lo", "up0", self.host.bridge})
         found = [f"domain {one}" for one in self.domains()] + [f"device {one}" for one in nets]
-        folders = [self.volumes, own, self.folder / "agent/consoles", self.folder / "agent/machines"]
+        folders = [self.volumes, *own, self.folder / "agent/consoles", self.folder / "agent/machines"]
         found += [str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()]
         return [f"{self.host.name}: {one}" for one in found]
