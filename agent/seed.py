@@ -222,6 +222,7 @@ def _config(spec: PlacementSpec, hashed: str) -> dict[str, Any]:
     made |= {"preserve_hostname": False, "manage_etc_hosts": "localhost"}
     if guest.time_zone is not None:
         made["timezone"] = guest.time_zone
+    made["updates"] = {"network": {"when": ["boot-new-instance", "boot"]}}  # cards come, go and move
     made |= {"growpart": {"mode": "auto", "devices": ["/"]}, "resize_rootfs": True}
     if guest.admin is not None:
         made |= {"disable_root": guest.admin != "root", "users": [_user(guest, hashed)]}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -122,13 +123,16 @@ async def test_debian_takes_all_of_the_seed_and_a_changed_password_at_its_next_s
             await machine.shut_down(wanted.domain.uuid)
             await asyncio.sleep(5)
     changed = placed(machine, sha256, "two")
+    moved = changed.nics[0].model_copy(update={"ip": IPv4Address("10.77.2.10")})
     guest = changed.guest.model_copy(update={"time_zone": "Europe/Berlin", "ssh_keys": ("ssh-ed25519 BBBBC3Nz bob",)})
-    await told(machine, changed.model_copy(update={"guest": guest}), "another-horse-battery")
+    await told(machine, changed.model_copy(update={"guest": guest, "nics": (moved,)}), "another-horse-battery")
     await machine.start(wanted.domain.uuid)
     await until(lambda: said().count("proof: done") == 2, 1000)
     second = proofs(said())
     assert sha512_crypt.verify("another-horse-battery", second["shadow"])
     assert second["disk"] == "xfs"
+    assert "10.77.2.10/16" in second["address"]
+    assert "10.77.2.9/16" not in second["address"]
     assert second["zone"] == "Europe/Berlin"
     assert second["keys"] == "ssh-ed25519 BBBBC3Nz bob"
     assert said().count("disk data formatted") <= 1
