@@ -301,7 +301,10 @@ CHANGES = [
             ("an Address", "addresses/lan.10.87.1.5"),
         ]
         for method, body in ORDERS
+        if (plural, method) != ("a Volume", "DELETE")  # one that was kept may be deleted; one in use is told below
     ),
+    Case("volume that a machine has", "DELETE", f"{NANO}/namespaces/default/volumes/web-1.system", None, 409,
+         "Conflict", "", "InUse", "instances/default/web-1"),
     Case("address made by a person", "POST", f"{NANO}/addresses", kind_of("Address", {}), 403, "Forbidden", "",
          "SystemWritten", "change the instance instead"),
     Case("pool that is in use", "DELETE", f"{POOLS}/lan", None, 409, "Conflict", "", "InUse",

@@ -382,8 +382,8 @@ async def test_rollback_restores_what_was_and_says_what_it_leaves(w: World) -> N
     assert planned.doc["changes"] == [
         {"kind": "Instance", "namespace": "default", "name": "a", "action": "Created", "effect": "Live", "fields": []},
         {
-            "kind": "Instance", "namespace": "default", "name": "b", "action": "Restored", "effect": "Live",
-            "fields": [{"path": "spec.cpus", "before": 2, "after": 1, "effect": "Live"}],
+            "kind": "Instance", "namespace": "default", "name": "b", "action": "Restored", "effect": "NextStart",
+            "fields": [{"path": "spec.cpus", "before": 2, "after": 1, "effect": "NextStart"}],
         },
     ]  # fmt: skip
     assert planned.doc["left"] == [{"kind": "Instance", "namespace": "default", "name": "c", "reason": "CreatedSince"}]
