@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,11 @@ def heard(host: Host, device: str, *words: str) -> Iterator[list[str]]:
             lines += filter(None, process.stdout.read().splitlines() if process.stdout else ())
 
 
+def plugged(tap: str, bridge: str, seen: dict[str, str]) -> bool:
+    """Whether the device is a port of that bridge."""
+    return seen[tap] == bridge
+
+
 def devices(agent: Agent) -> dict[str, str]:
     """The network devices of a host, each with its master."""
     shown = json.loads(agent.host.run(["ip", "-j", "link", "show"]).stdout)
@@ -199,6 +205,21 @@ async def test_segment_outlives_the_agent_and_is_mended(cluster: Cluster, client
 
     await look("devices", there, lambda seen: seen == before)
     await reaches(agent, "one", address(await found(client, "two")))
+
+
+async def test_card_changes_its_vlan_while_its_machine_runs(cluster: Cluster, client: Client) -> None:
+    agent = cluster.agents["h1"]
+    tap = (await taps(client, agent))["plain"]
+
+    async def there() -> dict[str, str]:
+        return devices(agent)
+
+    for vlan, bridge in ((60, "br0.60"), (0, "br0")):
+        card = {"name": "lan", "network": "default", "vlan": vlan}
+        await client.patch(instance_key("plain"), {"spec": {"nics": [card]}})
+        await look("devices", there, partial(plugged, tap, bridge))
+    await look("devices", there, lambda seen: not {"br0.60", "up0.60"} & set(seen))
+    assert agent.starts("default.plain") == 1
 
 
 async def test_segment_goes_with_its_last_machine(cluster: Cluster, client: Client) -> None:
