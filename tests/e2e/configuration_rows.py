@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 def cards(number: int) -> dict[str, str]:
     """The MACs of a machine's cards."""
-    names = ("nic0", "lan", "mov", "spare", "new", "other", "tag")
+    names = ("nic0", "lan", "mov", "spare", "new", "other", "tag", "swap")
     return {name: f"52:54:00:77:{number:02x}:{at:02x}" for at, name in enumerate(names)}
 
 
@@ -61,6 +61,7 @@ def base(number: int) -> JSON:
             {"name": "lan", "network": "default", "mac": mac["lan"]},
             {"name": "mov", "addressPool": "wan", "mac": mac["mov"]},
             {"name": "spare", "network": "default", "mac": mac["spare"]},
+            {"name": "swap", "network": "default", "mac": mac["swap"]},
             {"name": "tag", "network": "other", "mac": mac["tag"]},
         ],
         "media": [{"name": "cd0", "image": "shared/rescue"}, {"name": "spare-cd", "image": "shared/rescue"}],
@@ -92,6 +93,18 @@ def _set(spec: JSON, field: str, value: Any) -> None:
         place.pop(last, None)
     else:
         place[last] = value
+
+
+def holds(spec: JSON, change: dict[str, Any]) -> bool:
+    """Whether the spec still says so, after other changes."""
+    for field, value in change.items():
+        listed, _, item = field.partition("[")
+        if field.endswith("]"):
+            if (value is not None) != any(one["name"] == item[:-1] for one in spec[listed]):
+                return False
+        elif changed(spec, {field: value}) != spec:
+            return False
+    return True
 
 
 def disk(name: str, below: str) -> str:
@@ -154,8 +167,9 @@ DISKS = [
     Row({"disks[data].source.snapshot": "{machine}/first"}, REFUSED, REFUSED),
     Row({"disks[data].source.disk": "data"}, REFUSED, REFUSED),
     Row({"disks[data].reclaim": "Retain"}, LIVE, LIVE, (OfVolume("data", "reclaim", "Retain"),)),
-    Row({"disks[data].format": {"fileSystem": "Ext4", "mountPath": "/srv/data"}}, RESTART, NEXT, (Inside("grep -c ' /srv/data ext4 ' /proc/mounts", "1"),), covers=("disks[data].format.fileSystem", "disks[data].format.mountPath")),
+    Row({"disks[data].format": {"fileSystem": "Ext4", "mountPath": "/srv/data"}}, RESTART, NEXT, (Inside("grep -c ' /srv/data ext[24] ' /proc/mounts", "1"),), covers=("disks[data].format.fileSystem", "disks[data].format.mountPath")),
     Row({"disks[scratch].rebuild": 1}, LOSS, "", (Xml(disk("scratch", "source @file"), r".*\.scratch\.\d+\.qcow2"), Inside("head -c 4 /dev/$(blk scratch) | tr -d '\\000'", "")), "scratch@rebuild-1", order=True),
+    Row({"disks[system].rebuild": 1}, LOSS, "", (Xml(disk("system", "source @file"), r".*\.system\.\d+\.qcow2"), Inside("cat /data/mark", "")), "system@rebuild-1", order=True),
     Row({"disks[scratch].rebuild": 1}, "", LOSS, (Xml(disk("scratch", "source @file"), r".*\.scratch\.\d+\.qcow2"), Inside("head -c 4 /dev/$(blk scratch) | tr -d '\\000'", "")), "scratch@rebuild-1"),
     Row({"disks[data].qos.readBytesPerSecond": "8Mi"}, LIVE, NEXT, (Xml(disk("data", "iotune/read_bytes_sec"), str(8 * 2**20)),)),
     Row({"disks[data].qos.writeBytesPerSecond": "4Mi"}, LIVE, NEXT, (Xml(disk("data", "iotune/write_bytes_sec"), str(4 * 2**20)),)),
@@ -172,11 +186,11 @@ CARDS = [
     Row({"nics[mov].addressPool": "far"}, LIVE, NEXT, (Inside("renew {mov}; ip -4 addr show dev $(eth {mov})", ".*inet 10\\.79\\.2\\..*"),)),
     Row({"nics[lan].network": "other"}, LIVE, NEXT, (Xml(card("lan", "source @bridge"), "br1"), OfRun("ip -o link | grep -c nvx$(echo {lan} | tr -d :).*master.br1", "1"))),
     Row({"nics[tag].vlan": 40}, LIVE, NEXT, (Xml(card("tag", "source @bridge"), r"br1\.40"), OfRun("ip -o link | grep -c nvx$(echo {tag} | tr -d :).*master.br1.40", "1"))),
-    Row({"nics[nic0].ip": "10.77.2.5{number}"}, LIVE, NEXT, (Inside("renew {nic0}; ip -4 addr show dev $(eth {nic0})", ".*inet 10\\.77\\.2\\.5{number}/.*"), Reached(True)), keep=True),
-    Row({"nics[lan].mac": "{other}"}, LIVE, NEXT, (Xml(card("other", "mac @address"), "{other}"), Inside(MACS, ".*{other}.*"))),
+    Row({"nics[nic0].ip": "10.77.2.5{number}"}, LIVE, NEXT, (Inside("renew {nic0}; ip -4 addr show dev $(eth {nic0})", ".*inet 10\\.77\\.2\\.5{number}/.*"),), keep=True),
+    Row({"nics[swap].mac": "{other}"}, LIVE, NEXT, (Xml(card("other", "mac @address"), "{other}"), Inside(MACS, ".*{other}.*"))),
     Row({"nics[nic0].mtu": 1400}, RESTART, NEXT, (Inside("cat /sys/class/net/$(eth {nic0})/mtu", "1400"),)),
     Row({"nics[spare].model": "E1000"}, RESTART, "", (Xml(card("spare", "model @type"), "e1000"), Inside("cat /sys/bus/pci/devices/*/device | grep -c 0x100e", "1"))),
-    Row({"nics[new].model": "E1000"}, "", NEXT, (Xml(card("new", "model @type"), "e1000"), Inside("cat /sys/bus/pci/devices/*/device | grep -c 0x100e", "1"))),
+    Row({"nics[tag].model": "E1000"}, "", NEXT, (Xml(card("tag", "model @type"), "e1000"), Inside("cat /sys/bus/pci/devices/*/device | grep -c 0x100e", "1"))),
     Row({"nics[nic0].securityGroups": ["closed"]}, LIVE, NEXT, (Reached(False),)),
     Row({"qos.network.inboundBitsPerSecond": "16M"}, LIVE, NEXT, (Xml(card("nic0", "bandwidth/inbound @average"), "2000"),)),
     Row({"qos.network.outboundBitsPerSecond": "8M"}, LIVE, NEXT, (Xml(card("nic0", "bandwidth/outbound @average"), "1000"),)),
@@ -187,7 +201,7 @@ MEDIA = [
     Row({"media[cd0].image": "shared/tools"}, LIVE, NEXT, (Xml("devices/disk/alias[@name='ua-medium-cd0']/../source @file", ".*{tools}.*"), labelled("TOOLS"))),
     Row({"media[spare-cd].image": None}, LIVE, "", (Xml("devices/disk/alias[@name='ua-medium-spare-cd']/../source @file", None),), title="media[spare-cd].image, taken out"),
     Row({"media[spare-cd]": None}, LIVE, NEXT, (Xml("devices/disk/alias[@name='ua-medium-spare-cd']", None),), title="media[spare-cd] goes"),
-    Row({"bootOrder": ["data", "system"]}, RESTART, NEXT, (Xml(disk("system", "boot @order"), "2"),)),
+    Row({"bootOrder": ["cd0", "system"]}, RESTART, NEXT, (Xml(disk("system", "boot @order"), "2"),)),
 ]  # fmt: skip
 GUEST = [
     Row(

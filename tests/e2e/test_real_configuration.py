@@ -21,7 +21,7 @@ from nanovirt.resources.instance import InstanceSpec
 from nanovirt.resources.instance_disruption import ACCEPTED
 from nanovirt.resources.kind import Key
 from tests.e2e.cluster import Cluster, placement_of, real_cluster
-from tests.e2e.configuration_rows import LOSS, REFUSED, RESTART, ROWS, Row, base, cards, changed
+from tests.e2e.configuration_rows import LIVE, LOSS, REFUSED, RESTART, ROWS, Row, base, cards, changed, holds
 from tests.e2e.looking import BOOT, is_off, is_ready, look, until
 from tests.e2e.sights import OF_RUN, Machine
 from tests.resources.walking import NAMED, fields
@@ -138,7 +138,7 @@ def awaiting(doc: JSON) -> list[str]:
     return [one["path"] for one in doc["status"].get("restartAwaitingChanges") or ()]
 
 
-async def until_rest(machine: Machine) -> None:
+async def until_rest(machine: Machine, seconds: float = SEEN_WITHIN) -> None:
     """Return once all that was wished is so, and nothing awaits a start."""
 
     async def outstanding() -> list[Any]:
@@ -146,7 +146,7 @@ async def until_rest(machine: Machine) -> None:
         behind = placement["status"].get("appliedGeneration") != placement["metadata"]["generation"]
         return [*awaiting(doc), *(["Ready"] if not is_ready(doc) else []), *(["applied"] if behind else [])]
 
-    await look(machine.name, outstanding, lambda found: not found, SEEN_WITHIN)
+    await look(machine.name, outstanding, lambda found: not found, seconds)
 
 
 # --- a change ---------------------------------------------------------------------------------------------------------
@@ -208,6 +208,12 @@ async def until_shown(machine: Machine, row: Row) -> None:
     await look(row.name, lambda: machine.misses(row.sights), lambda missing: not missing, SEEN_WITHIN)
 
 
+async def until_all_shown(machine: Machine, rows: list[Row]) -> None:
+    """The same of many at once."""
+    sights = tuple(sight for row in rows for sight in row.sights)
+    await look(machine.name, lambda: machine.misses(sights), lambda missing: not missing, SEEN_WITHIN)
+
+
 @pytest.mark.parametrize("row", RUNNING, ids=lambda row: row.name)
 async def test_change_of_a_running_machine_is_as_foretold(on: Machine, row: Row) -> None:
     first, _ = await apply(on, row, row.running)
@@ -226,13 +232,18 @@ async def test_change_of_a_running_machine_is_as_foretold(on: Machine, row: Row)
 async def happens(on: Machine, row: Row) -> None:
     """It is seen at once, or is told to await a restart and not seen."""
     if row.running == RESTART:
-        field = f"spec.{next(iter(row.change))}"
         doc = await until(on.client, on.key, lambda doc: bool(awaiting(doc)), SEEN_WITHIN)
-        assert any(field.startswith(path) or path.startswith(field) for path in awaiting(doc)), awaiting(doc)
+        assert is_listed(row, awaiting(doc)), awaiting(doc)
         assert await on.misses(row.sights), "it took what awaits a restart"
     else:
         await until_shown(on, row)
         await until_rest(on)
+
+
+def is_listed(row: Row, paths: list[str]) -> bool:
+    """What is changed is among the paths, as a whole or by what lies below it."""
+    field = f"spec.{next(iter(row.change))}"
+    return any(field.startswith(path) or path.startswith(field) for path in paths)
 
 
 @pytest.mark.parametrize("row", STOPPED, ids=lambda row: row.name)
@@ -242,3 +253,72 @@ async def test_change_of_a_stopped_machine_is_as_foretold(off: Machine, row: Row
     if row.stopped != REFUSED:
         await until(off.client, off.key, is_off, SEEN_WITHIN)
         await until_shown(off, ours)
+
+
+# --- what a start brings ----------------------------------------------------------------------------------------------
+
+
+def of(name: str) -> Row:
+    """The row of that name, of those that end or begin a run."""
+    return next(row for row in ROWS if row.order and row.name == name)
+
+
+async def test_all_that_awaits_a_restart_is_there_after_one(cluster: Cluster, client: Client) -> None:
+    on = await machine(cluster, client, "on")
+    await until_rest(on)
+    pid, boot, started = on.pid, await on.boot_id(), on.agent.starts(on.domain)
+    await on.inside("echo mark >/data/mark; echo mark >/dev/$(blk scratch); sync")
+    anew = [of("disks[scratch].rebuild"), of("disks[system].rebuild")]
+    before = await on.doc()
+    spec = before["spec"]
+    for row in anew:
+        assert await foretold(on, row, before, changed(spec, told(on, row))) == LOSS
+    rows = [*anew, *(row for row in RUNNING if row.running == RESTART and not holds(spec, told(on, row)))]
+    for row in rows:
+        spec = changed(spec, told(on, row))
+    await change(on, spec, ",".join(row.accept for row in anew))
+
+    async def unlisted() -> list[str]:
+        paths = awaiting(await on.doc())
+        return [row.name for row in rows if not is_listed(row, paths)]
+
+    await look("what awaits", unlisted, lambda found: not found, SEEN_WITHIN)
+    for row in rows:
+        assert await on.misses(row.sights), row
+    assert (on.pid, await on.boot_id()) == (pid, boot)
+
+    await apply(on, of("restart"), RESTART)
+    await until_rest(on, BOOT)
+    assert await on.boot_id() != boot
+    await until_all_shown(on, rows)
+    assert on.agent.starts(on.domain) == started + 1
+
+    pid = on.pid
+    await apply(on, of("restart.mode"), LIVE)
+    await until_rest(on)
+    assert on.pid == pid
+    await apply(on, of("restart.at"), RESTART)
+    await until_rest(on)
+    assert (on.pid != pid, on.agent.starts(on.domain)) == (True, started + 2)
+    await client.patch(on.key, {"spec": {"stopGraceSeconds": 0}})
+    await apply(on, of("powerState"), RESTART)
+    await until(client, on.key, is_off, SEEN_WITHIN)
+    await until_shown(on, of("powerState"))
+    assert on.pid == 0
+
+
+async def test_machine_starts_with_all_that_was_changed_while_it_was_off(cluster: Cluster, client: Client) -> None:
+    off = await machine(cluster, client, "off")
+    for name in ("restart", "restart.mode", "restart.at"):
+        await apply(off, of(name), of(name).stopped)
+        await until(client, off.key, is_off, SEEN_WITHIN)
+    assert off.agent.starts(off.domain) == 0
+    start = next(row for row in ROWS if row.change == {"powerState": "Running"})
+    await apply(off, start, start.stopped)
+    await until_rest(off, BOOT)
+    await look("guest", off.console, lambda said: "nano-guest: ready" in said, BOOT)
+    spec = (await off.doc())["spec"]
+    rows = [row for row in STOPPED if row.sights and holds(spec, told(off, row))]
+    assert len(rows) > len(STOPPED) / 2
+    await until_all_shown(off, rows)
+    assert off.agent.starts(off.domain) == 1
