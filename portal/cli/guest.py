@@ -88,9 +88,9 @@ def password(session: Session, *, name: str, user: str | None, secret: str | Non
 @click.option("--seconds", type=int, metavar="N", help="Until they go on by themselves, 60 at most.  [default: 30]")
 @connected
 def freeze(session: Session, *, name: str, seconds: int | None) -> None:
-    """Let the file systems of a guest stand still, for a copy of its disks.
+    """Let the file systems of a guest stand still.
 
-    By its guest agent. Programs that write wait meanwhile.
+    By its guest agent, for a copy of its disks. Programs that write wait meanwhile.
     """
     asked: JSON = {} if seconds is None else {"seconds": seconds}
     done = session.connection.write("POST", _path(session, name, "freeze"), asked)
