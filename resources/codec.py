@@ -105,7 +105,7 @@ def load(raw: bytes) -> JSON:
 def decode(cls: type[D], doc: Mapping[str, Any]) -> D:
     """The object as a model. Raises Malformed for unknown fields, Invalid (with every cause) for bad ones."""
     try:
-        made = cls.model_validate(doc)
+        made: D = cls.__pydantic_validator__.validate_python(doc)  # as `model_validate` does, without its options
     except ValidationError as error:
         raise _refused(cls, error) from error
     causes = [*later(made), *made.problems()]

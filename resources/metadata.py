@@ -30,7 +30,11 @@ class Model(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, absent values left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # As `model_dump` does, which looks at a dozen other options first: every object that is written comes by here.
+        made: dict[str, Any] = self.__pydantic_serializer__.to_python(
+            self, mode="json", by_alias=True, exclude_none=True
+        )
+        return made
 
 
 _NOT_PLAIN = re.compile(r"[ ,()=!\x00-\x1f\x7f]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -42,8 +42,8 @@ class Quantity(int):
     @classmethod
     def read(cls, written: str | int) -> int:
         """The amount in the smallest unit."""
-        match = None if isinstance(written, bool) else NUMBER.fullmatch(str(written))
-        whole, part, unit = match.groups("") if match else ("", "", "")
+        match = NUMBER.fullmatch(str(written))  # True is none, either
+        whole, part, unit = match.groups() if match else ("", None, "")
         factor = cls.units.get(unit, 0)
         if not whole or not factor:
             raise ValueError(f"{str(written)[:40]!r} is not {cls.rule()}")
@@ -75,8 +75,7 @@ class Quantity(int):
         if not isinstance(value, WRITTEN):
             found = str(value)[:40] if isinstance(value, float) else "this"
             raise ValueError(f"{found} is not a whole number, or {cls.rule()}")  # noqa: TRY004 - pydantic
-        kind: type = cls
-        made: Self = _made(kind, value)
+        made: Self = _made(cls, value)
         return made
 
     @classmethod
@@ -86,10 +85,8 @@ class Quantity(int):
         return {"type": "string", "format": FORMAT, "description": said}
 
 
-@lru_cache(maxsize=4096, typed=True)
-def _made(kind: type, written: str | int) -> Any:
-    """Most amounts are among a few that come again and again, and none is ever changed."""
-    return kind(written)
+_made: Callable[[Any, str | int], Any] = lru_cache(maxsize=4096, typed=True)(type.__call__)
+"""An amount of that type; most are among a few that come again and again, and none is ever changed."""
 
 
 class Bytes(Quantity):

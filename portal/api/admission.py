@@ -99,10 +99,12 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
         yield from bad_name(wanted.key)
     else:
         yield from changed(wanted)
-    yield from unseen(world, wanted)
+    if wanted.sees is not None:
+        yield from unseen(world, wanted, wanted.sees)
     match wanted.made:
         case Instance() as instance:  # first: a model says slowly what it is not
-            yield from bad_cards(world, wanted, instance)
+            if instance.spec.nics:
+                yield from bad_cards(world, wanted, instance)
             begun = bool(((wanted.old or {}).get("status") or {}).get("placement"))
             old = _at(wanted.old, "spec")
             yield from small_disks(world.store, wanted.key.namespace, instance.spec, old, begun=begun)
@@ -173,14 +175,12 @@ def reference_missing(mention: Mention) -> Cause:
     return _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 
 
-def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
-    """New references of a user to what is not there in the namespace, or not there for that user.
+def unseen(world: World, wanted: Wanted, sees: Callable[[Key, Entry], bool]) -> Iterator[Cause]:
+    """New references of a user to what is not there in the namespace, or not among what the user `sees`.
 
     To refer is to use: an image or a secret of somebody else would be read through one's own machine. What makes more
     of the same uses it anew.
     """
-    if wanted.sees is None:
-        return
     facts = wanted.made.facts
     had = set() if _grows(wanted) else {one.target for one in mentions(facts, wanted.key, wanted.old or {})}
     for mention in mentions(facts, wanted.key, wanted.doc):
@@ -188,7 +188,7 @@ def unseen(world: World, wanted: Wanted) -> Iterator[Cause]:
         if target.namespace in ("", SHARED) or target in had:
             continue
         entry = world.store.peek(target)
-        if entry is None or not wanted.sees(target, entry):
+        if entry is None or not sees(target, entry):
             kind = KINDS[target.plural].facts.kind
             yield _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 

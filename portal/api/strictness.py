@@ -22,7 +22,8 @@ TOLERATED = frozenset((*METADATA, "managedFields", "selfLink", "deletionGracePer
 
 def read(cls: type[D], doc: JSON, validation: str) -> tuple[D, list[str]]:
     """The object in `doc` and what to warn of. Raises Malformed (Strict and unknown fields) or Invalid."""
-    strange = sorted(doc["metadata"].keys() - TOLERATED)
+    metadata = doc["metadata"]
+    strange = [] if metadata.keys() <= TOLERATED else sorted(metadata.keys() - TOLERATED)
     if strange and validation == "Strict":
         raise _refusal(strange)
     unknown: list[Loc] = []
