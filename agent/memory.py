@@ -47,6 +47,8 @@ class Memory:
     """When it was started again after an end of its own (seconds since 1970), the recent ones."""
     asked: float | None = None
     """When the agent first asked the guest to end; None unless it is to end."""
+    pressed: float | None = None
+    """When it last did so."""
     boot_id: str = ""
     """The boot of the host in which it was started."""
     volumes: tuple[str, ...] = ()

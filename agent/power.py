@@ -124,12 +124,15 @@ def _nothing_suspended(seen: Seen, memory: Memory) -> Memory:
 def _stopping(spec: PlacementSpec, seen: Seen, memory: Memory, now: float, *, hard: bool) -> Verdict:
     """Ask the guest, again and again, until its grace is over; then pull the plug. A paused one hears nothing."""
     if memory.intent != "Off" or memory.asked is None or memory.asked > now:
-        memory = _with(memory, intent="Off", asked=now)
+        memory = _with(memory, intent="Off", asked=now, pressed=None)
     left = (memory.asked or now) + spec.stop_grace_seconds - now
     if hard or left <= 0:
         return memory, (Destroy(),)
     heard = (Resume(),) if seen.domain is not None and seen.domain.state == "Paused" else ()
-    return memory, (*heard, ShutDown(), LookAgain(min(PRESS_SECONDS, left)))
+    rest = PRESS_SECONDS - (now - memory.pressed) if memory.pressed is not None else 0.0
+    if not heard and 0 < rest <= PRESS_SECONDS:
+        return memory, (LookAgain(min(rest, left)),)
+    return _with(memory, pressed=now), (*heard, ShutDown(), LookAgain(min(PRESS_SECONDS, left)))
 
 
 # --- it is off ---

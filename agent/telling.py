@@ -42,13 +42,15 @@ def tell(wish: Wish, seen: Observed, decision: Decision) -> PlacementStatus | No
     state, reason, params = _word(spec, seen, decision)
     domain = seen.domain
     ours = domain is not None and (wish.digest == domain.definition or (decision.drift.hold and not domain.definition))
-    same = ours and not decision.live and not decision.awaiting
+    settled = ours and not decision.live and decision.settled
+    generation = _generation(wish, seen)
     return PlacementStatus(
         state=state,
         reason=reason,
         params=params,
         epoch=spec.epoch,
-        applied_generation=_generation(wish, seen) if same and decision.settled else seen.told.applied_generation,
+        applied_generation=generation if settled and not decision.awaiting else seen.told.applied_generation,
+        observed_generation=generation if settled else seen.told.observed_generation,
         awaiting=decision.awaiting,
         operations=orders.results(wish, seen),
         restarted_at=max(filter(None, (memory.restart_at, seen.told.restarted_at)), default=None),

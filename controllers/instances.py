@@ -108,19 +108,22 @@ def _going_on(instance: Instance, placement: Placement, world: World, now: datet
     yield Transact(tuple(ops))
 
 
-def _seen(instance: Instance, placement: Placement, world: World, followed: Followed | None = None) -> InstanceStatus:
+def _seen(
+    instance: Instance, placement: Placement, world: World, followed: Followed | None = None, *, fresh: bool = False
+) -> InstanceStatus:
     lacks = followed.lacks if followed is not None else ()
-    return observed(instance, placement, reachable=_reachable(placement, world), lacks=lacks)
+    return observed(instance, placement, reachable=_reachable(placement, world), lacks=lacks, fresh=fresh)
 
 
 def _following(instance: Instance, placement: Placement, world: World, now: datetime) -> Iterator[Action]:
     followed = follow(placement, instance, world)
     ops = list(followed.ops)
     spec = with_policy(followed.spec, instance, world)
-    if spec is not placement.spec:
+    fresh = spec is not placement.spec
+    if fresh:
         placement = placement.model_copy(update={"spec": spec})
         ops.append(Update(placement.key, placement.to_json()))
-    ops += _status_ops(instance, _seen(instance, placement, world, followed), world, now)
+    ops += _status_ops(instance, _seen(instance, placement, world, followed, fresh=fresh), world, now)
     if ops:
         yield Transact(tuple(ops))
 

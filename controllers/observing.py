@@ -8,7 +8,7 @@ from typing import Any
 from nanovirt.controllers.drifting import drifted
 from nanovirt.controllers.lacks import Lack
 from nanovirt.controllers.limits import started_with
-from nanovirt.resources.conditions import Condition, condition
+from nanovirt.resources.conditions import Condition, condition, find
 from nanovirt.resources.instance import AwaitingChange, Hardware, Instance, InstanceAddress, InstanceStatus, Phase
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.reasons import Reason
@@ -36,6 +36,8 @@ PASSING = {
     "Running": Reason.Stopping,
     "Stopped": Reason.Starting,
 }
+WELL = {("Ready", "True"), ("RestartRequired", "False")}
+"""What must not be said of a change that the host has not looked at yet."""
 
 
 def waiting(instance: Instance, reason: Reason, /, **params: Any) -> InstanceStatus:
@@ -53,17 +55,19 @@ def waiting(instance: Instance, reason: Reason, /, **params: Any) -> InstanceSta
 
 
 def observed(
-    instance: Instance, placement: Placement, *, reachable: bool, lacks: tuple[Lack, ...] = ()
+    instance: Instance, placement: Placement, *, reachable: bool, lacks: tuple[Lack, ...] = (), fresh: bool = False
 ) -> InstanceStatus:
     """The status of a placed instance; an unreachable host makes it Unknown, whatever was said before.
 
-    `lacks`: wishes that cannot be followed now, while all else is.
+    `lacks`: wishes that cannot be followed now, while all else is. `fresh`: its Placement is being changed now. Until
+    its host has looked at what changed, conditions that say that all is well say it of the generation before.
     """
     phase = PHASES[placement.status.state] if reachable else "Unknown"
     if instance.deleting:
         phase = "Deleting"
     awaiting = _awaiting(placement)
     refused = tuple(_refused(one) for one in lacks if one.path)
+    behind = fresh or placement.status.observed_generation < placement.metadata.generation
     return InstanceStatus(
         observed_generation=instance.metadata.generation,
         phase=phase,
@@ -74,8 +78,18 @@ def observed(
         hardware=_hardware(placement),
         restart_awaiting_changes=(*awaiting, *refused),
         drift=placement.status.drift,
-        conditions=tuple(_conditions(instance, placement, phase, awaiting, lacks, reachable=reachable)),
+        conditions=tuple(
+            _not_before(instance, one) if behind and (one.type, one.status) in WELL else one
+            for one in _conditions(instance, placement, phase, awaiting, lacks, reachable=reachable)
+        ),
     )
+
+
+def _not_before(instance: Instance, one: Condition) -> Condition:
+    """Of the generation of which it was said before, or of none."""
+    before = find(instance.status.conditions, one.type)
+    known = before.observed_generation if before is not None and before.status == one.status else None
+    return one.model_copy(update={"observed_generation": known or 0})
 
 
 def _addresses(placement: Placement) -> Iterator[InstanceAddress]:

@@ -216,6 +216,8 @@ class PlacementStatus(Status):
     params: dict[str, Any] = Field(default_factory=dict)
     epoch: int = 0
     applied_generation: int = 0
+    observed_generation: int = 0
+    """The generation that `awaiting` is told of: all of it that a running machine takes is in force."""
     awaiting: tuple[AwaitingChange, ...] = ()
     """What the running machine cannot take, by the paths of the Instance."""
     drift: tuple[Drift, ...] = ()

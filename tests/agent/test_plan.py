@@ -225,18 +225,25 @@ def test_guest_is_asked_first_and_the_asking_is_noted_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked_ago", "grace", "expected"),
+    ("asked_ago", "pressed_ago", "grace", "expected"),
     [
-        (1, 60, ["ShutDown", "LookAgain"]),
-        (59, 60, ["ShutDown", "LookAgain"]),
-        (60, 60, ["Destroy"]),
-        (600, 60, ["Destroy"]),
-        (0, 0, ["Destroy"]),
+        (1, 1, 60, ["LookAgain"]),
+        (7, 4.9, 60, ["LookAgain"]),
+        (7, 5, 60, ["Remember", "ShutDown", "LookAgain"]),
+        (7, -9, 60, ["Remember", "ShutDown", "LookAgain"]),
+        (7, None, 60, ["Remember", "ShutDown", "LookAgain"]),
+        (59, 9, 60, ["Remember", "ShutDown", "LookAgain"]),
+        (60, 1, 60, ["Destroy"]),
+        (600, 1, 60, ["Destroy"]),
+        (0, 0, 0, ["Destroy"]),
     ],
 )
-def test_plug_is_pulled_when_grace_is_over(asked_ago: float, grace: int, expected: list[str]) -> None:
+def test_button_is_pressed_every_five_seconds_and_the_plug_pulled_when_grace_is_over(
+    asked_ago: float, pressed_ago: float | None, grace: int, expected: list[str]
+) -> None:
     made = placement(power_state="Stopped", stop_grace_seconds=grace)
-    memory = knowing(made, intent="Off", asked=NOW - asked_ago)
+    pressed = None if pressed_ago is None else NOW - pressed_ago
+    memory = knowing(made, intent="Off", asked=NOW - asked_ago, pressed=pressed)
     assert names(decided(made, ON, memory)) == expected
     assert word(made, ON, memory) == ("Stopping", "Stopping")
 
@@ -425,7 +432,7 @@ def test_change_that_is_not_live_is_defined_and_told_as_not_applied() -> None:
     defined = replace(ON, domain=replace(RUNNING, definition=digest(made.spec)), told=before)
     assert decided(made, defined, knowing(made)).steps == ()
     status = told(made, defined, knowing(made))
-    assert (status.state, status.applied_generation) == ("Running", 1)
+    assert (status.state, status.applied_generation, status.observed_generation) == ("Running", 1, 2)
     assert [(one.path, one.current, one.desired) for one in status.awaiting] == [("spec.cpus", 2, 4)]
     assert told(placement(), replace(ON, told=status), knowing(placement())).awaiting == (), "it is reverted"
 
@@ -435,10 +442,11 @@ def test_change_that_is_live_is_defined_and_then_made() -> None:
     seen = replace(ON, domain=replace(RUNNING, hardware=room))
     made = placement(cpu=4, generation=2)
     assert names(decided(made, seen, knowing(placement()))) == ["Remember", "Define", "SetCpus"]
+    assert told(made, seen, knowing(placement())).observed_generation == 0, "not yet"
     taken = replace(RUNNING, definition=digest(made.spec), hardware=replace(room, cpus=4))
     assert decided(made, replace(ON, domain=taken), knowing(made)).steps == ()
     status = told(made, replace(ON, domain=taken), knowing(made))
-    assert (status.applied_generation, status.awaiting) == (2, ())
+    assert (status.applied_generation, status.observed_generation, status.awaiting) == (2, 2, ())
 
 
 def test_change_that_was_refused_is_told_awaits_and_holds_up_no_other() -> None:

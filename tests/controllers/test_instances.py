@@ -58,6 +58,36 @@ def test_running_machine_is_ready_with_its_address(one: Universe) -> None:
     assert [(a.nic, a.ip, a.mac) for a in status.addresses] == [("nic0", str(placed.nics[0].ip), placed.nics[0].mac)]
 
 
+def generations(universe: Universe) -> dict[str, int | None]:
+    return {one.type: one.observed_generation for one in universe.web().status.conditions}
+
+
+def test_all_is_well_is_said_of_a_change_only_when_the_host_has_looked_at_it(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    assert set(generations(one).values()) == {1}
+    one.patch(key, cpus=2)
+    one.settle()
+    assert one.web().status.observed_generation == 2
+    assert ready(one) == ("True", "AsDesired")
+    assert generations(one) == {"Ready": 1, "Scheduled": 2, "VolumesReady": 2, "RestartRequired": 1}
+    one.report(WEB, observedGeneration=2)
+    one.settle()
+    assert set(generations(one).values()) == {2}
+
+
+def test_change_that_no_host_has_to_look_at_is_well_at_once(one: Universe) -> None:
+    key = one.instance()
+    one.settle()
+    obeyed(one)
+    one.settle()
+    one.patch(key, displayName="The web")
+    one.settle()
+    assert set(generations(one).values()) == {2}
+
+
 def test_settled_world_plans_nothing(one: Universe) -> None:
     one.instance()
     one.settle()

@@ -170,4 +170,5 @@ def obeyed(universe: Universe) -> None:
         if placement.deleting:
             universe.report(key, state="Stopped", operations=done, released=True)
         else:
-            universe.report(key, state=placement.spec.power_state, epoch=placement.spec.epoch, operations=done)
+            said = {"epoch": placement.spec.epoch, "observedGeneration": placement.metadata.generation}
+            universe.report(key, state=placement.spec.power_state, operations=done, **said)
