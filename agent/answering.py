@@ -16,12 +16,12 @@ from nanovirt.agent.listener import Routes, content
 from nanovirt.agent.machine import GuestRefused, Machine
 from nanovirt.resources.codec import dump, parse
 from nanovirt.resources.errors import Conflict, HypervisorError, Malformed
+from nanovirt.resources.guest import FROZEN_SECONDS
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.secret import SecretText
 
 T = TypeVar("T")
 QUARTER = 900.0
-FROZEN_SECONDS = 30.0
 SILENT = "no guest agent answers; it needs qemu-guest-agent in the guest, and to have started"
 
 
@@ -62,7 +62,7 @@ def guest_routes(guests: Guests) -> Routes:
         return web.Response(body=dump(details.to_json()), content_type="application/json")
 
     async def password(request: web.BaseRequest, placement: Placement) -> web.StreamResponse:
-        """POST {user, password}: 409 when no agent answers, HypervisorError when it will not."""
+        """POST {user, password}: 409 when no agent answers, 400 in its own words when it will not."""
         doc = parse(await content(request))
         user, said = doc.get("user"), doc.get("password")
         if not isinstance(user, str) or not isinstance(said, str):

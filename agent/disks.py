@@ -82,16 +82,16 @@ class Disks:
         if seen is None:
             raise HypervisorError(f"{place} is gone; it cannot get smaller")
         if seen.size > size:
-            self._keeps_all(place, size, await qemu_img.head(place, HEAD))
+            self._keeps_all(place, seen.size, size, await qemu_img.head(place, HEAD))
             await qemu_img.shrink(place, size)
 
-    def _keeps_all(self, file: Path, size: int, head: bytes) -> None:
-        """HypervisorError when something that is known to stand on the disk would be cut."""
+    def _keeps_all(self, file: Path, now: int, size: int, head: bytes) -> None:
+        """HypervisorError when something that is known to stand on the disk would be cut; nothing ends behind `now`."""
         cut = beyond(head, size)
         if cut is not None:
-            least = Bytes(layout(head).least)
+            least = Bytes(min(layout(head).least, now))
             raise HypervisorError(
-                f"{cut.name} ends at {Bytes(cut.end)}, beyond the {Bytes(size)} that {file.name} is to have; "
+                f"{cut.name} ends at {Bytes(min(cut.end, now))}, beyond the {Bytes(size)} that {file.name} is to have; "
                 f"{least} keep all. Make it smaller in the guest first, wish for {least} or more, or make the disk anew"
             )
 

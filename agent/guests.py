@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nanovirt.agent.guest_replies import COMMANDS, read
+from nanovirt.agent.machine import GuestRefused
 from nanovirt.resources.codec import dump
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import FROZEN_MAX, GuestDetails, GuestReport
@@ -23,6 +24,8 @@ PERIOD, SILENT_PERIOD = 30.0, 60.0
 SOON = 0.5
 """After the channel was opened or closed."""
 FIRST = 5.0
+LATE = 2.0
+"""How soon one that did not go on when it was to is told again."""
 AT_ONCE = 4
 """Guests that are asked at a time."""
 REPLY_SECONDS = 5
@@ -116,9 +119,14 @@ class Guests:
         known = self._known.get(uuid)
         if known is None:
             raise HypervisorError("the machine does not run")
-        known.thaw_at = _now() + min(seconds, FROZEN_MAX)
-        self._put(uuid, min(seconds, FROZEN_MAX))
-        return await self._channel.freeze(uuid)
+        before, until = known.thaw_at, _now() + min(seconds, FROZEN_MAX)
+        known.thaw_at = until if before is None else min(until, before)  # asked again is not for longer
+        self._put(uuid, known.thaw_at - _now())
+        try:
+            return await self._channel.freeze(uuid)
+        except GuestRefused:  # any other failure may come after the guest has obeyed
+            known.thaw_at = before
+            raise
 
     async def thaw(self, uuid: str) -> int:
         """Let them go on."""
@@ -159,8 +167,12 @@ class Guests:
                     continue
 
     def _put(self, uuid: str, after: float) -> None:
+        """Ask it so many seconds from now, or sooner if its file systems are to go on before."""
+        known = self._known[uuid]
         due = _now() + after
-        self._known[uuid].due = due
+        if known.thaw_at is not None:
+            due = min(due, known.thaw_at if known.thaw_at > _now() else _now() + LATE)
+        known.due = due
         heapq.heappush(self._queue, (due, uuid))
         self._wake.set()
 

@@ -97,6 +97,8 @@ class Agent:
         """Of machines that are gone: the epoch below which nothing is obeyed."""
         self._machine_of: dict[Key, str] = {}
         self._unclaimed: tuple[Unclaimed, ...] = ()
+        self._counted = False
+        """Whether they were looked for since it is known which machines are this host's own."""
         self._hold = ""
         """The restore of which the server told last."""
         self._asked = False
@@ -305,8 +307,8 @@ class Agent:
             self._wake_all()
 
     def _files(self) -> frozenset[str] | None:
-        """What machines of this host have, strange ones among them; None before it is told which ones are its own."""
-        if not self._around.listed:
+        """What machines of this host have, strange ones among them; None while that is not known of all."""
+        if not (self._around.listed and self._counted) or any(one.facts is None for one in self._unclaimed):
             return None
         made = [worker.memory.placement for worker in self._workers.values()]
         made += [one.wish.placement for worker in self._workers.values() for one in worker.orders.values()]
@@ -317,7 +319,7 @@ class Agent:
         """A restored server knows less than this host: what it said before it was lost goes on being obeyed."""
         if reply.hold and reply.hold != self._hold:
             log.warning("server was restored; tells nothing before it has heard all", extra={"host": self._around.host})
-            self._hold, self._asked, self._around.listed = reply.hold, True, False
+            self._hold, self._asked, self._around.listed, self._counted = reply.hold, True, False, False
 
     async def _holdings(self) -> tuple[Holding, ...] | None:
         """Every machine of which something is here; None when the hypervisor does not say."""
@@ -372,7 +374,7 @@ class Agent:
             )
             for one in strangers
         )
-        self._asked = False
+        self._asked, self._counted = False, True
 
     def _nics_of(self, uuid: str) -> tuple[HeldNic, ...]:
         worker = self._workers.get(uuid)

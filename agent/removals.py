@@ -9,9 +9,11 @@ from collections.abc import Callable
 from nanovirt.agent.machine import Machine
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.report import DETAIL_MAX, DOOMED_MAX, Removal
+from nanovirt.resources.volume import made_by_nano
 
 log = logging.getLogger(__name__)
-UNTOLD = "the host was not told yet which machines it has"
+UNTOLD = "the host does not know yet of all its machines what they have"
+OLDER = "it was there before Nano, which removes only what it made"
 USED = "a machine of the host has it"
 
 
@@ -44,6 +46,8 @@ class Removals:
             self.told = tuple(told)
 
     async def _removed(self, file: str, before: Removal | None) -> Removal:
+        if not made_by_nano(file):
+            return Removal(file=file, detail=OLDER)
         held = self._held()
         if held is None or file in held:
             return Removal(file=file, detail=UNTOLD if held is None else USED)

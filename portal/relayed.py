@@ -13,14 +13,13 @@ from nanovirt.portal.identity import Subject
 from nanovirt.portal.relaying import Relay
 from nanovirt.resources.codec import JSON, parse
 from nanovirt.resources.errors import HostUnreachable, Invalid, NanoError
-from nanovirt.resources.guest import FROZEN_MAX, GuestDetails
+from nanovirt.resources.guest import FROZEN_MAX, FROZEN_SECONDS, GuestDetails
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
 
 SCREENSHOT_MAX = 32 << 20
 LOG_MAX = 8 << 20
 GUEST_SECONDS = 20.0
-FROZEN_SECONDS = 30
 FILE_SYSTEMS_MAX = 10_000
 Hook = Callable[[web.BaseRequest, Subject, Key], Awaitable[web.StreamResponse]]
 

@@ -12,6 +12,8 @@ from nanovirt.resources.kind import Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.secret import SecretText
 
+FROZEN_SECONDS = 30
+"""How long a guest is frozen unless somebody says how long."""
 FROZEN_MAX = 60
 """Seconds for which a guest may be frozen: what it wants to write waits meanwhile."""
 

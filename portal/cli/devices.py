@@ -308,6 +308,7 @@ def _change(
     warnings: list[str] = []
     session.connection.warn = warnings.append
     for attempt in range(ATTEMPTS):
+        warnings.clear()
         before = session.get(target)
         after = deepcopy(before)
         change(after["spec"])

@@ -9,7 +9,10 @@ from collections.abc import Coroutine, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from nanovirt.agent.guests import AT_ONCE, FIRST, PERIOD, SILENT_PERIOD, Guests
+from nanovirt.agent.machine import GuestRefused
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import FROZEN_MAX
 from tests.simulation.virtual_time import now, run_virtually
@@ -23,6 +26,7 @@ class Wire:
         self.names: dict[str, str] = {}
         self.open = self.most = 0
         self.frozen: set[str] = set()
+        self.thawed: list[str] = []
         self.passwords: list[tuple[str, str, str]] = []
         self.orders: list[str] = []
 
@@ -30,10 +34,13 @@ class Wire:
         self.passwords.append((uuid, user, password))
 
     async def freeze(self, uuid: str) -> int:
+        if uuid in self.frozen:
+            raise GuestRefused("it is frozen already", 1)
         self.frozen.add(uuid)
         return 1
 
     async def thaw(self, uuid: str) -> int:
+        self.thawed.append(uuid)
         self.frozen.discard(uuid)
         return 1
 
@@ -177,6 +184,45 @@ def test_frozen_guest_goes_on_by_itself_and_is_not_forgotten_meanwhile() -> None
         await asyncio.sleep(10)
         assert wire.frozen == set()
         assert told == ["a"]
+
+    in_time(story(), guests)
+
+
+def test_guest_goes_on_in_time_whatever_is_heard_or_asked_of_it_meanwhile() -> None:
+    wire, guests, _ = made()
+
+    async def story() -> None:
+        guests.follow("a", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        await guests.freeze("a", 5)
+        guests.heard("a")
+        await asyncio.sleep(1)
+        guests.rename("a", "b")
+        for _ in range(3):
+            await asyncio.sleep(1)
+            with pytest.raises(GuestRefused):
+                await guests.freeze("a", FROZEN_MAX)
+        assert wire.frozen == {"a"}
+        await asyncio.sleep(1.5)
+        assert wire.frozen == set()
+
+    in_time(story(), guests)
+
+
+def test_freeze_that_was_refused_is_not_undone_later() -> None:
+    wire, guests, _ = made()
+    wire.frozen.add("a")
+
+    async def story() -> None:
+        guests.follow("b", lambda: None)
+        await asyncio.sleep(FIRST + 1)
+        wire.frozen.add("b")
+        with pytest.raises(GuestRefused):
+            await guests.freeze("b", 1)
+        wire.frozen.discard("b")
+        await asyncio.sleep(3)
+        assert wire.frozen == {"a"}
+        assert wire.thawed == []
 
     in_time(story(), guests)
 

@@ -91,10 +91,10 @@ def test_file_system_that_mke2fs_made_ends_with_its_disk(tmp_path: Path) -> None
             assert layout(opened.read(HEAD)) == Layout((Extent("its ext4 file system", size),), size)
 
 
-def partitioned(folder: Path) -> Path:
-    """A qcow2 file of 8 MiB whose second partition ends at 4 MiB."""
+def on_disk(folder: Path, head: bytes) -> Path:
+    """A qcow2 file of 8 MiB that begins so."""
     raw, file = folder / "a.raw", folder / "a.qcow2"
-    raw.write_bytes(mbr((0x83, 2048, 2048), (0x83, 4096, 4096)))
+    raw.write_bytes(head)
     with raw.open("r+b") as opened:
         opened.truncate(8 * MIB)
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, file], check=True)
@@ -102,8 +102,16 @@ def partitioned(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.parametrize("end", [2**40, 2**63, 2**64 - 1])
+async def test_partition_that_claims_more_than_its_disk_has_is_refused_in_words(tmp_path: Path, end: int) -> None:
+    file = on_disk(tmp_path, gpt((2048, end)))
+    disks = Disks(ImageCache(tmp_path / "images"), [str(tmp_path)])
+    with pytest.raises(HypervisorError, match=r"^partition 1 ends at 8Mi, .*; 8Mi keep all"):
+        await disks.shrink(str(file), 4 * MIB)
+
+
 async def test_volume_is_not_cut_shorter_than_what_stands_on_it(tmp_path: Path) -> None:
-    file = partitioned(tmp_path)
+    file = on_disk(tmp_path, mbr((0x83, 2048, 2048), (0x83, 4096, 4096)))
     disks = Disks(ImageCache(tmp_path / "images"), [str(tmp_path)])
     with pytest.raises(
         HypervisorError, match=r"^partition 2 ends at 4Mi, beyond the 3Mi that a.qcow2 .*; 4Mi keep all"

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nanovirt.agent.removals import UNTOLD, USED, Removals
+from nanovirt.agent.removals import OLDER, UNTOLD, USED, Removals
 from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.report import Removal
-from tests.agent.placements import volume
+from tests.agent.placements import uuid, volume
 
-ONE, TWO = volume("data"), volume("more")
+FILE = f"/var/lib/nano/volumes/{uuid(1)}.%s.qcow2"
+ONE, TWO = (volume(name).model_copy(update={"file": FILE % name}) for name in ("data", "more"))
 
 
 class Machine(SimulatedMachine):
@@ -57,7 +58,15 @@ async def test_file_that_no_machine_has_is_removed_and_told_until_nobody_asks() 
 
 async def test_file_that_is_gone_already_counts_as_removed() -> None:
     async with removals() as (made, _, _):
-        assert await asked(made, "/nowhere/x.qcow2") == (Removal(file="/nowhere/x.qcow2"),)
+        gone = ONE.file.replace("data", "gone")
+        assert await asked(made, gone) == (Removal(file=gone),)
+
+
+async def test_file_that_nano_did_not_name_is_never_removed() -> None:
+    async with removals() as (made, machine, _):
+        machine.files["/srv/old.qcow2"] = machine.files[ONE.file]
+        assert await asked(made, "/srv/old.qcow2") == (Removal(file="/srv/old.qcow2", detail=OLDER),)
+        assert await machine.volume("/srv/old.qcow2") is not None
 
 
 async def test_file_of_a_machine_stays_until_no_machine_has_it() -> None:

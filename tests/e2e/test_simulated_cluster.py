@@ -48,6 +48,7 @@ BEFORE = {
     "host.yaml": POOLS,
     "instance-small.yaml": ["image-upload.yaml"],
     "instance-set.yaml": ["image-upload.yaml"],
+    "instance-windows.yaml": ["image-windows.yaml"],
     "instance.yaml": [
         "namespace.yaml",
         *POOLS,
