@@ -265,7 +265,7 @@ def table(mutants: Iterable[Mutant]) -> Iterator[tuple[str, bool]]:
 
 
 def tried(mutant: Mutant) -> Ending:
-    """How the catcher ended, the second time if it caught nothing the first: threads do not take the same turns twice."""
+    """How the catcher ended, or ended again if it caught nothing: threads do not take the same turns twice."""
     first = run(mutant.catcher, mutant)
     return first if first.code else run(mutant.catcher, mutant)
 
