@@ -110,12 +110,16 @@ class KernelSegments:
 
 
 async def links() -> dict[str, Link]:
-    """All network devices by name. HypervisorError if ip is missing or does not answer."""
-    return read(await _ip("-j", "-d", "link", "show"))
+    """All network devices by name. HypervisorError if ip is missing, does not answer, or says what nobody can read."""
+    listing = await _ip("-j", "-d", "link", "show")
+    try:
+        return read(listing)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HypervisorError("ip answers what cannot be read") from error
 
 
 def read(listing: str) -> dict[str, Link]:
-    """The devices from ip's JSON."""
+    """The devices from ip's JSON. ValueError, KeyError, TypeError or AttributeError if it is something else."""
     found: list[dict[str, Any]] = json.loads(listing or "[]")
     return {link.name: link for link in map(_link, found)}
 
@@ -125,13 +129,13 @@ def _link(found: dict[str, Any]) -> Link:
     kind, more = about.get("info_kind", ""), about.get("info_data", {})
     tagged = kind == "vlan" and more.get("protocol", "802.1Q") == "802.1Q"
     return Link(
-        name=found["ifname"],
-        kind=kind,
-        master=found.get("master", ""),
-        alias=found.get("ifalias", ""),
+        name=str(found["ifname"]),
+        kind=str(kind),
+        master=str(found.get("master", "")),
+        alias=str(found.get("ifalias", "")),
         mtu=int(found.get("mtu", 1500)),
         up="UP" in found.get("flags", ()),
-        below=found.get("link", "") if tagged else "",
+        below=str(found.get("link", "")) if tagged else "",
         vlan=int(more.get("id", 0)) if tagged else 0,
         stp=kind == "bridge" and bool(more.get("stp_state", 0)),
     )

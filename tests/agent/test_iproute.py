@@ -1,0 +1,83 @@
+"""The door to `ip`, with a program in its place that answers and refuses what a test says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanovirt.agent.iproute import KernelSegments, links
+from nanovirt.agent.segments import Segment
+from nanovirt.resources.errors import HypervisorError
+
+S40, S50 = Segment("br0", 40), Segment("br1", 50)
+PROGRAM = """#!/bin/sh
+cd '{folder}' || exit
+if [ "$1" = -j ]; then exec cat listing; fi
+number=0
+while read -r line; do
+    number=$((number + 1))
+    if grep -qxF -- "$line" refused; then
+        echo "RTNETLINK answers: Operation not permitted
+Command failed -:$number" >&2
+        exit 1
+    fi
+    echo "$line" >>taken
+done
+"""
+
+
+class Ip:
+    """What `ip` says of the devices, which lines it refuses, and which it took. It stops at the first it refuses."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        program = folder / "ip"
+        program.write_text(PROGRAM.format(folder=folder))
+        program.chmod(0o755)
+        self.says("[]")
+        self.refuses()
+
+    def says(self, listing: str) -> None:
+        (self._folder / "listing").write_text(listing)
+
+    def has(self, *devices: dict[str, Any]) -> None:
+        self.says(json.dumps(devices))
+
+    def refuses(self, *lines: str) -> None:
+        (self._folder / "refused").write_text("".join(f"{line}\n" for line in lines))
+
+    def taken(self) -> list[str]:
+        """The lines that were done since one asked last."""
+        file = self._folder / "taken"
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def ip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ip:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return Ip(tmp_path)
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> KernelSegments:
+    return KernelSegments(tmp_path / "net", tmp_path / "settings")
+
+
+def bridge(name: str, alias: str = "") -> dict[str, Any]:
+    return {"ifname": name, "flags": ["UP"], "mtu": 1500, "ifalias": alias, "linkinfo": {"info_kind": "bridge"}}
+
+
+@pytest.mark.parametrize(
+    "listing",
+    ["{", "{}x", "nothing", "null", "7", "[7]", "[null]", "[{}]", '{"ifname": "br0"}', '[{"ifname": "a", "mtu": "x"}]',
+     '[{"ifname": "a", "linkinfo": null}]', '[{"ifname": "a", "flags": null}]'],
+)  # fmt: skip
+async def test_answer_that_cannot_be_read_is_a_complaint(ip: Ip, listing: str) -> None:
+    ip.says(listing)
+    with pytest.raises(HypervisorError, match="ip answers what cannot be read"):
+        await links()
