@@ -65,6 +65,7 @@ class KernelSegments:
             work = settled(await links(), [segment], spare=True)
             if segment in work.refused:
                 raise HypervisorError(f"{segment.name} cannot be made: {work.refused[segment]}")
+            self._any = True
             await self._do(work)
 
     async def settle(self) -> bool:

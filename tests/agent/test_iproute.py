@@ -81,3 +81,15 @@ async def test_answer_that_cannot_be_read_is_a_complaint(ip: Ip, listing: str) -
     ip.says(listing)
     with pytest.raises(HypervisorError, match="ip answers what cannot be read"):
         await links()
+
+
+async def test_segment_that_was_made_and_never_wished_goes(ip: Ip, door: KernelSegments) -> None:
+    """A machine may be given up between the making of its segment and the next look."""
+    ip.has(bridge("br0"))
+    assert not await door.settle()
+    await door.make(S40)
+    ip.has(bridge("br0"), bridge("br0.40", S40.alias))
+    ip.taken()
+    door.expect("machine", ())
+    assert await door.settle()
+    assert ip.taken() == ["link del dev br0.40"]
