@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from nanovirt.agent.segments import Link, Segment, Work, read_alias, settled
+from nanovirt.agent.segments import Link, Segment, Work, segment_of, settled
 from nanovirt.resources.errors import HypervisorError
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class KernelSegments:
                 return False
             found = await links()
             work = settled(found, wished)
-            self._any = bool(wished) or any(read_alias(link.alias) for link in found.values())
+            self._any = bool(wished) or any(segment_of(link) for link in found.values())
             for segment in work.refused.keys() - self._refused.keys():
                 log.warning("segment cannot be made", extra={"device": segment.name, "detail": work.refused[segment]})
             self._refused = work.refused

@@ -7,6 +7,7 @@ which takes the tags away and puts them on; guests see plain frames. Nothing her
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -19,6 +20,8 @@ NAME_MAX: Final = 15
 VLAN_MAX: Final = 4094
 MARK: Final = "nano"
 """How the alias of a device begins that is Nano's; the bridge and the VLAN follow. Names of devices have no colon."""
+_WORD: Final = re.compile(r"""[^\s#"'\\]+""")
+"""What `ip -batch` takes for one word, and for nothing else."""
 
 
 class Segment(NamedTuple):
@@ -61,7 +64,7 @@ def segments_of(spec: PlacementSpec) -> tuple[Segment, ...]:
 
 
 def read_alias(alias: str) -> Segment | None:
-    """The segment that a device is of; None for one that is not Nano's."""
+    """The segment that an alias names; None for one that is not as Nano's."""
     mark, _, rest = alias.partition(":")
     bridge, _, vlan = rest.rpartition(":")
     if mark != MARK or not bridge or not vlan.isdecimal() or not vlan.isascii() or len(vlan) > 4:
@@ -121,6 +124,17 @@ class Link:
 Links = Mapping[str, Link]
 
 
+def segment_of(link: Link) -> Segment | None:
+    """The segment that a device is of; None for one that is not Nano's. The alias alone could be anybody's."""
+    segment = read_alias(link.alias)
+    if segment is None or not _WORD.fullmatch(link.name):
+        return None
+    if link.kind == "bridge":
+        return segment if link.name == segment.name else None
+    ours = link.kind == "vlan" and link.vlan == segment.vlan and link.name == named(link.below, segment.vlan)
+    return segment if ours else None
+
+
 @dataclass(slots=True)
 class Work:
     """What leads to what is wished, as lines for `ip -batch`; nothing of it is left when it is there."""
@@ -144,7 +158,7 @@ def settled(links: Links, wished: Iterable[Segment], *, spare: bool = False) -> 
     """What is to be done so that exactly these segments stand. `spare`: those that nobody wishes are left alone.
 
     A segment into which anything else than its own VLAN devices is plugged is never removed: it holds a guest that
-    goes on. Nor is any device touched that is not marked as Nano's.
+    goes on. Nor is any device touched that is not marked and called as Nano's.
     """
     work, wanted = Work(), tuple(dict.fromkeys(wished))
     for segment in wanted:
@@ -161,7 +175,7 @@ def settled(links: Links, wished: Iterable[Segment], *, spare: bool = False) -> 
 def uplinks(links: Links, bridge: str) -> Iterator[Link]:
     """Ports of a bridge that lead out: no guests, and no VLAN devices of Nano's own."""
     for link in links.values():
-        if link.master == bridge and not _is_guest(link) and read_alias(link.alias) is None:
+        if link.master == bridge and not _is_guest(link) and segment_of(link) is None:
             yield link
 
 
@@ -174,13 +188,15 @@ def _trouble(links: Links, segment: Segment) -> str:
     bridge, own = links.get(segment.bridge), links.get(segment.name)
     if own is None and (bridge is None or bridge.kind != "bridge"):
         return f"there is no bridge {segment.bridge}"
-    if own is not None and own.alias != segment.alias and not _unfinished(own):
+    if own is not None and segment_of(own) != segment and not _unfinished(own):
         return f"there is a device {segment.name} already, which is not Nano's; rename or remove it"
     for port in uplinks(links, segment.bridge):
+        if not _WORD.fullmatch(port.name):
+            return f"{segment.bridge} has the port {port.name!r}, whose name ip would misread; rename it"
         name = named(port.name, segment.vlan)
         for link in links.values():
             taken = link.below == port.name and link.vlan == segment.vlan
-            if (taken or link.name == name) and link.alias != segment.alias and not (taken and _bare(link, name)):
+            if (taken or link.name == name) and segment_of(link) != segment and not (taken and _bare(link, name)):
                 return (
                     f"VLAN {segment.vlan} of {port.name} has the device {link.name} already, which is not Nano's; "
                     f"remove it, or give the host a bridge of its own for that network"
@@ -209,7 +225,7 @@ def _settle(links: Links, segment: Segment, work: Work) -> None:
         work.create.append(f"link set dev {name} alias {segment.alias}")
     ports = {port.name: port for port in uplinks(links, segment.bridge)}
     for link in links.values():
-        if link.alias == segment.alias and link.kind == "vlan" and link.below not in ports:
+        if link.kind == "vlan" and link.below not in ports and segment_of(link) == segment:
             work.remove.append(f"link del dev {link.name}")
     for port in ports.values():
         _connect(links, segment, port, work)
@@ -239,8 +255,8 @@ def _connect(links: Links, segment: Segment, port: Link, work: Work) -> None:
 
 def _removed(links: Links, wanted: frozenset[Segment]) -> Iterator[str]:
     """First what leads out, then the bridge."""
-    marked = [(segment, link) for link in links.values() if (segment := read_alias(link.alias)) is not None]
-    used = {link.master for link in links.values() if link.master and read_alias(link.alias) is None}
+    marked = [(segment, link) for link in links.values() if (segment := segment_of(link)) is not None]
+    used = {link.master for link in links.values() if link.master and segment_of(link) is None}
     doomed = [(segment, link) for segment, link in marked if segment not in wanted and segment.name not in used]
     for kind in ("vlan", "bridge"):
         yield from (f"link del dev {link.name}" for _, link in doomed if link.kind == kind)

@@ -211,6 +211,35 @@ def test_devices_of_others_are_never_touched() -> None:
 
 
 @pytest.mark.parametrize(
+    "link",
+    [
+        Link("mine", "bridge", alias="nano:br0:40"),
+        Link("br0.40", "dummy", alias="nano:br0:40"),
+        Link("mine", "vlan", alias="nano:br0:40", below="eth0", vlan=40),
+        Link("eth0.40", "vlan", alias="nano:br0:40", below="eth1", vlan=40),
+        Link("eth0.40", "vlan", alias="nano:br0:40", below="eth0", vlan=41),
+        Link("x#.40", "vlan", alias="nano:br0:40", below="x#", vlan=40),
+    ],
+)
+def test_alias_of_nanos_makes_no_device_nanos(link: Link) -> None:
+    assert settled(host(link), []).done
+    assert settled(host(link), [S50]).remove == []
+
+
+def test_device_of_another_in_a_segment_keeps_it_whatever_its_alias_is() -> None:
+    links = settle(host(), S40)
+    links["mine"] = Link("mine", "dummy", master="br0.40", alias="nano:br0:40")
+    assert settle(links) == links
+
+
+@pytest.mark.parametrize("name", ["et#0", 'et"0', "et'0", "et\\0", "et 0", "et\t0", "et\u00a00"])
+def test_cable_whose_name_ip_would_misread_is_refused(name: str) -> None:
+    work = settled(host(Link(name, "", master="br0", up=True)), [S40])
+    assert work.done
+    assert work.refused[S40] == f"br0 has the port {name!r}, whose name ip would misread; rename it"
+
+
+@pytest.mark.parametrize(
     ("link", "says"),
     [
         (Link("br0.40", "bridge", up=True), "br0.40 already"),
@@ -219,6 +248,9 @@ def test_devices_of_others_are_never_touched() -> None:
         (Link("eth0.40", "vlan", below="eth0", vlan=40, up=True), "the device eth0.40 already"),
         (Link("storage", "vlan", below="eth0", vlan=40), "the device storage already"),
         (Link("eth0.40", "dummy"), "the device eth0.40 already"),
+        (Link("br0.40", "dummy", alias="nano:br0:40"), "br0.40 already"),
+        (Link("mine", "vlan", alias="nano:br0:40", below="eth0", vlan=40), "the device mine already"),
+        (Link("eth0.40", "vlan", alias="nano:br0:40", below="eth0", vlan=41), "the device eth0.40 already"),
     ],
 )
 def test_device_of_another_in_the_way_is_named(link: Link, says: str) -> None:

@@ -298,3 +298,25 @@ def test_guests_reach_the_world_and_the_world_does_not_reach_them(folder: Path) 
         assert host.run(["ip", "link", "show", "nano0"], check=False).returncode != 0
         assert host.libvirtd.running
     assert leftovers() == []
+
+
+ALIASES = """
+mount -t sysfs none /sys
+ip link add br0.40 type bridge
+ip link set br0.40 alias nano:br0:40
+ip link add first type bridge
+ip link set first alias 'nano: the one below the window'
+ip link add second type bridge
+ip link set second alias nano:br0:40:old
+eval "$(sed -n '/^remove_segments()/,/^}/p' scripts/up)"
+remove_segments
+ls /sys/class/net
+"""
+
+
+def test_undo_removes_segments_and_no_device_whose_alias_only_begins_like_theirs() -> None:
+    """In a namespace of its own, which goes with its shell."""
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", "bash", "-euc", ALIASES], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["first", "lo", "second"]
