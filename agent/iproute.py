@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from nanovirt.agent.segments import Link, Segment, Work, segment_of, settled
+from nanovirt.agent.segments import Link, Segment, Work, segment_of, settled, unwished
 from nanovirt.resources.errors import HypervisorError
 
 log = logging.getLogger(__name__)
@@ -69,20 +69,38 @@ class KernelSegments:
             await self._do(work)
 
     async def settle(self) -> bool:
-        """Look at what the kernel has, and mend it. Whether there was anything to mend. HypervisorError: not done."""
+        """Look at what the kernel has, and mend it. Whether there was anything to mend.
+
+        HypervisorError: some of it was not done, and the first reason; what one segment is refused stops no other.
+        """
         async with self._one:
             self._news.clear()
             wished = {one for held in self._wished.values() for one in held}
             if not wished and not self._any:
                 return False
             found = await links()
-            work = settled(found, wished)
+            works = [settled(found, [one], spare=True) for one in sorted(wished)]
             self._any = bool(wished) or any(segment_of(link) for link in found.values())
-            for segment in work.refused.keys() - self._refused.keys():
-                log.warning("segment cannot be made", extra={"device": segment.name, "detail": work.refused[segment]})
-            self._refused = work.refused
+            self._say({segment: why for work in works for segment, why in work.refused.items()})
+            works += unwished(found, wished)
+            complaints = [error for work in works if (error := await self._tried(work)) is not None]
+            if complaints:
+                raise complaints[0]
+            return not all(work.done for work in works)
+
+    def _say(self, refused: dict[Segment, str]) -> None:
+        """What cannot be made, once."""
+        for segment in refused.keys() - self._refused.keys():
+            log.warning("segment cannot be made", extra={"device": segment.name, "detail": refused[segment]})
+        self._refused = refused
+
+    async def _tried(self, work: Work) -> HypervisorError | None:
+        """Do it; what stopped it."""
+        try:
             await self._do(work)
-            return not work.done
+        except HypervisorError as error:
+            return error
+        return None
 
     async def follow(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as something else is expected."""

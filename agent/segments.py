@@ -168,8 +168,21 @@ def settled(links: Links, wished: Iterable[Segment], *, spare: bool = False) -> 
         else:
             _settle(links, segment, work)
     if not spare:
-        work.remove += _removed(links, frozenset(wanted))
+        for part in unwished(links, wanted):
+            work.remove += part.remove
     return work
+
+
+def unwished(links: Links, wished: Iterable[Segment]) -> Iterator[Work]:
+    """The removal of each segment that nobody wishes, by itself: first what leads out, then the bridge."""
+    wanted = frozenset(wished)
+    marked = [(segment, link) for link in links.values() if (segment := segment_of(link)) is not None]
+    used = {link.master for link in links.values() if link.master and segment_of(link) is None}
+    for doomed in dict.fromkeys(segment for segment, _ in marked):
+        if doomed not in wanted and doomed.name not in used:
+            gone = [link for segment, link in marked if segment == doomed]
+            gone.sort(key=lambda link: link.kind == "bridge")
+            yield Work(remove=[f"link del dev {link.name}" for link in gone])
 
 
 def uplinks(links: Links, bridge: str) -> Iterator[Link]:
@@ -251,12 +264,3 @@ def _connect(links: Links, segment: Segment, port: Link, work: Work) -> None:
         work.finish.append(f"link set dev {name} master {segment.name}")
     if port.up and (own is None or not own.up):
         work.finish.append(f"link set dev {name} up")
-
-
-def _removed(links: Links, wanted: frozenset[Segment]) -> Iterator[str]:
-    """First what leads out, then the bridge."""
-    marked = [(segment, link) for link in links.values() if (segment := segment_of(link)) is not None]
-    used = {link.master for link in links.values() if link.master and segment_of(link) is None}
-    doomed = [(segment, link) for segment, link in marked if segment not in wanted and segment.name not in used]
-    for kind in ("vlan", "bridge"):
-        yield from (f"link del dev {link.name}" for _, link in doomed if link.kind == kind)

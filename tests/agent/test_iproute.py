@@ -93,3 +93,26 @@ async def test_segment_that_was_made_and_never_wished_goes(ip: Ip, door: KernelS
     door.expect("machine", ())
     assert await door.settle()
     assert ip.taken() == ["link del dev br0.40"]
+
+
+async def test_line_that_is_refused_stops_its_own_segment_alone(ip: Ip, door: KernelSegments) -> None:
+    ip.has(bridge("br0"), bridge("br1"), bridge("old1.7", "nano:old1:7"), bridge("old2.7", "nano:old2:7"))
+    ip.refuses("link add name br0.40 type bridge stp_state 0", "link del dev old1.7")
+    door.expect("machine", (S40, S50))
+    with pytest.raises(HypervisorError, match=r"not permitted \(ip link add name br0\.40 type bridge stp_state 0\)"):
+        await door.settle()
+    made = ["link add name br1.50 type bridge stp_state 0", f"link set dev br1.50 alias {S50.alias}"]
+    finished = ["link set dev br1.50 mtu 1500", "link set dev br1.50 up"]
+    assert ip.taken() == [*made, *finished, "link del dev old2.7"]
+
+
+async def test_segments_are_settled_once_nothing_is_refused(ip: Ip, door: KernelSegments) -> None:
+    ip.has(bridge("br0"))
+    ip.refuses("link set dev br0.40 up")
+    door.expect("machine", (S40,))
+    with pytest.raises(HypervisorError):
+        await door.settle()
+    ip.refuses()
+    assert await door.settle()
+    ip.has(bridge("br0"), bridge("br0.40", S40.alias))
+    assert not await door.settle()
