@@ -129,8 +129,13 @@ class Bridges:
             self._remove(gone)
 
     def _remove(self, served: Served) -> None:
-        """A bridge may go with the last card on it: its server goes too, unless it was there from the start."""
-        server = self._servers[served.bridge]
+        """A bridge may go with the last card on it: its server goes too, unless it was there from the start.
+
+        It may have gone already, with a card of another machine that has the same MAC.
+        """
+        server = self._servers.get(served.bridge)
+        if server is None:
+            return
         server.remove(served.reservation.mac)
         if not server.reservations and served.bridge not in self._named:
             server.close()
@@ -148,7 +153,8 @@ class Bridges:
         )
 
     def _took(self, bridge: str, mac: str) -> bool:
-        answered = self._servers[bridge].answered.get(mac)
+        server = self._servers.get(bridge)
+        answered = server.answered.get(mac) if server is not None else None
         return answered is not None and answered.leased is not None
 
     def refresh(self) -> None:

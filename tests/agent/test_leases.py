@@ -77,3 +77,15 @@ async def test_card_that_moves_to_another_bridge_is_served_there_only() -> None:
     assert not bridges.servers  # the bridge may have been there for this card alone
     assert bridges.served(UUID) == ()
     bridges.close()
+
+
+async def test_machine_whose_mac_another_had_too_is_withheld_without_a_server() -> None:
+    bridges, served = Bridges(), SERVED._replace(bridge="nosuch0")
+    for one in (UUID, uuid(2)):
+        bridges.serve(one, served)
+    bridges.withhold(UUID, MAC)
+    assert not bridges.servers
+    assert bridges.leased(uuid(2)) == frozenset()
+    bridges.withhold(uuid(2), MAC)
+    assert bridges.served(uuid(2)) == ()
+    bridges.close()
