@@ -27,7 +27,7 @@ from nanovirt.agent.changes import (
 from nanovirt.agent.domain import boot_order, serial
 from nanovirt.agent.domain_limits import SHARES, kilobytes, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk
-from nanovirt.agent.segments import device_of
+from nanovirt.agent.segments import device_of, is_within
 from nanovirt.agent.taps import tap
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import PlacedNic, PlacedVolume, PlacementSpec
@@ -219,7 +219,7 @@ def _card(nic: PlacedNic, seen: SeenCard, path: str) -> Found:
 
 def _moved(nic: PlacedNic, seen: SeenCard) -> str:
     """What of the card was changed, if its bridge is another one."""
-    return "vlan" if seen.bridge.partition(".")[0] == nic.bridge.partition(".")[0] else "network"
+    return "vlan" if is_within(seen.bridge, nic.bridge) else "network"
 
 
 def _media(spec: PlacementSpec, hardware: Hardware) -> Found:

@@ -49,8 +49,19 @@ def named(device: str, vlan: int) -> str:
     whole = f"{device}.{vlan}" if vlan else device
     if len(whole) <= NAME_MAX:
         return whole
-    mark = f"~{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    mark = _mark(whole)
     return whole[: NAME_MAX - len(mark)] + mark
+
+
+def _mark(whole: str) -> str:
+    return f"~{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def is_within(device: str, bridge: str) -> bool:
+    """Whether a device is called as that bridge, or as one of its VLANs."""
+    # Each of those names begins with what is left of the bridge's when it is cut.
+    near = device.startswith(bridge[: NAME_MAX - len(_mark(""))])
+    return near and any(device == named(bridge, vlan) for vlan in range(VLAN_MAX + 1))
 
 
 def device_of(nic: PlacedNic) -> str:

@@ -210,6 +210,27 @@ def test_entry_says_what_is_and_what_is_wished() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        (card(), card(vlan=40), "vlan"),
+        (card(vlan=40), card(), "vlan"),
+        (card(vlan=40), card(vlan=50), "vlan"),
+        (card(), card(bridge="br1"), "network"),
+        (card(vlan=40), card(bridge="br1", vlan=40), "network"),
+        (card(), card(bridge="br01"), "network"),
+        (card(bridge="br0.lan"), card(bridge="br0.wan"), "network"),
+        (card(bridge="br0.lan"), card(bridge="br0.lan", vlan=4094), "vlan"),
+        (card(bridge="enp129s0f0np0"), card(bridge="enp129s0f0np0", vlan=40), "vlan"),
+        (card(bridge="enp129s0f0np0", vlan=40), card(bridge="enp129s0f0np0", vlan=50), "vlan"),
+        (card(bridge="enp129s0f0np0", vlan=40), card(bridge="enp129s0f0np1", vlan=40), "network"),
+    ],
+)
+def test_card_that_moves_says_what_of_it_was_changed(before: dict[str, Any], after: dict[str, Any], path: str) -> None:
+    (change,) = differences(machine(nics=[after]), started(machine(nics=[before])), {}).changes
+    assert change.otherwise.path == f"spec.nics[lan].{path}"
+
+
 def test_rate_that_the_kernel_rounds_is_the_same_rate() -> None:
     odd = NetworkQos.model_validate({"inboundBitsPerSecond": "1000001"})
     hardware = started(machine(nics=[card(qos={"inboundBitsPerSecond": "1M"})]))

@@ -17,6 +17,7 @@ from nanovirt.agent.segments import (
     Segment,
     Work,
     device_of,
+    is_within,
     named,
     read_alias,
     segments_of,
@@ -101,6 +102,12 @@ def test_names_fit_and_do_not_meet(pairs: list[tuple[str, int]]) -> None:
     names = [named(*pair) for pair in pairs]
     assert all(len(name) <= NAME_MAX for name in names)
     assert len(set(names)) == len(names)
+
+
+@given(DEVICES, DEVICES, st.integers(0, 4094))
+def test_device_is_within_the_bridge_that_it_is_named_after(bridge: str, other: str, vlan: int) -> None:
+    assert is_within(named(bridge, vlan), bridge)
+    assert is_within(other, bridge) == (other in {named(bridge, one) for one in range(4095)})
 
 
 @given(DEVICES, st.integers(1, 4094))
