@@ -6,13 +6,13 @@ import asyncio
 import json
 import logging
 import socket
-from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Any, Final, Protocol
 
+from nanovirt.agent.commands import Ended, ended
 from nanovirt.agent.filtering import TABLE, Card, Flow, Standing, allowed, settled
 from nanovirt.agent.taps import LEASED, PHYSICAL
 from nanovirt.resources.errors import HypervisorError
@@ -171,21 +171,5 @@ async def _feed(commands: Iterable[str]) -> None:
         raise HypervisorError(f"nft refused the filter of the guests: {first}; has the kernel nf_tables for bridges?")
 
 
-async def _nft(*arguments: str, feed: str = "") -> tuple[int, str, str]:
-    """Run nft: exit status, output, complaint. An nft that hangs is ended."""
-    try:
-        running = await asyncio.create_subprocess_exec(
-            "nft", *arguments, stdin=PIPE if feed else DEVNULL, stdout=PIPE, stderr=PIPE
-        )
-    except OSError as error:
-        raise HypervisorError(f"nft cannot be run: {error.strerror}; install the package nftables") from error
-    try:
-        async with asyncio.timeout(_SECONDS):
-            output, complaint = await running.communicate(feed.encode() if feed else None)
-    except TimeoutError as error:
-        raise HypervisorError(f"nft did not answer within {_SECONDS:g} s") from error
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
-    return running.returncode or 0, output.decode(), complaint.decode().strip()
+async def _nft(*arguments: str, feed: str = "") -> Ended:
+    return await ended(("nft", *arguments), "nftables", _SECONDS, feed=feed)

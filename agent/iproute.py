@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from nanovirt.agent.commands import ended
 from nanovirt.agent.segments import Link, Segment, Work, segment_of, settled, unwished
 from nanovirt.resources.errors import HypervisorError
 
@@ -166,26 +166,11 @@ async def _feed(lines: Sequence[str]) -> None:
 
 
 async def _ip(*arguments: str, feed: str = "") -> str:
-    """Run ip; its output. HypervisorError with its complaint. One that hangs is ended."""
-    try:
-        running = await asyncio.create_subprocess_exec(
-            "ip", *arguments, stdin=PIPE if feed else DEVNULL, stdout=PIPE, stderr=PIPE
-        )
-    except OSError as error:
-        raise HypervisorError(f"ip cannot be run: {error.strerror}; install the package iproute2") from error
-    try:
-        async with asyncio.timeout(_SECONDS):
-            output, complaint = await running.communicate(feed.encode() if feed else None)
-    except TimeoutError as error:
-        raise HypervisorError(f"ip did not answer within {_SECONDS:g} s") from error
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
-    if running.returncode:
-        lines = feed.splitlines()
-        raise HypervisorError(f"ip refused: {_said(complaint.decode(errors='replace'), lines)}")
-    return output.decode(errors="replace")
+    """Its output. HypervisorError with its complaint."""
+    status, output, complaint = await ended(("ip", *arguments), "iproute2", _SECONDS, feed=feed)
+    if status:
+        raise HypervisorError(f"ip refused: {_said(complaint, feed.splitlines())}")
+    return output
 
 
 def _said(complaint: str, lines: Sequence[str]) -> str:

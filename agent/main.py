@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nanovirt.agent import firewall, serial_log
 from nanovirt.agent.answering import guest_routes, routes, silent_routes, usage_routes
@@ -91,8 +92,9 @@ async def run_agent(
         async with listening(Listener(lambda _name: served), port.number, port.tls) as agent.port:
             log.info("agent listens", extra={"host": host, "port": agent.port})
             async with asyncio.TaskGroup() as group:
-                group.create_task(_guard(agent, filters))
-                group.create_task(_connect(segments))
+                # As long as the filter is missing the host is not Ready, so that nothing new is placed there.
+                group.create_task(_keep("the guests' filter", filters, FIREWALL_SECONDS, agent.complain))
+                group.create_task(_keep("the bridges of VLANs", segments, SEGMENT_SECONDS))
                 group.create_task(_keep_logs(folder / "agent" / "consoles"))
                 if port.gateway:
                     agent.gateway = await begin_gateway(group, agent, machine, admit, port)
@@ -109,40 +111,33 @@ async def _keep_logs(folder: Path) -> None:
         await asyncio.sleep(serial_log.TRIM_SECONDS)
 
 
-async def _guard(agent: Agent, filters: firewall.Firewall) -> None:
-    """Keep the filter in place that lets no guest pass for another, and no stranger answer our guests.
+class _Kept(Protocol):
+    """Something of the kernel's that is compared with the wish again and again."""
 
-    As long as it is missing the host is not Ready, so that nothing new is placed there.
-    """
+    async def settle(self) -> bool:
+        """Mend it; whether there was anything to mend. HypervisorError: not done."""
+        ...
+
+    async def follow(self, seconds: float) -> None:
+        """Wait for so many seconds, or do what is wished meanwhile."""
+        ...
+
+
+async def _keep(what: str, kept: _Kept, seconds: float, complain: Callable[[str], None] = lambda _why: None) -> None:
+    """Look after it every so many seconds; `complain` is told why it is not as it should be, "" when it is."""
     complaint = ""
     while True:
         try:
-            if await filters.settle():
-                log.info("filter of the guests mended")
+            if await kept.settle():
+                log.info("mended", extra={"what": what})
             complaint = ""
-            agent.complain(complaint)
-            await filters.follow(FIREWALL_SECONDS)
+            complain(complaint)
+            await kept.follow(seconds)
         except HypervisorError as error:
             if str(error) != complaint:
-                log.warning("filter of the guests is not in force; will retry", extra={"detail": str(error)})
+                log.warning("not as it should be; will retry", extra={"what": what, "detail": str(error)})
             complaint = str(error)
-            agent.complain(complaint)
-            await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _connect(segments: KernelSegments) -> None:
-    """Keep the bridges of VLANs as the host's own bridges are, and remove those that no machine is in any more."""
-    complaint = ""
-    while True:
-        try:
-            if await segments.settle():
-                log.info("segments of the guests mended")
-            complaint = ""
-            await segments.follow(SEGMENT_SECONDS)
-        except HypervisorError as error:
-            if str(error) != complaint:
-                log.warning("segments are not as they should be; will retry", extra={"detail": str(error)})
-            complaint = str(error)
+            complain(complaint)
             await asyncio.sleep(RETRY_SECONDS)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 
+from nanovirt.agent.commands import ended
 from nanovirt.agent.machine import NoRoom
 from nanovirt.resources.errors import HypervisorError
 
@@ -107,25 +107,10 @@ def _reserve(file: Path) -> None:
 
 
 async def _run(argv: Argv, target: Path, seconds: float) -> None:
-    """A run that hangs, or that nobody waits for any more, is ended."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"}
-    try:
-        running = await asyncio.create_subprocess_exec(
-            *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment
-        )
-    except OSError as error:
-        raise HypervisorError(f"{argv[0]} cannot be run: {error.strerror}; install the package qemu-utils") from error
-    try:
-        async with asyncio.timeout(seconds):
-            _, complaint = await running.communicate()
-    except TimeoutError as error:
-        raise HypervisorError(f"qemu-img did not finish {target} within {seconds:g} s") from error
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
-    if running.returncode:
-        said = complaint.decode(errors="replace").strip()[-500:]
+    status, _, complaint = await ended(argv, "qemu-utils", seconds, environment=environment)
+    if status:
+        said = complaint[-500:]
         if FULL in said:
             raise NoRoom(str(target.parent))
-        raise HypervisorError(f"qemu-img failed on {target} ({running.returncode}): {said or 'it was ended'}")
+        raise HypervisorError(f"qemu-img failed on {target} ({status}): {said or 'it was ended'}")
