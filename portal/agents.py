@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -13,17 +14,26 @@ from pydantic import ValidationError
 from nanovirt.portal.api.requests import body
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import hold
-from nanovirt.resources.codec import dump, load, parse, path_text, trusted
+from nanovirt.resources.codec import dump, parse, path_text, trusted
+from nanovirt.resources.conditions import find
 from nanovirt.resources.errors import Cause, Invalid
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import Key
+from nanovirt.resources.reasons import Reason
 from nanovirt.resources.report import DOOMED_MAX, HeldPlacement, HostReport, ReportReply, lost_after
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.storage_pool import StoragePool
 from nanovirt.resources.store import Commit, Entry, Store
-from nanovirt.resources.volume import made_by_nano
+from nanovirt.resources.volume import Volume, made_by_nano
 
 POLL_SECONDS = 0.2
+
+
+class Doomed(NamedTuple):
+    """A file that is to be removed; one that could not be removed comes after all others."""
+
+    failed: bool
+    file: str
 
 
 class Agents:
@@ -33,7 +43,7 @@ class Agents:
         """`clock`: the server's monotonic clock in seconds, the one that `reports` was started with."""
         self._store, self._reports, self._clock = store, reports, clock
         self._held: defaultdict[str, dict[Key, HeldPlacement]] = defaultdict(dict)
-        self._doomed: defaultdict[str, dict[Key, str]] = defaultdict(dict)
+        self._doomed: defaultdict[str, dict[Key, Doomed]] = defaultdict(dict)
         """By host: the files of Volumes that are being deleted."""
         self._pools: dict[Key, StoragePool] = {}
         self._replies: dict[str, bytes] = {}
@@ -80,13 +90,16 @@ class Agents:
             self._held[after.row.host][key] = held
 
     def _note_volume(self, key: Key, before: Entry | None, after: Entry | None) -> None:
-        if before is not None and before.deleting and self._doomed[before.row.host].pop(key, ""):
+        if before is not None and before.deleting and key in self._doomed[before.row.host]:
+            del self._doomed[before.row.host][key]
             self._replies.pop(before.row.host, None)
         if after is not None and after.deleting and after.row.host is not None:
-            file = load(after.raw)["spec"]["file"]
-            if made_by_nano(file):
+            volume = trusted(Volume, after.raw)
+            if made_by_nano(volume.spec.file):
+                removed = find(volume.status.conditions, "Removed")
+                failed = removed is not None and removed.reason == Reason.VolumeNotRemoved.name
                 self._replies.pop(after.row.host, None)
-                self._doomed[after.row.host][key] = file
+                self._doomed[after.row.host][key] = Doomed(failed, volume.spec.file)
 
     async def report(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
         """POST hosts/NAME/report: a HostReport in, a ReportReply out. Raises NotFound, Malformed, Invalid, TooLarge."""
@@ -133,7 +146,9 @@ class Agents:
     def _files(self, host: str) -> tuple[str, ...]:
         """Those to remove now; none as long as a restored store does not know what is in use."""
         known = self._doomed.get(host)
-        return () if not known or hold.held(self._store) else tuple(sorted(known.values())[:DOOMED_MAX])
+        if not known or hold.held(self._store):
+            return ()
+        return tuple(one.file for one in sorted(known.values())[:DOOMED_MAX])
 
 
 def read_report(content: bytes) -> HostReport:

@@ -20,7 +20,15 @@ from nanovirt.resources.errors import Invalid, Malformed, NotFound, TooLarge
 from nanovirt.resources.hold import HOLD, Hold, HoldSpec
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import ObjectMeta
-from nanovirt.resources.report import HeldPlacement, HostFacts, HostReport, ReportReply, StorageFact, Unclaimed
+from nanovirt.resources.report import (
+    DOOMED_MAX,
+    HeldPlacement,
+    HostFacts,
+    HostReport,
+    ReportReply,
+    StorageFact,
+    Unclaimed,
+)
 from nanovirt.resources.reports import Reports
 from nanovirt.resources.store import Create, Update
 from nanovirt.resources.volume import FINALIZER
@@ -143,6 +151,21 @@ async def test_answer_names_the_files_of_volumes_that_people_delete(channel: Cha
     doc = document(key, {"storagePool": "local", "host": "h1", "size": "1Gi", "file": own.format("a")})
     await commit(channel.store, Update(key, doc))
     assert channel.reply("h1").doomed == ()
+
+
+async def test_files_that_could_not_be_removed_hold_up_no_others(channel: Channel) -> None:
+    own = "/v/11111111-1111-4111-8111-{:012}.data.qcow2"
+    failed = {"type": "Removed", "status": "False", "reason": "VolumeNotRemoved", "message": "no", "params": {}}
+    files = [own.format(number) for number in range(DOOMED_MAX + 20)]
+    for number, file in enumerate(files):
+        key = Key("volumes", "default", f"v{number}")
+        doc = document(key, {"storagePool": "local", "host": "h1", "size": "1Gi", "file": file})
+        doc["metadata"]["finalizers"] = [FINALIZER]
+        doc["status"] = {"conditions": [failed] if number < DOOMED_MAX else []}
+        await commit(channel.store, Create(key, doc))
+        await commit(channel.store, gone("volumes", f"v{number}", "default"))
+    fresh, stuck = files[DOOMED_MAX:], files[:DOOMED_MAX]
+    assert channel.reply("h1").doomed == (*fresh, *stuck[: DOOMED_MAX - len(fresh)])
 
 
 def hold_document() -> JSON:
