@@ -397,16 +397,16 @@ def test_power_commands_write_the_wish(running: Cluster) -> None:
     assert running.object("instances", "power", "default")["spec"]["restart"]["mode"] == "Hard"
 
 
+def fits_nowhere(running: Cluster, name: str) -> None:
+    """Make an instance that waits for a host."""
+    running.says("run", name, "--image", "shared/mini")
+    told = {"type": "Scheduled", "status": "False", "reason": "NoHostFits"}
+    told |= {"message": "No host of pool default fits: none.", "lastTransitionTime": "2026-11-22T09:00:00Z"}
+    running.status("instances", name, "default", phase="Pending", conditions=[told])
+
+
 def test_restarting_what_waits_for_a_host_is_refused_at_once_with_what_it_waits_for(running: Cluster) -> None:
-    running.says("run", "waits", "--image", "shared/mini")
-    told = {
-        "type": "Scheduled",
-        "status": "False",
-        "reason": "NoHostFits",
-        "message": "No host of pool default fits: none.",
-    }
-    told |= {"lastTransitionTime": "2026-11-22T09:00:00Z"}
-    running.status("instances", "waits", "default", phase="Pending", conditions=[told])
+    fits_nowhere(running, "waits")
     for verb in ("restart", "reset"):
         refused = running.nanoctl(verb, "waits", "--wait")
         assert refused.exit_code == 1
@@ -416,15 +416,7 @@ def test_restarting_what_waits_for_a_host_is_refused_at_once_with_what_it_waits_
 
 
 def test_stopping_what_waits_for_a_host_waits_for_nothing(running: Cluster) -> None:
-    running.says("run", "idle", "--image", "shared/mini")
-    told = {
-        "type": "Scheduled",
-        "status": "False",
-        "reason": "NoHostFits",
-        "message": "No host of pool default fits: none.",
-    }
-    told |= {"lastTransitionTime": "2026-11-22T09:00:00Z"}
-    running.status("instances", "idle", "default", phase="Pending", conditions=[told])
+    fits_nowhere(running, "idle")
     said = running.says("stop", "idle", "--wait")
     assert said == "instance/idle stopping, within 60 s; it has no host yet, so nothing runs\n"
     assert running.object("instances", "idle", "default")["spec"]["powerState"] == "Stopped"
