@@ -13,7 +13,7 @@ from nanovirt.agent.memory import Memory
 from nanovirt.agent.simulation import Traits
 from nanovirt.agent.steps import LookAgain
 from tests.agent.placements import placement
-from tests.agent.test_plan import OFF, ON, decided, knowing, names, word
+from tests.agent.planning import OFF, ON, decided, knowing, names, word
 from tests.simulation.cluster import Cluster, cluster
 from tests.simulation.virtual_time import run_virtually
 

@@ -18,8 +18,8 @@ from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Observed, digest
 from nanovirt.resources.instance import Drift
 from tests.agent.placements import placement, uuid
+from tests.agent.planning import DIGEST, OFF, ON, RUNNING, decided, knowing, names
 from tests.agent.real_machine import volumes_of
-from tests.agent.test_plan import DIGEST, OFF, ON, RUNNING, decided, knowing, names
 from tests.simulation.cluster import Cluster, cluster
 from tests.simulation.virtual_time import run_virtually
 from tests.testbed import Host

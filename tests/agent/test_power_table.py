@@ -13,7 +13,7 @@ from nanovirt.agent.plan import Observed, Wish, decide
 from nanovirt.agent.steps import Destroy, LookAgain, Resume, ShutDown, Start
 from nanovirt.resources.placement import Placement
 from tests.agent.placements import at, placement, restart
-from tests.agent.test_plan import NOW, OFF, ON, RUNNING, decided, knowing, names, word
+from tests.agent.planning import NOW, OFF, ON, RUNNING, decided, knowing, names, word
 
 PAUSED = replace(ON, domain=replace(RUNNING, state="Paused", detail="by a user"))
 ENDINGS: dict[str, dict[str, Any]] = {
