@@ -251,7 +251,7 @@ def typing(argv: list[str]) -> None:
         line.type("echo $((40 + 2)) is said by $(hostname)\r")
         line.until("42 is said by web\r\n")
         line.until("# ")
-        line.type("echo sleeps; sleep 1000\r")
+        line.type("sh -c 'echo sleeps; exec sleep 1000'\r")  # who says so already is who will hear Ctrl-C
         line.until("\nsleeps\r\n")
         line.type("\x03")
         line.until("# ")
