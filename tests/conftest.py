@@ -1,12 +1,18 @@
-"""What every test may ask for: the fixture `golden`, and the option `--golden` that rewrites what it compares with."""
+"""What every test may ask for: the fixture `golden`, and the option `--golden` that rewrites what it compares with.
+
+Tests of real machines and clients have a second try; what the first one failed of stands before the summary.
+"""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).parent / "golden"
+REAL_FOLDERS = ("tests/e2e/", "tests/conformance/")
+REAL_FIXTURES = {"host", "machine"}  # of tests/agent: a libvirt and its QEMU
 ADVICE = "If the change is meant: scripts/golden, then look at git diff."
 
 
@@ -48,11 +54,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="rewrite golden files, running only the tests that have any")
 
 
+def has_second_try(nodeid: str, fixtures: Iterable[str]) -> bool:
+    """Where emulated guests and other people's programs keep the time; never where a random history found something."""
+    return nodeid.startswith(REAL_FOLDERS) or (nodeid.startswith("tests/agent/") and bool(REAL_FIXTURES & {*fixtures}))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if has_second_try(item.nodeid, getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     if config.getoption("--golden"):
         others = [item for item in items if "golden" not in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"first try of {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
 
 
 @pytest.fixture

@@ -170,3 +170,8 @@ def test_the_lock_holds_every_dependency() -> None:
     locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     names = {re.split(r"[^A-Za-z0-9._-]", entry)[0].lower() for entry in wanted}
     assert names - locked == set()
+
+
+def test_only_tests_of_real_machines_and_clients_have_a_second_try(request: pytest.FixtureRequest) -> None:
+    tried_twice = {Path(item.nodeid).parts[1] for item in request.session.items if item.get_closest_marker("flaky")}
+    assert tried_twice <= {"agent", "conformance", "e2e"}
