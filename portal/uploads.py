@@ -77,7 +77,8 @@ class Uploads:
         """HEAD: how many bytes are there (Upload-Offset), of how many (Upload-Length, when that is known)."""
         del request, subject
         part = await asyncio.to_thread(self.part, self._store.get(key).uid)
-        return web.Response(headers=_headers(part))
+        # Without a length aiohttp's client takes the end of the connection for the end of the answer.
+        return web.Response(headers=_headers(part) | {"Content-Length": "0"})
 
     async def receive(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
         """Take bytes from `offset` on. POST, or offset 0 with a total, begins anew.

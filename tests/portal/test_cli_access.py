@@ -42,7 +42,9 @@ class Received:
 
     async def offset(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:
         del request, subject, key
-        said = {"Upload-Offset": str(len(self.bytes))} | ({"Upload-Length": str(self.length)} if self.length else {})
+        said = {"Content-Length": "0", "Upload-Offset": str(len(self.bytes))} | (
+            {"Upload-Length": str(self.length)} if self.length else {}
+        )
         return web.Response(headers=said)
 
     async def receive(self, request: web.BaseRequest, subject: Subject, key: Key) -> web.StreamResponse:

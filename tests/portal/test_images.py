@@ -11,13 +11,13 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TraceConfig
 from aiohttp.test_utils import RawTestServer
 
 from nanovirt.portal.api.dispatch import Api
@@ -283,6 +283,22 @@ async def test_upload_in_one_request(open_shop: Shop) -> None:
         while open_shop.files() != {"blobs": [SHA256], "uploads": []}:
             await asyncio.sleep(0.01)
     assert (open_shop.folder / "blobs" / SHA256).read_bytes() == RAW
+
+
+async def test_asking_how_far_an_upload_came_needs_no_new_connection(open_shop: Shop) -> None:
+    await commit(open_shop.store, image(UPLOAD))
+    made = 0
+
+    async def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+
+    trace = TraceConfig()
+    trace.on_connection_create_end.append(count)
+    async with ClientSession(trace_configs=[trace]) as counted:
+        asking = replace(open_shop, client=counted)
+        assert [await asking.offset() for _ in range(3)] == [0, 0, 0]
+    assert made == 1
 
 
 @pytest.mark.parametrize("style", ["query", "tus"])
