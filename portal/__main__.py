@@ -119,6 +119,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
     from nanovirt.portal.front import Heart, listening
     from nanovirt.portal.pki import Pki
     from nanovirt.portal.server import bind, port_of
+    from nanovirt.portal.shipping import ship
     from nanovirt.resources.engine import Engine
     from nanovirt.resources.file_log import FileLog, Sizes
     from nanovirt.resources.registry import kinds
@@ -141,7 +142,7 @@ async def _control_plane(options: Options) -> AsyncIterator[Heart]:
         stack.callback(committer.cancel)
         tending = group.create_task(journal.tend())
         stack.callback(tending.cancel)
-        await _first_objects(store)
+        await ship(store, datetime.now(UTC))
         loops = Loops(store, reports)
         controlling = group.create_task(loops.run())
         stack.callback(controlling.cancel)
@@ -182,15 +183,6 @@ def _make_folder(folder: Path) -> None:
     """DIR can be passed through, so that QEMU's user reaches its volumes, but not read."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)
-
-
-async def _first_objects(store: Engine) -> None:
-    """What a new cluster begins with, as one revision."""
-    from nanovirt.resources.defaults import defaults
-    from nanovirt.resources.store import Create, transact
-
-    if not store.committed:
-        await transact(store, [Create(thing.key, thing.to_json()) for thing in defaults()], "system:setup")
 
 
 async def _simulated(heart: Heart, count: int) -> None:

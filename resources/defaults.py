@@ -1,4 +1,4 @@
-"""What a new cluster begins with: namespaces, system templates and one pool of each kind, as ordinary objects."""
+"""What Nano ships as ordinary objects: namespaces, system templates, roles and one pool of each kind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from nanovirt.resources.registry import by_kind
 SUBNET = "10.87.0.0/19"
 GATEWAY = "10.87.0.1"
 FIRST, LAST = "10.87.1.0", "10.87.31.250"
+EDITION = 1
+"""Rises with every release in which anything below is otherwise; see shipping.py, which decides what becomes of it."""
 READING = ["get", "list", "watch"]
 MACHINES = ["instances", "instancesets", "images", "secrets", "securitygroups"]
 SEEN = ["instances/screenshot", "instances/log", "instances/usage", "instances/guest"]
@@ -26,7 +28,7 @@ LOOKED_AT = [
 
 
 def defaults() -> Iterator[Document]:
-    """Made once, at the first start; people may change or delete them afterwards."""
+    """Made once in each store; people may change or delete them. Unedited templates and roles are renewed."""
     for name in ("default", "shared"):
         yield made("Namespace", name)
     yield made("SystemTemplate", "linux", displayName="Linux (UEFI)")

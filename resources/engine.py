@@ -373,6 +373,8 @@ class Engine:
 
 
 def _key_of(write: JSON) -> Key:
+    if write["kind"] not in KINDS:
+        raise upgrades.unknown(write["kind"])
     return Key(sys.intern(write["kind"]), sys.intern(write["namespace"]), write["name"])
 
 

@@ -176,6 +176,9 @@ class Reason(Enum):
     Inspecting = "The file is being checked and hashed."
     ImageRejected = "The file was refused: {detail}"
 
+    # of what a release ships as objects
+    ShippedOtherwise = "This release ships {name} with other {fields}; it was edited here, so it stays as it is. `nanoctl defaults` tells more."
+
     # of the directory of desired objects
     DirectoryApplied = "Everything in {path} counts as applied."
     DirectoryIncomplete = "Of {path}, {count} files wait or are refused."

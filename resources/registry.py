@@ -20,6 +20,7 @@ from nanovirt.resources import (
     role,
     secret,
     security_group,
+    shipped,
     storage_pool,
     system_template,
     user,
@@ -29,7 +30,7 @@ from nanovirt.resources.kind import KINDS, Document
 
 MODULES = (
     namespace, event, host, compute_pool, storage_pool, address_pool, address, system_template, image, volume,
-    instance, instance_set, placement, secret, security_group, user, group, role, credential, applied, hold,
+    instance, instance_set, placement, secret, security_group, user, group, role, credential, applied, hold, shipped,
 )  # fmt: skip
 """Imported so that every kind is registered; the order is the order of discovery and of export."""
 

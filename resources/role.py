@@ -46,7 +46,7 @@ class Role(
     columns=(Column("Name for people", ".spec.displayName"), Column("Kinds", ".spec.rules[*].kinds[*]", "string", 1)),
     categories=(),
 ):
-    """`operator` and `viewer` are there from the start; the administrator is not among them."""
+    """`operator` and `viewer` are shipped, and follow the release unless edited; the administrator is no Role."""
 
     spec: RoleSpec = Field(default_factory=RoleSpec)
     status: Nothing = Field(default_factory=Nothing)

@@ -65,7 +65,7 @@ class SystemTemplate(
         Column("Nic", ".spec.nicModel"),
     ),
 ):
-    """The defaults (`linux`, `linux-bios`, `windows`, `windows-11`, `legacy`) are objects too, made at first start."""
+    """Shipped are `linux`, `linux-bios`, `windows`, `windows-11` and `legacy`; unedited ones follow the release."""
 
     spec: SystemTemplateSpec = Field(default_factory=SystemTemplateSpec)
     status: Nothing = Field(default_factory=Nothing)

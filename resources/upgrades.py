@@ -17,6 +17,14 @@ def schema_of(plural: str) -> int:
     return 1 + len(UPGRADES.get(plural, ()))
 
 
+def unknown(plural: str) -> NanoError:
+    """What to say of a kind that only a newer release has."""
+    return NanoError(
+        f"the store holds {plural}, a kind that this Nano does not know; "
+        "start the version of Nano that wrote them, nothing was changed"
+    )
+
+
 def upgraded(plural: str, schema: int, doc: JSON) -> JSON:
     """The object as this release has it; the same one if it is. NanoError: a newer release wrote it."""
     if schema == (now := schema_of(plural)):

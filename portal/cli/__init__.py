@@ -60,6 +60,7 @@ LAZY = {
     "host": "hosts",
     "adopt": "adopting",
     "desired": "desired",
+    "defaults": "shipped",
     "backup": "backing_up",
     "restore": "restoring",
     "verify": "verifying",

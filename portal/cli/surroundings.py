@@ -8,6 +8,7 @@ from typing import Any
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.planning import said
 from nanovirt.portal.cli.session import Session
+from nanovirt.portal.cli.shipped import of_shipped
 from nanovirt.resources.errors import Forbidden, NotFound
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance import FINALIZER as COMPOSED
@@ -41,6 +42,9 @@ def around(session: Session, doc: JSON) -> Iterator[str]:
         case "SecurityGroup":
             yield from held_by(doc, None)
             yield from _of_security_group(session, doc)
+        case "SystemTemplate" | "Role":
+            yield from held_by(doc, None)
+            yield from of_shipped(doc)
         case _:
             yield from held_by(doc, None)
 

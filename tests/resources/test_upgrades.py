@@ -14,7 +14,7 @@ from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.file_log import FileLog, Sizes
-from nanovirt.resources.kind import Key
+from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.store import Create, Update, transact
 
@@ -78,4 +78,11 @@ async def test_objects_of_a_newer_release_are_refused(tmp_path: Path, monkeypatc
     await written(tmp_path, "one")
     set_steps(monkeypatch)
     with pytest.raises(NanoError, match="namespaces of schema 2, this Nano knows only up to 1"):
+        read(tmp_path)
+
+
+async def test_kind_of_a_newer_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await written(tmp_path, "one")
+    monkeypatch.delitem(KINDS, "namespaces")
+    with pytest.raises(NanoError, match="the store holds namespaces, a kind that this Nano does not know"):
         read(tmp_path)
