@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nanovirt.portal.cli import holding, rights
 from nanovirt.portal.cli.catalogue import Target
 from nanovirt.portal.cli.planning import said
 from nanovirt.portal.cli.session import Session
@@ -14,6 +15,7 @@ from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance import FINALIZER as COMPOSED
 from nanovirt.resources.metadata import FOREGROUND, ORPHAN
 from nanovirt.resources.placement import FINALIZER as RELEASED
+from nanovirt.resources.volume import FINALIZER as FILE_REMOVED
 
 JSON = dict[str, Any]
 FEW = 8
@@ -36,17 +38,85 @@ def around(session: Session, doc: JSON) -> Iterator[str]:
         case "Host":
             yield from of_host(doc)
         case "ComputePool":
+            yield from _lacking(session, doc)
             yield from _of_compute_pool(session, doc)
         case "AddressPool":
             yield _addresses(doc)
+            yield from holding.of_named(holding.named_by(session, doc))
+        case "StoragePool":
+            yield from holding.of_storage_pool(doc, holding.named_by(session, doc))
+            for pool in session.every("computepools"):
+                if (pool.get("spec") or {}).get("storagePool", "local") == doc["metadata"]["name"]:
+                    yield from _hosts(session, pool)
+        case "Volume":
+            yield from held_by(doc, None)
+            yield from holding.of_volume(doc)
+            if doc["spec"].get("host"):
+                yield from _host(session, doc["spec"]["host"])
+        case "Address":
+            space, _, name = doc["spec"]["instance"].rpartition("/")
+            yield from holding.of_address(doc, session.find("instances", name, space))
+        case "Image":
+            yield from held_by(doc, None)
+            ready = (doc.get("status") or {}).get("phase") == "Ready"
+            yield from () if ready else holding.of_image(doc, _instances(session, ""))
+            yield from holding.of_named(holding.named_by(session, doc))
+        case "User" | "Group" | "Role" | "Namespace":
+            yield from held_by(doc, None)
+            yield from _rights(session, doc)
+        case "Secret":
+            yield from held_by(doc, None)
+            yield from holding.of_named(holding.named_by(session, doc))
         case "SecurityGroup":
             yield from held_by(doc, None)
             yield from _of_security_group(session, doc)
-        case "SystemTemplate" | "Role":
+        case "SystemTemplate":
             yield from held_by(doc, None)
             yield from of_shipped(doc)
+            yield from holding.of_named(holding.named_by(session, doc))
+            yield "  Machines that have been placed keep the devices that they have when it is edited."
         case _:
             yield from held_by(doc, None)
+
+
+def _rights(session: Session, doc: JSON) -> Iterator[str]:
+    """What a user, group, role or namespace has to do with who may do what."""
+    groups = _seen(session, "groups")
+    match doc["kind"]:
+        case "User":
+            yield from rights.of_user(doc, groups, _seen(session, "roles"))
+        case "Group":
+            yield from rights.of_group(doc, *(_seen(session, kind) for kind in ("users", "roles", "namespaces")))
+        case "Role":
+            yield from of_shipped(doc)
+            yield from rights.of_role(doc, groups, [kind.plural for kind in session.catalogue.kinds])
+        case _:
+            yield from rights.of_namespace(doc, groups)
+
+
+def _seen(session: Session, kind: str) -> list[JSON] | None:
+    """All objects of a cluster-scoped kind; None when this user may see none of them."""
+    try:
+        return session.list(session.catalogue.named(kind), everywhere=True)[0]
+    except Forbidden:
+        return None
+
+
+def _lacking(session: Session, pool: JSON) -> Iterator[str]:
+    """Which pools that a ComputePool names are not there."""
+    for kind, field, lack in (
+        ("storagepools", "storagePool", "no disk can be made"),
+        ("addresspools", "addressPool", "no card that names no pool itself gets an address"),
+    ):
+        if not (name := (pool.get("spec") or {}).get(field)):
+            continue
+        named = session.catalogue.named(kind)
+        try:
+            session.get(Target(named, name))
+        except NotFound:
+            yield f"  {named.kind} {name} does not exist, so {lack}."
+        except Forbidden:
+            continue
 
 
 def _of_instance(session: Session, instance: JSON) -> Iterator[str]:
@@ -179,8 +249,15 @@ def _names(rules: list[JSON]) -> str:
 
 def _of_compute_pool(session: Session, pool: JSON) -> Iterator[str]:
     yield _room(pool)
+    yield from _hosts(session, pool)
+
+
+def _hosts(session: Session, pool: JSON) -> Iterator[str]:
+    """What is wrong with the hosts of a ComputePool."""
     hosts = session.every("hosts", fieldSelector=f"spec.computePool={pool['metadata']['name']}")
     for host in hosts[:FEW]:
+        if (host.get("spec") or {}).get("enabled") is False:
+            yield f"  Host {host['metadata']['name']} is disabled: nothing new is placed on it."
         yield from _host(session, host["metadata"]["name"])
     if len(hosts) > FEW:
         yield f"  and {len(hosts) - FEW} more hosts: nanoctl get hosts"
@@ -225,6 +302,8 @@ def _keeper(finalizer: str, placement: JSON | None, title: str) -> str:
     host = placement["spec"]["host"] if placement is not None else ""
     if finalizer in (COMPOSED, RELEASED) and host:
         return f"is kept until host {host} reports that the machine is off and its disks are removed."
+    if finalizer == FILE_REMOVED:
+        return "is kept until its host has removed the file."
     if finalizer in (COMPOSED, RELEASED):
         return "is kept by Nano itself, which is about to let go."
     if finalizer == FOREGROUND:

@@ -74,6 +74,8 @@ ADVICE = {
     "DeletionProtected": "set spec.deletionProtection to false first",
 }
 
+WARNINGS = ("StorageNearlyFull",)
+"""Reasons to do something although the condition is as it should be."""
 READINESS = {"True": "is ready", "False": "is not ready", "Unknown": "is out of sight"}
 
 
@@ -108,7 +110,7 @@ def reasons(doc: JSON, *, alone: bool = True) -> Iterator[str]:
     """
     conditions = (doc.get("status") or {}).get("conditions") or []
     yield click.style(summary(doc), bold=True)
-    bad = [one for one in conditions if wrong(one)]
+    bad = [one for one in conditions if wrong(one) or one.get("reason") in WARNINGS]
     same: dict[tuple[str, str], list[JSON]] = {}
     for one in bad:
         same.setdefault((one.get("reason", ""), one.get("message", "")), []).append(one)
