@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
 from nanovirt.resources.fields import Time
 
@@ -21,12 +22,31 @@ PROPAGATION = {"Foreground": FOREGROUND, "Orphan": ORPHAN}
 ANNOTATIONS_MAX = 256 * 1024
 
 
+def _numbers_only(schema: Any) -> None:
+    """Make every whole number in a schema a strict one."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "int":
+            schema["strict"] = True
+        for inner in schema.values():
+            _numbers_only(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _numbers_only(inner)
+
+
 class Model(BaseModel):
     """A frozen model whose JSON is camelCase and which refuses fields that it does not know."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Whole numbers are numbers: the validator by itself would take `true` for 1, and so `cpus: yes` of YAML."""
+        made = handler(source)
+        _numbers_only(made)
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, absent values left out."""

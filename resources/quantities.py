@@ -72,7 +72,7 @@ class Quantity(int):
     def _parse(cls, value: Any) -> Self:
         if isinstance(value, cls):
             return value
-        if not isinstance(value, WRITTEN):
+        if not isinstance(value, WRITTEN) or isinstance(value, bool):
             found = str(value)[:40] if isinstance(value, float) else "this"
             raise ValueError(f"{found} is not a whole number, or {cls.rule()}")  # noqa: TRY004 - pydantic
         made: Self = _made(cls, value)

@@ -26,7 +26,7 @@ from nanovirt.portal.identity import ADMIN, Subject
 from nanovirt.resources import disruption
 from nanovirt.resources.codec import JSON, dump, load
 from nanovirt.resources.disruption import Effect
-from nanovirt.resources.errors import Cause, Conflict, Invalid, Malformed, Refused
+from nanovirt.resources.errors import Cause, Conflict, Invalid, Malformed, NotFound, Refused
 from nanovirt.resources.history import Question
 from nanovirt.resources.kind import GROUP_VERSION, KINDS, Key
 from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
@@ -119,10 +119,18 @@ class RollBack:
         return head | {"plan": _digest(told), "changes": told, "left": left}
 
     async def _intents(self, subject: Subject, then: State, asked: Asked) -> tuple[list[Intent], list[JSON]]:
-        """The writes that lead back, and what is left as it is, with the reason."""
+        """The writes that lead back, and what is left as it is, with the reason.
+
+        NotFound: the one object that is named was not there then, and is not there now.
+        """
         intents: list[Intent] = []
         left: list[JSON] = []
-        for at, (key, one) in enumerate([*sorted(then.items()), *self._new(then, asked)]):
+        new = self._new(then, asked)
+        if asked.name and not (
+            any(seen(self._store, subject, *one) for one in then.items()) or any(visible(subject, *one) for one in new)
+        ):
+            raise NotFound(asked.kind, asked.name)
+        for at, (key, one) in enumerate([*sorted(then.items()), *new]):
             if at % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             now = self._store.peek(key)

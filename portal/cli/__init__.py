@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -80,6 +81,8 @@ HABITS = {
 }
 """What other tools call it -> how it is said here."""
 PROCESSES = ("up", "server", "agent")
+UNWRITABLE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+"""What a full disk below a redirected output says; a pipe that was closed ends the command by itself."""
 
 
 class Refused(click.ClickException):
@@ -120,6 +123,11 @@ class Commands(click.Group):
 
     processes: Processes | None = None
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As a group does, also when it was started with a stream closed (`>&-`, some job runners)."""
+        open_streams()
+        return super().main(*args, **kwargs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return [*(PROCESSES if self.processes else ()), *LAZY]
@@ -156,6 +164,17 @@ class Commands(click.Group):
         except NanoError as error:
             ending = Unusable if isinstance(error, Misused) else Refused
             raise ending(sentence(error)) from error
+        except OSError as error:
+            if error.filename is not None or error.errno not in UNWRITABLE:
+                raise
+            raise Refused(f"the output cannot be written: {error.strerror}") from error
+
+
+def open_streams() -> None:
+    """Let what was closed at the start read nothing and write nowhere, instead of being None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def plain_flags(command: click.Command, args: list[str]) -> list[str]:

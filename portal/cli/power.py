@@ -12,9 +12,9 @@ from nanovirt.portal.cli import Misused, Refused, examples, sentence
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.portal.cli.waiting import Met, Seconds, condition, until
+from nanovirt.portal.cli.waiting import Met, Seconds, condition, nothing_matches, until
 from nanovirt.portal.powering import PHASES, change, never_started
-from nanovirt.resources.errors import Conflict, NotFound, Rejected
+from nanovirt.resources.errors import Conflict, Rejected
 
 JSON = dict[str, Any]
 
@@ -155,7 +155,7 @@ def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) ->
 
 
 def targets_of(session: Session, names: tuple[str, ...], selector: str, *, every: bool) -> list[Target]:
-    """The instances that are named, or that have the labels. Raises Misused, and NotFound when none has them."""
+    """The instances that are named, or that have the labels. Raises Misused, and Rejected when none has them."""
     kind = session.catalogue.named("instances")
     if bool(names) == bool(selector or every):
         raise Misused("say which instances: NAME..., or -l LABELS, or --all of them")
@@ -163,7 +163,7 @@ def targets_of(session: Session, names: tuple[str, ...], selector: str, *, every
         return [_instance(session, kind, name) for name in dict.fromkeys(names)]
     items, _ = session.list(kind, labelSelector=selector)
     if not items:
-        raise NotFound(kind.plural, selector or "any")
+        raise Rejected(nothing_matches(session, kind, selector))
     return [Target(kind, item["metadata"]["name"]) for item in items]
 
 

@@ -14,11 +14,14 @@ from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.output import Progress
 from nanovirt.portal.cli.session import Session, connected
-from nanovirt.resources.errors import Expired, NotFound, Rejected
+from nanovirt.resources.errors import Expired, Rejected
 
 JSON = dict[str, Any]
 Met = Callable[[JSON | None], bool]
 STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(\d+|\*)\]|\[\?\(@\.(\w+)==[\"']([^\"']*)[\"']\)\]")
+CONDITION = re.compile(r"condition=(\w+)")
+FIELDS = ("metadata", "spec", "status")
+"""What objects have, or will have."""
 TOLD_MAX = 160
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -56,20 +59,40 @@ def wait(session: Session, *, what: tuple[str, ...], wish: str, selector: str, e
     The exit code is 3 when the time is up.
     """
     targets = session.targets(what)
-    if any(not target.name for target in targets):
+    chosen = any(not target.name for target in targets)
+    if chosen:
         if not (every or selector):
             raise Misused(f"say which: KIND/NAME, or {what[0]} with -l LABELS or --all")
         targets = [one for target in targets for one in _selected(session, target.kind, selector)]
     if "=" in wish:
-        for target in targets:
-            session.get(target)  # NotFound now rather than a time-out later
+        for target in targets[:1] if chosen else targets:
+            _check(wish, target, session.get(target))  # NotFound now rather than a time-out later
     until(session, targets, met_by(wish), wish, timeout, say=lambda target: click.echo(f"{target} condition met"))
+
+
+def nothing_matches(session: Session, kind: Kind, selector: str) -> str:
+    """What is said when labels, or --all, choose nothing."""
+    labels = f" with labels {selector}" if selector else ""
+    return f"no {kind.plural}{labels} in namespace {session.namespace}"
+
+
+def _check(wish: str, target: Target, doc: JSON) -> None:
+    """Refuse a path that begins with no field of an object, and say so of a condition that it does not have yet."""
+    met_by(wish)
+    if asked := CONDITION.match(wish):
+        known = [one["type"] for one in (doc.get("status") or {}).get("conditions") or ()]
+        if known and asked[1].lower() not in map(str.lower, known):
+            click.echo(f"{target} has no condition {asked[1]} so far; it has {', '.join(known)}", err=True)
+        return
+    first = re.search(r"\w+", wish.removeprefix("jsonpath="))
+    if first and first[0] not in {*doc, *FIELDS}:
+        raise Misused(f"--for={wish}: {target} has no field {first[0]}; write condition=Ready or status.phase=Running")
 
 
 def _selected(session: Session, kind: Kind, selector: str) -> list[Target]:
     items, _ = session.list(kind, labelSelector=selector)
     if not items:
-        raise NotFound(kind.plural, selector or "any")
+        raise Rejected(nothing_matches(session, kind, selector))
     return [Target(kind, item["metadata"]["name"]) for item in items]
 
 
@@ -82,7 +105,7 @@ def met_by(wish: str) -> Met:
         return lambda doc: doc is None
     if wish == "create":
         return lambda doc: doc is not None
-    if re.match(r"condition=\w", wish):
+    if CONDITION.match(wish):
         kind, _, truth = wish.removeprefix("condition=").partition("=")
         asked = (truth or "True").lower()
         return lambda doc: doc is not None and condition(doc, kind).get("status", "").lower() == asked
@@ -160,6 +183,7 @@ def until(
     try:
         for kind in dict.fromkeys(target.kind for target in targets):
             waiting = {target.name: target for target in targets if target.kind == kind}
+            due = len(last) + len(waiting)
             for name, doc in _changes(session, kind, sorted(waiting), deadline):
                 if name not in waiting:
                     continue
@@ -171,6 +195,8 @@ def until(
                     raise Rejected(f"{waiting[name]}: {explain(doc)}")
                 if not waiting:
                     break
+                if len(last) < due:
+                    continue  # the first list is still being read: what is not looked at yet is not missing
                 progress.show(_waiting_for(waiting, last))
             if waiting:
                 progress.clear()

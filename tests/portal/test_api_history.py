@@ -403,6 +403,17 @@ async def test_rollback_restores_what_was_and_says_what_it_leaves(w: World) -> N
     assert w.store.get(Key("instances", "default", "c")).deleting
 
 
+async def test_rollback_of_an_object_that_never_was_is_refused(w: World) -> None:
+    await w.make(INSTANCES, instance("a"))
+    first = w.store.committed
+    await w.make(INSTANCES, instance("b"))
+    asked = {"kind": "Instance", "namespace": "default", "name": "typo"}
+    refused = await back(w, first, objects=asked)
+    assert (refused.code, refused.doc["reason"]) == (404, "NotFound"), refused.raw
+    made_since = await back(w, first, objects=asked | {"name": "b"})
+    assert (made_since.code, made_since.doc["changes"]) == (200, [])
+
+
 async def test_rollback_of_some_leaves_the_others(w: World) -> None:
     for space in ("default", "team-a"):
         for name in ("a", "b"):

@@ -535,6 +535,34 @@ def test_a_wait_that_is_over_exits_with_3_and_says_what_is_missing(running: Clus
     assert "nanoctl why instance/never" in result.stderr
 
 
+def test_a_wait_for_a_field_that_no_object_has_is_refused_at_once(running: Cluster) -> None:
+    running.says("run", "typo", "--image", "shared/mini")
+    result = running.nanoctl("wait", "instance/typo", "--for=conditon=Ready", "--timeout", "60s")
+    assert result.exit_code == 2
+    assert "instance/typo has no field conditon; write condition=Ready or status.phase=Running" in result.stderr
+    running.running("typo")
+    result = running.nanoctl("wait", "instance/typo", "--for=condition=Raedy", "--timeout", "0.3s")
+    assert result.exit_code == 3
+    assert "instance/typo has no condition Raedy so far; it has Ready" in result.stderr
+
+
+def test_what_a_wait_has_not_looked_at_yet_is_not_called_missing(running: Cluster) -> None:
+    for name in ("lot-1", "lot-2", "lot-3"):
+        running.says("run", name, "--image", "shared/mini", "-l", "set=lot")
+    for name in ("lot-1", "lot-2"):
+        running.running(name)
+    result = running.nanoctl("wait", "vm", "-l", "set=lot", "--for=status.phase=Running", "--timeout", "0.5s")
+    assert (result.exit_code, "not there" in result.stderr) == (3, False), result.stderr
+    assert "waiting for instance/lot-3: Pending" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("stop",), ("wait", "--for=condition=Ready", "instances")])
+def test_labels_that_nothing_has_are_said_as_such(running: Cluster, words: tuple[str, ...]) -> None:
+    result = running.nanoctl(*words, "-l", "tier=nowhere")
+    said = "Error: no instances with labels tier=nowhere in namespace default\n"
+    assert (result.exit_code, result.stderr) == (1, said)
+
+
 def test_waiting_for_what_is_not_there_is_refused_at_once(running: Cluster) -> None:
     assert running.nanoctl("wait", "instance/ghost", "--for=condition=Ready", "--timeout", "60s").exit_code == 1
     assert running.nanoctl("wait", "instances", "--for=condition=Ready").exit_code == 2

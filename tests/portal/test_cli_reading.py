@@ -141,6 +141,22 @@ def test_a_server_that_is_not_there_is_said_with_what_to_do(running: Cluster, tm
     assert "nanoctl up" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (">&-", 0, ""),
+        (">&- <&-", 0, ""),
+        ("> /dev/full", 1, "Error: the output cannot be written: No space left on device\n"),
+        ("-o yaml > /dev/full", 1, "Error: the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_output_that_nobody_takes_leaves_no_traceback(running: Cluster, redirected: str, code: int, said: str) -> None:
+    line = f'"$0" -c "from nanovirt.portal.cli import cli; cli()" get vm --kubeconfig "$1" {redirected}'
+    command = ["/bin/sh", "-c", line, sys.executable, str(running.kubeconfig)]
+    done = subprocess.run(command, check=False, timeout=60, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_get_watch_prints_a_row_for_each_change(running: Cluster) -> None:
     command = [sys.executable, "-c", "from nanovirt.portal.cli import cli; cli()", "get", "namespaces", "-w"]
     with subprocess.Popen(

@@ -26,6 +26,9 @@ def instance(**spec: Any) -> dict[str, Any]:
     [
         ({"cpus": 0}, "spec.cpus", "FieldValueInvalid"),
         ({"cpus": "two"}, "spec.cpus", "FieldValueInvalid"),
+        ({"cpus": True}, "spec.cpus", "FieldValueInvalid"),
+        ({"cpus": "2"}, "spec.cpus", "FieldValueInvalid"),
+        ({"startPriority": False}, "spec.startPriority", "FieldValueInvalid"),
         ({"memory": "5 GB"}, "spec.memory", "FieldValueInvalid"),
         ({"memory": "-1Gi"}, "spec.memory", "FieldValueInvalid"),
         ({"memory": "1Mi"}, "spec.memory", "FieldValueInvalid"),
