@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
@@ -157,16 +158,33 @@ def _at(doc: Any, path: str) -> Any:
 
 
 def missing(world: World, wanted: Wanted) -> Iterator[str]:
-    """References to what does not exist yet: accepted, so that manifests can be applied in any order."""
-    for mention in dangling(world, wanted):
-        yield f"{mention.field}: {reference_missing(mention).message}"
+    """References to what does not exist yet: accepted, so that manifests can be applied in any order.
+
+    Whoever wrote one has been told: it is not said again with each later write.
+    """
+    mentioned = mentions(wanted.made.facts, wanted.key, wanted.doc)
+    if absent := {one.target for one in mentioned if world.store.peek(one.target) is None}:
+        for mention in brought(wanted, mentioned):
+            if mention.target in absent:
+                yield f"{mention.field}: {reference_missing(mention).message}"
 
 
-def dangling(world: World, wanted: Wanted) -> Iterator[Mention]:
-    """The references to what does not exist."""
-    for mention in mentions(wanted.made.facts, wanted.key, wanted.doc):
-        if world.store.peek(mention.target) is None:
-            yield mention
+def brought(wanted: Wanted, mentioned: Sequence[Mention]) -> list[Mention]:
+    """Those of the references that this write brings: what stands in a list may have moved in it."""
+    before = mentions(wanted.made.facts, wanted.key, wanted.old) if wanted.old else []
+    if not before:
+        return [*mentioned]
+    places = {(one.field, one.target) for one in before}
+    new = [one for one in mentioned if (one.field, one.target) not in places]
+    stayed = {(one.field, one.target) for one in mentioned}
+    moved = Counter(one.target for one in before if (one.field, one.target) not in stayed)
+    found = []
+    for one in new:
+        if moved[one.target] > 0:
+            moved[one.target] -= 1
+        else:
+            found.append(one)
+    return found
 
 
 def reference_missing(mention: Mention) -> Cause:

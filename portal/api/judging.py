@@ -144,7 +144,7 @@ def _judge(
     """What to warn of. Raises Invalid with every cause, beside those that are known; a reference to nothing is one,
     unless it was there before.
 
-    With `lenient` it is warned of, too, if the set does not delete what it names.
+    One more of what was there before is warned of, and with `lenient` any new one; none may name what the set deletes.
     """
     causes += admission.problems(world, wanted)
     had = {one.target for one in mentions(wanted.made.facts, wanted.key, wanted.old)} if wanted.old else set()
@@ -155,7 +155,7 @@ def _judge(
             continue
         cause = admission.reference_missing(mention)
         if (lenient or mention.target in had) and not leaves:
-            warnings.append(f"{cause.field}: {cause.message}")
+            warnings += [f"{cause.field}: {cause.message}"] if mention in admission.brought(wanted, mentioned) else []
         elif cause not in causes:  # said twice of what is absent, it would tell that from what is not to be seen
             causes.append(cause)
     if causes:

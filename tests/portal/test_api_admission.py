@@ -125,6 +125,44 @@ async def test_missing_reference_is_accepted_with_a_warning() -> None:
         assert any("ComputePool default" in one for one in said.warnings)
 
 
+def _disks(*named: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "source": {"image": f"shared/{image}"}}
+        for name, _, image in (one.partition(":") for one in named)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warned"),
+    [
+        (("a:absent",), ("a:absent",), []),
+        (("a:absent",), ("a:absent", "b:absent"), [1]),
+        (("a:absent",), ("a:absent", "b:other"), [1]),
+        (("a:absent",), ("a:other",), [0]),
+        (("a:absent",), ("b:other", "a:absent"), [0]),
+        (("a:other", "b:absent"), ("b:absent",), []),
+        (("a:other", "b:absent"), ("b:absent", "a:other"), []),
+        (("a:absent", "b:absent"), ("a:absent",), []),
+        (("a:absent", "b:other"), ("b:other", "c:other"), [0]),
+    ],
+)
+async def test_warning_comes_with_the_write_that_brings_its_reason(
+    before: tuple[str, ...], after: tuple[str, ...], warned: list[int]
+) -> None:
+    async with world() as w:
+        await w.make(INSTANCES, instance(disks=_disks(*before)))
+        for verb, body, headers in (
+            ("PATCH", {"spec": {"disks": _disks(*after)}}, MERGE),
+            ("PATCH", {"metadata": {"labels": {"a": "b"}}}, MERGE),
+            ("PUT", instance(disks=_disks(*after), cpus=3), {}),
+        ):
+            told = await w.call(verb, f"{INSTANCES}/web-1", body, headers=headers)
+            assert told.code == 200
+            fields = [one.partition('"')[2].partition(":")[0] for one in told.warnings]
+            assert fields == [f"spec.disks[{at}].source.image" for at in warned]
+            warned = []
+
+
 async def test_what_is_referred_to_is_not_deleted_and_the_users_are_named() -> None:
     async with world() as w:
         await w.make(POOLS, pool())

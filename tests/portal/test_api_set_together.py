@@ -52,15 +52,18 @@ async def test_reference_that_is_missing_in_store_and_set_is_refused() -> None:
         assert refused.doc["details"]["causes"][0]["params"] == {"kind": "Image", "name": "shared/absent"}
 
 
-async def test_reference_that_was_missing_before_is_warned_of() -> None:
+async def test_reference_that_was_missing_before_may_stay_and_is_warned_of_when_it_comes_again() -> None:
     async with ready() as w:
         disks = [{"name": "s", "source": {"image": "shared/absent"}}]
         await w.make(INSTANCES, instance("web-1", disks=disks))
         change = {"metadata": {"labels": {"a": "b"}}}
         done = await send(w, named("patch", "Instance", "web-1", "default", patch=change))
+        assert (done.code, done.warnings) == (200, [])
+        more = {"spec": {"disks": [*disks, {"name": "t", "source": {"image": "shared/absent"}}]}}
+        done = await send(w, named("patch", "Instance", "web-1", "default", patch=more))
         assert done.code == 200
         assert len(done.warnings) == 1
-        assert "writes[0]: spec.disks[0].source.image: Image shared/absent does not exist." in done.warnings[0]
+        assert "writes[0]: spec.disks[1].source.image: Image shared/absent does not exist." in done.warnings[0]
 
 
 async def test_index_knows_of_a_set_what_a_new_one_would_read_in_the_store() -> None:

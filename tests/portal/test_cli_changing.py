@@ -167,13 +167,16 @@ def test_what_refers_to_nothing_is_refused_with_its_line(running: Cluster) -> No
 
 
 def test_warnings_are_told_once_and_with_the_object(running: Cluster) -> None:
-    spec = {"computePool": "default", "disks": [{"name": "system", "source": {"image": "shared/absent"}}]}
-    running.creates("instances", "warned", "default", spec=spec)
-    doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "warned"}, "spec": {"cpus": 2}}
-    result = running.nanoctl("apply", "-f", "-", stdin=json.dumps(doc))
-    assert result.stdout == "instance/warned configured\n"
-    assert result.stderr.count("Image shared/absent does not exist") == 1
-    assert "Warning: instance/warned: spec.disks[0].source.image" in result.stderr
+    disks = [{"name": "system", "source": {"image": "shared/absent"}}]
+    running.creates("instances", "warned", "default", spec={"computePool": "default", "disks": disks})
+    more = [*disks, {"name": "more", "source": {"image": "shared/absent"}}]
+    for cpus, count in ((2, 1), (3, 0)):
+        spec = {"cpus": cpus, "disks": more}
+        doc = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "warned"}, "spec": spec}
+        result = running.nanoctl("apply", "-f", "-", stdin=json.dumps(doc))
+        assert result.stdout == "instance/warned configured\n"
+        assert result.stderr.count("Image shared/absent does not exist") == count
+        assert ("Warning: instance/warned: spec.disks[1].source.image" in result.stderr) is (count == 1)
 
 
 def test_a_set_with_one_bad_change_changes_nothing(running: Cluster) -> None:
