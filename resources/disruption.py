@@ -60,10 +60,35 @@ def _words(before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
 
 
 def below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]]:
-    """The leaves that differ; a list counts as a whole, since its items have no path of their own over time."""
+    """The leaves that differ. A list counts as a whole, unless its items have names: those are told one by one."""
     for name in dict.fromkeys((*before, *after)):
         then, now = before.get(name), after.get(name)
+        if then == now:
+            continue
         if isinstance(then, Mapping) and isinstance(now, Mapping):
             yield from below(f"{path}.{name}", then, now)
-        elif then != now:
-            yield f"{path}.{name}", then, now
+            continue
+        items = _by_name(f"{path}.{name}", then, now)
+        yield from items or [(f"{path}.{name}", then, now)]
+
+
+def _by_name(path: str, before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    """What differs between items of the same name, by `path[NAME]`; nothing when only their order does, or for others."""
+    then, now = _named(before), _named(after)
+    if then is None or now is None or not (then or now):
+        return []
+    found: list[tuple[str, Any, Any]] = []
+    for name in dict.fromkeys((*then, *now)):
+        if name in then and name in now:
+            found += below(f"{path}[{name}]", then[name], now[name])
+        else:
+            found.append((f"{path}[{name}]", then.get(name), now.get(name)))
+    return found
+
+
+def _named(items: Any) -> dict[str, JSON] | None:
+    """The items of a list by their names; None for what is no list, or has an item without a name of its own."""
+    if not isinstance(items, list | tuple) or not all(isinstance(one, Mapping) and one.get("name") for one in items):
+        return {} if items is None else None
+    found = {str(one["name"]): one for one in items}
+    return found if len(found) == len(items) else None

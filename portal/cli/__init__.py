@@ -198,6 +198,8 @@ def plain_flags(command: click.Command, args: list[str]) -> list[str]:
 def sentence(error: NanoError) -> str:
     """What happened, to which field, and what to do; each of several causes on a line of its own."""
     if isinstance(error, NotFound) and (plural := str(error.params.get("plural", ""))):
+        if plural == "tokens":  # no kind: they are asked for by user
+            return f"{error}; those that are there: nanoctl token list USER"
         return f"{error}; those that are there: nanoctl get {plural} -A"
     if isinstance(error, Conflict) and (found := UNFULFILLED.match(str(error))):
         return f"{found[1]}/{found[2]}: {str(error)[found.end() :]}"

@@ -92,7 +92,7 @@ def test_tokens_are_made_listed_and_taken_back(running: Cluster) -> None:
         (("kubeconfig", "--user", "nobody"), "nobody"),
         (("token", "create", "alice", "--expires", "soon"), "is not a time like"),
         (("token", "create", "alice", "--expires", "999d"), "expiresSeconds"),
-        (("token", "revoke", "alice", "xxx"), "xxx"),
+        (("token", "revoke", "alice", "xxx"), "nanoctl token list USER"),
         (("chown", "user/alice", "bob"), "name one object of a namespace"),
         (("chown", "secret/absent", "bob"), "not found"),
         (("chown", "secrets", "bob"), "name one object"),

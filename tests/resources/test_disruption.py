@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nanovirt.resources.disruption import Effect, FieldChange, changes, worst
+from nanovirt.resources.disruption import Effect, FieldChange, below, changes, worst
 from nanovirt.resources.instance import InstanceSpec
 from tests.resources.walking import fields
 
@@ -398,3 +398,33 @@ def test_the_worst_of_several_counts() -> None:
 def test_set_loses_members_and_never_rewrites_one(field: str, now: object, then: object, effect: Effect) -> None:
     (change,) = changes("InstanceSet", {"spec": {field: now}}, {"spec": {field: then}})
     assert change.effect == effect
+
+
+def leaves(before: JSON, after: JSON) -> dict[str, tuple[Any, Any]]:
+    return {path: (then, now) for path, then, now in below("spec", before, after)}
+
+
+def test_items_that_have_names_are_told_apart() -> None:
+    grown = SYSTEM | {"size": "20Gi", "source": {"image": "shared/other"}}
+    assert leaves({"disks": [SYSTEM, DATA]}, {"disks": [grown, CD]}) == {
+        "spec.disks[system].size": ("10Gi", "20Gi"),
+        "spec.disks[system].source.image": ("shared/mini", "shared/other"),
+        "spec.disks[data]": (DATA, None),
+        "spec.disks[cd0]": (None, CD),
+    }
+    assert leaves({}, {"nics": [LAN]}) == {"spec.nics[lan]": (None, LAN)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([SYSTEM, DATA], [DATA, SYSTEM]),  # which boots first may hang on it
+        (["a"], ["a", "b"]),
+        ([{"to": "a"}], [{"to": "b"}]),
+        ([DATA, DATA], [DATA]),
+        (None, []),
+        ("text", [DATA]),
+    ],
+)
+def test_any_other_list_is_told_as_a_whole(before: Any, after: Any) -> None:
+    assert leaves({"some": before}, {"some": after}) == {"spec.some": (before, after)}
