@@ -73,7 +73,7 @@ def below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]
 
 
 def _by_name(path: str, before: Any, after: Any) -> list[tuple[str, Any, Any]]:
-    """What differs between items of the same name, by `path[NAME]`; nothing when only their order does, or for others."""
+    """What differs between items, by `path[NAME]`; nothing when only their order does, or they have no names."""
     then, now = _named(before), _named(after)
     if then is None or now is None or not (then or now):
         return []

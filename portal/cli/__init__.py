@@ -114,6 +114,19 @@ class TimedOut(click.ClickException):
     exit_code = 3
 
 
+class Interrupted(click.ClickException):
+    """Exit code 130, as shells say of Ctrl-C: that is neither a refusal nor a failure."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted: nothing more is waited for; what was sent before is not taken back")
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Below the ^C that a terminal shows."""
+        click.echo(f"\n{self.message}" if sys.stderr.isatty() else self.message, file, err=True)
+
+
 class Misused(Malformed):
     """The arguments of a command make no sense together; the message says how to write it."""
 
@@ -164,6 +177,8 @@ class Commands(click.Group):
         except NanoError as error:
             ending = Unusable if isinstance(error, Misused) else Refused
             raise ending(sentence(error)) from error
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
         except OSError as error:
             if error.filename is not None or error.errno not in UNWRITABLE:
                 raise

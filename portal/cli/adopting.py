@@ -35,7 +35,9 @@ def adopt(session: Session, *, what: str, name: str, owner: str) -> None:
     if (what and not host) or (not domain and (slash or name or owner)):
         raise Misused("say which: adopt HOST/DOMAIN; `nanoctl adopt HOST` lists them")
     if not domain:
-        hosts = [host] if host else [one["metadata"]["name"] for one in session.list(session.catalogue.named("hosts"))[0]]
+        hosts = (
+            [host] if host else [one["metadata"]["name"] for one in session.list(session.catalogue.named("hosts"))[0]]
+        )
         found = [f"{one}/{line}" for one in hosts for line in _unclaimed(session, one)]
         click.echo("\n".join(found) or f"every domain of {host or 'every host'} is claimed")
         return

@@ -44,17 +44,20 @@ def events(
     terms = [f"type={kind}"] if kind else []
     about = about_one(session, what) if what else None
     history = History(session, about, terms, everywhere=all_namespaces)
-    found, revision = history.read()
+    if follow:
+        with until_interrupted():
+            found, revision = history.read()
+            lines(history.table(found, headings=True, follow=True))
+            history.follow(found, revision)
+        return
+    found, _ = history.read()
     if output:
         whole = [{"apiVersion": "v1", "kind": "Event", **one} for one in found]
         click.echo(documents(whole, output, single=False), nl=False)
-    elif found or follow:
-        lines(history.table(found, headings=True, follow=follow))
+    elif found:
+        lines(history.table(found, headings=True, follow=False))
     else:
         click.echo("Nothing has happened within the last hour.", err=True)
-    if follow:
-        with until_interrupted():
-            history.follow(found, revision)
 
 
 class About(NamedTuple):

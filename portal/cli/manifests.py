@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -15,6 +15,7 @@ from nanovirt.resources.errors import Malformed
 JSON = dict[str, Any]
 SUFFIXES = (".yaml", ".yml", ".json")
 SIZE_MAX = 64 << 20
+"""Bytes of one file, or of standard input."""
 DEPTH_MAX = 50
 NODES_MAX = 1_000_000
 """Values that one document may have."""
@@ -90,7 +91,10 @@ def read_all(sources: Iterable[str]) -> list[Manifest]:
 
 def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     if source == "-":
-        yield "stdin", sys.stdin.buffer.read(SIZE_MAX)
+        yield from _bounded("stdin", sys.stdin.buffer, problems)
+        return
+    if source.startswith(("http://", "https://")):
+        problems.append(f"{source}: addresses are not read; write `curl -fsS {source} | nanoctl apply -f -`")
         return
     path = Path(source)
     files = [path]
@@ -104,9 +108,19 @@ def _contents(source: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
         problems += [] if files else [f"{source} holds no file that ends in {', '.join(SUFFIXES)}"]
     for file in files:
         try:
-            yield str(file), file.read_bytes()
+            with file.open("rb") as opened:
+                yield from _bounded(str(file), opened, problems)
         except OSError as error:
             problems.append(f"{file}: {error.strerror}")
+
+
+def _bounded(name: str, source: IO[bytes], problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    """What a source holds, unless that is more than any set of manifests: half of it would be another set."""
+    content = source.read(SIZE_MAX + 1)
+    if len(content) > SIZE_MAX:
+        problems.append(f"{name} is larger than {SIZE_MAX >> 20} MiB")
+    else:
+        yield name, content
 
 
 def documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]]:
@@ -129,10 +143,14 @@ def documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]
             else [
                 (
                     None,
-                    f"{file}:{node.start_mark.line + 1} (document {number}) is a {type(doc).__name__}, not a mapping",
+                    f"{file}:{node.start_mark.line + 1} (document {number}) is {_kind_of(doc)}, not a mapping",
                 )
             ]
         )
+
+
+def _kind_of(doc: Any) -> str:
+    return "a list" if isinstance(doc, list) else "a text" if isinstance(doc, str) else f"the value {doc}"
 
 
 def _check_depth(content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,6 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("web")
     with running_server(folder / "data", "--simulated-hosts", "3") as running:
         docs = [machine(f"web-{number}") for number in range(MANY)]
+        docs[7]["spec"]["displayName"] = "机房 7 号"
         manifest = folder / "many.yaml"
         manifest.write_text(yaml.safe_dump_all(docs))
         running.nanoctl("apply", "-f", manifest)
@@ -37,7 +39,7 @@ def page(request: pytest.FixtureRequest) -> Iterator[Browser]:
         yield opened
 
 
-def machine(name: str) -> dict[str, object]:
+def machine(name: str) -> dict[str, Any]:
     """A small Instance with an address."""
     spec = {"memory": "64Mi", "disks": [{"name": "system", "size": "1Gi"}]}
     return {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": name}, "spec": spec}
@@ -95,6 +97,19 @@ def test_login_list_language_and_logout(page: Browser, server: ServerProcess) ->
     page.goto(f"https://localhost:{server.portal_port}/instances")
     page.wait(f"document.querySelector('{PASSWORD}') !== null")
     assert problems + page.problems() == []
+
+
+def test_page_says_what_is_not_there_and_shows_names_for_people(page: Browser, server: ServerProcess) -> None:
+    log_in(page, server)
+    page.type("input[type=search]", "机房")
+    page.wait(f"{ROWS} === 1")
+    page.wait_text("1 of ")
+    assert page.evaluate("document.querySelector('.sizer .row').firstChild.innerText") == "web-7 机房 7 号"
+    page.goto(f"https://localhost:{server.portal_port}/console/default/absent")
+    page.wait_text("There is no instance default/absent, or you may not see it.")
+    page.goto(f"https://localhost:{server.portal_port}/console/%E0%A4%A/absent")
+    page.wait_text("There is no instance %E0%A4%A/absent")
+    assert [one for one in page.problems() if "404" not in one] == []
 
 
 def test_list_is_live_and_heals_when_its_socket_is_cut(page: Browser, server: ServerProcess, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -271,6 +274,8 @@ def test_a_settled_manifest_needs_no_patch() -> None:
     [
         ("a: [1", ":2 cannot be read"),
         ("- a list\n", ":1 (document 1) is a list, not a mapping"),
+        ("only words\n", ":1 (document 1) is a text, not a mapping"),
+        ("7\n", ":1 (document 1) is the value 7, not a mapping"),
         ("\n\nkind: Instance\nmetadata: {name: x}\n", ":3 (document 1, Instance x) has no apiVersion"),
         ("apiVersion: v1\nkind: Namespace\n", ":1 (document 1, Namespace) has no metadata.name"),
         ("apiVersion: v1\nkind: Namespace\nkind: Other\n", "kind stands twice in the mapping at line 1"),
@@ -288,6 +293,20 @@ def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, said: st
     with pytest.raises(BadManifests) as bad:
         read_all([str(file)])
     assert said in str(bad.value)
+
+
+def test_more_than_fits_is_refused_instead_of_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanovirt.portal.cli.manifests.SIZE_MAX", 1 << 20)
+    (tmp_path / "x.yaml").write_text("# comment\n" * (1 << 17))
+    with pytest.raises(BadManifests, match="is larger than 1 MiB"):
+        read_all([str(tmp_path)])
+    with pytest.raises(BadManifests, match="is larger than 1 MiB"):
+        read_all(["/dev/zero"])
+
+
+def test_an_address_is_answered_with_how_it_is_read() -> None:
+    with pytest.raises(BadManifests, match=r"write `curl -fsS https://example.org/a.yaml \| nanoctl apply -f -`"):
+        read_all(["https://example.org/a.yaml"])
 
 
 def test_errors_of_all_files_come_together(tmp_path: Path) -> None:
@@ -557,6 +576,21 @@ def test_what_a_wait_has_not_looked_at_yet_is_not_called_missing(running: Cluste
     result = running.nanoctl("wait", "vm", "-l", "set=lot", "--for=status.phase=Running", "--timeout", "0.5s")
     assert (result.exit_code, "not there" in result.stderr) == (3, False), result.stderr
     assert "waiting for instance/lot-3: Pending" in result.stderr
+
+
+def test_a_wait_that_is_interrupted_exits_as_shells_say(running: Cluster) -> None:
+    running.says("run", "patience", "--image", "shared/mini")
+    command = [sys.executable, "-c", "from nanovirt.portal.cli import cli; cli()", "wait", "instance/patience"]
+    command += ["--for=condition=Ready", "--kubeconfig", str(running.kubeconfig)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.readline().startswith("waiting for instance/patience")
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+            assert (process.wait(60), said.splitlines()[-1][:12], "Abort" in said) == (130, "interrupted:", False)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("words", [("stop",), ("wait", "--for=condition=Ready", "instances")])

@@ -110,7 +110,8 @@ export function Console({ hub, lang, namespace, name }: { hub: WatchHub; lang: L
         {state === "disconnected" && <button type="button" onClick={() => setTries(tries + 1)}>{say.reconnect}</button>}
       </div>
       {why !== "" && <p role="alert" className="bad">{why}</p>}
-      {watched.loaded && !runs && <p className="empty">{say.notRunning(phaseWord(lang, phase || "Unknown"))}</p>}
+      {watched.loaded && !one && <p role="alert" className="empty">{say.noSuch(`${namespace}/${name}`)}</p>}
+      {watched.loaded && one && !runs && <p className="empty">{say.notRunning(phaseWord(lang, phase))}</p>}
       <div className="screen" ref={screen} />
     </main>
   );

@@ -120,13 +120,14 @@ function Grid({ rows, lang }: { rows: Instance[]; lang: Language }) {
 
 function Row({ one, lang, index }: { one: Instance; lang: Language; index: number }) {
   const { name, namespace } = one.metadata;
+  const shown = one.spec.displayName ?? "";
   const phase = phaseOf(one);
   const ready = one.status?.conditions?.find((condition) => condition.type === "Ready");
   const why = ready && ready.status !== "True" ? ready.message : "";
   const page = `/console/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
   return (
     <div className="row" role="row" aria-rowindex={index + 2} style={{ transform: `translateY(${index * ROW}px)` }}>
-      <span role="cell" title={one.spec.displayName ?? name}>{name}</span>
+      <span role="cell" title={shown || name}>{name}{shown !== "" && <span className="muted"> {shown}</span>}</span>
       <span role="cell">{namespace}</span>
       <span role="cell" title={why}><i className={`dot ${phase}`} aria-hidden="true" />{phaseWord(lang, phase)}</span>
       <span role="cell">{one.status?.host ?? ""}</span>

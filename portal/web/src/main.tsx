@@ -5,7 +5,7 @@ import { Refused, type Session, logout, session } from "./api";
 import { Console } from "./Console";
 import { Instances } from "./Instances";
 import { Login } from "./Login";
-import { go, useAddress } from "./route";
+import { go, segments, useAddress } from "./route";
 import { WatchHub } from "./watch";
 import { type Language, keep, language, words } from "./words";
 
@@ -109,7 +109,7 @@ function Inside({ lang, onLoggedOut }: { lang: Language; onLoggedOut: () => void
     return () => made.close();
   }, [onLoggedOut]);
   const address = useAddress();
-  const [, page, namespace, name] = useMemo(() => address.pathname.split("/").map(decodeURIComponent), [address.pathname]);
+  const [, page, namespace, name] = useMemo(() => segments(address.pathname), [address.pathname]);
   if (!hub) return null;
   if (page === "console" && namespace && name) return <Console hub={hub} lang={lang} namespace={namespace} name={name} />;
   return <Instances hub={hub} lang={lang} address={address} live={<Live hub={hub} lang={lang} />} />;
