@@ -18,8 +18,10 @@ from nanovirt.resources.defaults import EDITION, defaults, made
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import LogFull
 from nanovirt.resources.file_log import FileLog, Sizes
+from nanovirt.resources.hold import HOLD, Hold, HoldSpec
 from nanovirt.resources.kind import Document, Key
 from nanovirt.resources.log import Log, MemoryLog, Record
+from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.shipped import SHIPPED
 from nanovirt.resources.shipping import FORMER, digest
@@ -207,3 +209,30 @@ async def test_what_a_directory_applies_is_left_to_it() -> None:
     async with served(log) as store:
         assert spec(store) == OPERATOR.to_json()["spec"]
         assert spec(store, VIEWER.key) == of(VIEWER.key)
+
+
+async def test_restored_store_that_is_held_gets_it_too() -> None:
+    log = MemoryLog()
+    hold = Hold(metadata=ObjectMeta(name=HOLD.name), spec=HoldSpec(revision=1, restored=NOW))
+    async with served(log, [*older(), hold]) as store:
+        assert spec(store) == of(ROLE)
+        assert store.peek(HOLD) is not None
+
+
+async def test_edit_that_is_taken_back_lets_it_follow_again() -> None:
+    log = MemoryLog()
+    async with served(log) as store:
+        await edited(store, description="ours")
+    async with served(log) as store:
+        assert events(store) == [("operator", "ShippedOtherwise")]
+        await edited(store, description="")
+        told = store.committed
+    async with served(log) as store:
+        assert store.committed == told + 1
+        assert doc(store, SHIPPED)["spec"]["objects"]["roles/operator"] == {"left": digest(made_role()), "withheld": ""}
+    async with served(log) as store:
+        assert store.committed == told + 1
+
+
+def made_role() -> Document:
+    return next(one for one in defaults() if one.key == ROLE)
