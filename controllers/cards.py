@@ -20,6 +20,7 @@ from nanovirt.resources.placement import Lease, PlacedNic
 from nanovirt.resources.qos import NetworkQos
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.system_template import NicModel
+from nanovirt.resources.vlans import spoken
 
 OUI = "52:54:00"
 
@@ -50,6 +51,22 @@ def pool_of(nic: Nic, world: World) -> AddressPool | None:
 def network_of(nic: Nic, pool: AddressPool | None) -> str:
     """The network that the card is plugged into."""
     return pool.spec.network if pool is not None else nic.network or "default"
+
+
+def vlan_of(nic: Nic, pool: AddressPool | None) -> int:
+    """The VLAN of that network that the card is in; 0: none."""
+    return nic.vlan or (pool.spec.vlan if pool is not None else 0)
+
+
+def check_stray(nic: Nic, pool: AddressPool | None, world: World) -> None:
+    """A card does not leave its pool's VLAN while other pools have the same addresses there. Raises Missing."""
+    if pool is None or nic.vlan in (0, pool.spec.vlan):
+        return
+    own = pool.spec
+    for other in world.every(AddressPool):
+        theirs, name = other.spec, other.metadata.name
+        if name != pool.metadata.name and theirs.network == own.network and theirs.subnet.overlaps(own.subnet):
+            raise Missing(Reason.VlanOfPoolOnly, pool=pool.metadata.name, other=name, vlan=spoken(own.vlan))
 
 
 def new_addresses(
@@ -138,7 +155,7 @@ def placed_card(
         model=nic.model or model,
         address_pool=pool.metadata.name if pool else "",
         bridge=host.bridge(network_of(nic, pool)),
-        vlan=nic.vlan or (pool.spec.vlan if pool else 0),
+        vlan=vlan_of(nic, pool),
         mtu=nic.mtu,
         qos=qos,
         lease=lease_of(pool) if pool else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanovirt.controllers.cards import network_of, new_addresses, nics_of, placed_card, pool_of
+from nanovirt.controllers.cards import check_stray, network_of, new_addresses, nics_of, placed_card, pool_of, vlan_of
 from nanovirt.controllers.devices import placed_medium, template_of
 from nanovirt.controllers.disks import (
     Origin,
@@ -83,8 +83,9 @@ def compose(instance: Instance, world: World) -> Composition:
     media = tuple(placed_medium(instance, medium, world) for medium in spec.media)
     nics = [(nic, pool_of(nic, world)) for nic in nics_of(instance, pool)]
     space = instance.metadata.namespace
-    for nic, _ in nics:
+    for nic, addresses in nics:
         check_groups(nic, space, world)
+        check_stray(nic, addresses, world)
     host = _choose(instance, pool, world, disks, nics, template)
     leases = tuple(new_addresses(instance, nics, world))
     volumes = tuple(
@@ -137,6 +138,7 @@ def _choose(
         networks=frozenset(network_of(nic, addresses) for nic, addresses in nics),
         architecture=template.spec.architecture,
         pinned=_where_volumes_are(disks, instance.spec.scheduling.host),
+        cards=frozenset((network_of(nic, addresses), vlan_of(nic, addresses)) for nic, addresses in nics),
     )
     name = pool.metadata.name
     placed = world.ranking(pool).place(ask)

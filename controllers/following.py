@@ -194,6 +194,7 @@ class _Following:
             if placed is not None:
                 found.append(placed)
         cards.retire()
+        self.lacks += cards.withdrawn
         self._ops += cards.ops
         return tuple(found)
 

@@ -8,13 +8,15 @@ from nanovirt.controllers.cards import (
     address,
     as_leased,
     asked_mac,
+    check_stray,
     chosen_ip,
     free_mac,
     lease_of,
     network_of,
     placed_card,
+    vlan_of,
 )
-from nanovirt.controllers.lacks import Missing
+from nanovirt.controllers.lacks import Lack, Missing
 from nanovirt.controllers.limits import network_qos
 from nanovirt.controllers.orders import Orders
 from nanovirt.controllers.world import World
@@ -28,10 +30,14 @@ from nanovirt.resources.placement import Domain, PlacedNic, Placement
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.store import Create, Op, Update
 from nanovirt.resources.system_template import NicModel
+from nanovirt.resources.vlans import spoken
 
 
 class Cards:
-    """`had`: those of the Placement by name; `ops`: the Addresses that are made and changed."""
+    """`had`: those of the Placement by name; `ops`: the Addresses that are made and changed.
+
+    `withdrawn`: what is to be said of cards that stay where new ones may not be.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class Cards:
         self._qos = network_qos(instance.spec, pool)
         self.had = {one.name: one for one in placement.spec.nics}
         self.ops: list[Op] = []
+        self.withdrawn: list[Lack] = []
         self._kept: list[PlacedNic] = []
         self._given: set[IPv4Address] = set()
 
@@ -60,11 +67,23 @@ class Cards:
             bridge = before.bridge  # it was there before Nano had a name for it
         if not bridge:
             raise Missing(Reason.HostLacksNetwork, host=self._host.metadata.name, network=network)
+        if before is None or before.vlan != vlan_of(nic, pool):
+            check_stray(nic, pool, self._world)
+        self._check_vlan(nic, network, vlan_of(nic, pool), bridge, before)
         if before is not None and nic.mac in (None, before.mac) and self._same_address(before, nic, pool):
             return self.kept(self._changed(before, nic, pool, bridge))
         mac = self._mac(nic, pool, before)
         lease = self._lease(nic, pool, mac, before) if pool is not None else mac
         return self.kept(placed_card(nic, pool, lease, self._host, self._domain.nic_model, self._qos))
+
+    def _check_vlan(self, nic: Nic, network: str, vlan: int, bridge: str, before: PlacedNic | None) -> None:
+        """A card does not go where the bridge is not to carry it; one that is there stays. Raises Missing."""
+        if not self._host.withholds(network, vlan):
+            return
+        params = {"host": self._host.metadata.name, "network": network, "vlan": spoken(vlan)}
+        if before is None or (before.bridge, before.vlan) != (bridge, vlan):
+            raise Missing(Reason.HostLacksVlan, **params)
+        self.withdrawn.append(Lack("", vlan, vlan, Reason.VlanWithdrawn, {"nic": nic.name, **params}))
 
     def kept(self, placed: PlacedNic) -> PlacedNic:
         """Note that this address is not to go."""
@@ -100,7 +119,7 @@ class Cards:
             "model": nic.model or self._model(before),
             "address_pool": pool.metadata.name if pool is not None else "",
             "bridge": bridge,
-            "vlan": nic.vlan or (pool.spec.vlan if pool is not None else 0),
+            "vlan": vlan_of(nic, pool),
             "mtu": nic.mtu,
             "qos": self._qos,
         }

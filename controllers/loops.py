@@ -166,6 +166,9 @@ class Loops:
         if plural == "hosts" and _readiness(change.before) != _readiness(change.after):
             for key in self.world.loads.placements.get(change.key.name, ()):
                 yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
+        if plural == "hosts" and _bridges_differ(change):
+            for key in self.world.loads.placements.get(change.key.name, ()):
+                yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
         if plural == "computepools" and _limits(change.before) != _limits(change.after):
             for host in self.world.slots(change.key.name):
                 for key in self.world.loads.placements.get(host.name, ()):
@@ -294,6 +297,14 @@ def _wish(entry: Entry | None) -> tuple[object, ...]:
 def _readiness(entry: Entry | None) -> object:
     """Status of the Ready condition of a Host."""
     return _said(entry.raw)[1] if entry is not None else ""
+
+
+def _bridges_differ(change: Change) -> bool:
+    """Whether a Host leads elsewhere, or carries other VLANs, than before: most of its changes are counts."""
+    before, after = change.before, change.after
+    if before is None or after is None or before.generation == after.generation:
+        return False
+    return bool(load(before.raw)["spec"].get("bridges") != load(after.raw)["spec"].get("bridges"))
 
 
 def _limits(entry: Entry | None) -> object:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from nanovirt.controllers.indexes import Load
 from nanovirt.resources.compute_pool import ComputePoolSpec
 from nanovirt.resources.conditions import holds
-from nanovirt.resources.host import Host
+from nanovirt.resources.host import Host, HostBridge
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason
+from nanovirt.resources.vlans import spoken
 
 PASSED_MOST = 16
 """So many hosts without room at the top of a ranking, and every host is looked at instead."""
@@ -20,7 +21,9 @@ PASSED_MOST = 16
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What an instance needs: processors, bytes, networks, the storage pool, and the host it is pinned to ("" none)."""
+    """What an instance needs: processors, bytes, networks with the VLANs of its cards in them (0: none), and the host
+    it is pinned to ("" none).
+    """
 
     cpus: int
     memory: int
@@ -28,6 +31,7 @@ class Ask:
     networks: frozenset[str]
     architecture: str
     pinned: str = ""
+    cards: frozenset[tuple[str, int]] = frozenset()
 
 
 class Refusal(NamedTuple):
@@ -52,6 +56,22 @@ class Slot(NamedTuple):
     memory: int
     disk: int
     load: Load
+    limited: tuple[HostBridge, ...] = ()
+    """Bridges that do not carry every VLAN."""
+
+    def withheld(self, ask: Ask) -> tuple[str, int] | None:
+        """A network and its VLAN that a card would be in, and that the bridge does not carry."""
+        if not self.limited:
+            return None
+        return next(
+            (
+                (network, vlan)
+                for network, vlan in sorted(ask.cards)
+                for one in self.limited
+                if one.network == network and not one.carries(vlan)
+            ),
+            None,
+        )
 
 
 def slot(host: Host, load: Load) -> Slot:
@@ -69,6 +89,7 @@ def slot(host: Host, load: Load) -> Slot:
         memory=int(room.memory),
         disk=int(room.disk),
         load=load,
+        limited=tuple(bridge for bridge in spec.bridges if bridge.vlans is not None),
     )
 
 
@@ -143,6 +164,7 @@ class Ranking:
             and load.disk + ask.disk <= one.disk * over.disk
             and ask.networks <= one.networks
             and ask.architecture == one.architecture
+            and one.withheld(ask) is None
         )
 
 
@@ -161,6 +183,8 @@ def refuse(ask: Ask, spec: ComputePoolSpec, one: Slot) -> Refusal | None:
         return Refusal(one.name, Reason.WrongArchitecture, {"has": one.architecture, "asked": ask.architecture})
     for network in sorted(ask.networks - one.networks):
         return Refusal(one.name, Reason.NetworkMissing, {"network": network})
+    if (withheld := one.withheld(ask)) is not None:
+        return Refusal(one.name, Reason.VlanMissing, {"network": withheld[0], "vlan": spoken(withheld[1])})
     free = one.cpus * over.cpu - one.load.cpus
     if ask.cpus > free:
         return Refusal(one.name, Reason.InsufficientCpus, {"free": max(0, free), "asked": ask.cpus})

@@ -73,10 +73,11 @@ class AddressPoolStatus(Status):
 
 
 class AddressPoolRow(NamedTuple):
-    """Pools of one network must not overlap."""
+    """Pools of one VLAN of a network must not overlap."""
 
     network: str
     subnet: str
+    vlan: int
 
 
 class AddressPool(

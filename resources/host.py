@@ -14,6 +14,7 @@ from nanovirt.resources.fields import AbsolutePath, Ip, Name, ShortName, Text, T
 from nanovirt.resources.kind import CLUSTER, LATER, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bytes
+from nanovirt.resources.vlans import SPANS_MAX, VlanSpan, among, problems
 
 ACCOUNTED = "Accounted"
 """The condition that says whether a host has told a restored store what it holds."""
@@ -28,6 +29,12 @@ class HostBridge(Model):
 
     network: ShortName
     device: DeviceName
+    vlans: Annotated[tuple[VlanSpan, ...], Field(max_length=SPANS_MAX)] | None = None
+    """The VLANs of that network that cards may be in here: "10", "20-29", "0" for none; without the field all."""
+
+    def carries(self, vlan: int) -> bool:
+        """Whether a card may be in that VLAN here; 0: in none. The one rule for scheduler, admission and changes."""
+        return self.vlans is None or among(self.vlans, vlan)
 
 
 class StoragePath(Model):
@@ -117,10 +124,16 @@ class Host(
     status: HostStatus = Field(default_factory=HostStatus)
 
     def problems(self) -> Iterator[Cause]:
-        """Two bridges to one network, two paths of one storage pool."""
+        """Two bridges to one network, two paths of one storage pool, VLANs that are none."""
         yield from twice("spec.bridges", [one.network for one in self.spec.bridges], "network")
+        for index, one in enumerate(self.spec.bridges):
+            yield from problems(f"spec.bridges[{index}].vlans", one.vlans)
         yield from twice("spec.storagePaths", [one.storage_pool for one in self.spec.storage_paths], "storagePool")
 
     def bridge(self, network: str) -> str:
         """The bridge that leads to `network`, or ""."""
         return next((one.device for one in self.spec.bridges if one.network == network), "")
+
+    def withholds(self, network: str, vlan: int) -> bool:
+        """Whether there is a bridge to `network` that does not carry that VLAN (0: frames without a tag)."""
+        return any(one.network == network and not one.carries(vlan) for one in self.spec.bridges)

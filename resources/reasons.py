@@ -25,7 +25,12 @@ class Reason(Enum):
     NotInSubnet = "{ip} lies outside the subnet {subnet}."
     RangeReversed = "The range begins at {first} after its end {last}."
     RangesOverlap = "The ranges {one} and {other} share addresses."
-    SubnetOverlaps = "The subnet {subnet} overlaps {other} of pool {pool} on network {network}."
+    SubnetOverlaps = "The subnet {subnet} overlaps {other} of pool {pool} on network {network}, for {vlan}."
+    SubnetOverlapsStray = (
+        "The subnet {subnet} overlaps {other} of pool {pool}, and instance {instance} has a card with an address of pool "
+        "{stray} outside of that pool's VLAN; bring it back first: its card without vlan, and on a host that carries it."
+    )
+    VlanOfPoolOnly = "Pool {pool} has addresses that pool {other} has in another VLAN, so its cards are in its own, {vlan}; leave vlan out."
     RangeHoldsAddressInUse = "{ip} is held by {instance}; the ranges must go on holding it."
     NotInRanges = "{ip} is in none of the ranges of pool {pool}."
     AddressReserved = "{ip} is reserved in pool {pool}."
@@ -83,6 +88,8 @@ class Reason(Enum):
     VolumeElsewhere = "Volume {volume} is on host {has}, and the machine on {host}."
     HostHasNoRoom = "Host {host} has no room for that: {why}; all else is as wished."
     HostLacksNetwork = "Host {host} has no bridge for network {network}; all else is as wished."
+    HostLacksVlan = "The bridge of host {host} for network {network} does not carry {vlan}; all else is as wished."
+    VlanWithdrawn = "Card {nic} stays in {vlan} of network {network}, although the bridge of host {host} is not to carry that any more."
     ShrinkNeedsStop = "Disk {disk} can get smaller only while the machine is stopped; all else is as wished."
     OperationFailed = "Host {host} could not carry out {verb} of {what}: {detail}"
     DataLossNotAccepted = (
@@ -146,6 +153,7 @@ class Reason(Enum):
     InsufficientMemory = "{free} of the asked {asked} memory is free"
     InsufficientDisk = "{free} of the asked {asked} disk is free"
     NetworkMissing = "no bridge for network {network}"
+    VlanMissing = "its bridge for network {network} does not carry {vlan}"
     HostStorageNotReady = "a storage path cannot be used"
     WrongArchitecture = "runs {has}, not {asked}"
     # of hosts

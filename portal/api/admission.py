@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from itertools import islice
 from typing import Any, NamedTuple
 
 from nanovirt.portal.api.index import Index, Mention, Sight, View, mentions, protected, users
 from nanovirt.portal.api.sizing import small_disks
+from nanovirt.portal.api.vlans import bad_vlans, overlaps
 from nanovirt.resources import fields
 from nanovirt.resources.address import address_name
 from nanovirt.resources.address_pool import AddressPool
@@ -106,6 +107,7 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
         case Instance() as instance:  # first: a model says slowly what it is not
             if instance.spec.nics:
                 yield from bad_cards(world, wanted, instance)
+                yield from bad_vlans(world.store, world.ask, wanted.old, instance)
             begun = bool(((wanted.old or {}).get("status") or {}).get("placement"))
             old = _at(wanted.old, "spec")
             yield from small_disks(world.store, wanted.key.namespace, instance.spec, old, begun=begun)
@@ -113,7 +115,7 @@ def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
             at = "spec.template.spec"
             yield from small_disks(world.store, wanted.key.namespace, many.spec.template.spec, _at(wanted.old, at), at)
         case AddressPool() as pool:
-            yield from overlaps(world.index, pool)
+            yield from overlaps(world.store, world.index, pool)
             yield from lost_addresses(world.store, wanted, pool)
             yield from taken_gateway(world.store, wanted, pool)
         case _:
@@ -218,16 +220,6 @@ def _grows(wanted: Wanted) -> bool:
 
 
 # --- address pools --------------------------------------------------------------------------------------
-
-
-def overlaps(index: Index, pool: AddressPool) -> Iterator[Cause]:
-    """Two pools of one network must not share addresses."""
-    spec = pool.spec
-    for name, row in index.pools.items():
-        other = IPv4Network(row.subnet)
-        if name != pool.metadata.name and row.network == spec.network and other.overlaps(spec.subnet):
-            params = {"subnet": str(spec.subnet), "other": str(other), "pool": name, "network": spec.network}
-            yield _cause("spec.subnet", Reason.SubnetOverlaps, **params)
 
 
 def lost_addresses(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:

@@ -26,6 +26,7 @@ def host() -> None:
 @host.command(
     epilog=examples("""
         host add node-2 --bridge default=br0 --server https://10.20.0.5:5870
+        host add node-3 --bridge default=br0 --bridge office=br1:10,20-29
         agent --server https://10.20.0.5:5870 --credentials node-2.json --bridge br0
     """)
 )
@@ -33,7 +34,13 @@ def host() -> None:
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The server's own.")
 @click.option("--server", metavar="URL", help="How that host reaches the server.  [default: as the admin does]")
 @click.option("--pool", default="default", show_default=True, metavar="POOL", help="ComputePool of the host.")
-@click.option("--bridge", "bridges", multiple=True, metavar="NETWORK=DEVICE", help="A bridge, and where it leads.")
+@click.option(
+    "--bridge",
+    "bridges",
+    multiple=True,
+    metavar="NETWORK=DEVICE[:VLANS]",
+    help="A bridge, where it leads, and VLANs such as 0,10,20-29.",
+)
 @click.option("--address", "addresses", multiple=True, metavar="IP|NAME", help="By which VNC viewers reach that host.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Or NAME.json.")
 def add(
@@ -84,8 +91,10 @@ def _host(connection: Connection, name: str, pool: str, bridges: tuple[str, ...]
 
 
 def _bridge(text: str) -> JSON:
-    network, _, device = text.rpartition("=")
-    return {"network": network or "default", "device": device}
+    network, _, rest = text.rpartition("=")
+    device, limited, vlans = rest.partition(":")
+    made: JSON = {"network": network or "default", "device": device}
+    return made | {"vlans": vlans.split(",")} if limited else made
 
 
 def _write(folder: Path, host: tuple[str, str], server: str, addresses: tuple[str, ...], file: Path) -> None:

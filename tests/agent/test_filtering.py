@@ -119,6 +119,18 @@ def test_card_that_nobody_names_yet_stays_as_long_as_its_tap_is_there() -> None:
     assert settled(stands(GROUPED), [], frozenset([GROUPED.tap])) == []
 
 
+def test_same_address_in_two_vlans_is_held_by_each_card_for_itself() -> None:
+    twin = replace(GROUPED, tap="nvl525400000003", mac="52:54:00:00:00:03")
+    both = stands(GROUPED, twin)
+    assert settled(both, [GROUPED, twin]) == []
+    assert set(both.senders) == {GROUPED.tap, twin.tap}
+    assert not set(GROUPED.chains) & set(twin.chains)
+    assert len(both.sets) == 2 * len(SETS)
+    leaving = settled(both, [twin])
+    assert leaving
+    assert not any(twin.key in line for line in leaving)
+
+
 def test_version_tells_cards_and_rules_apart() -> None:
     cards = [LEASED, PHYSICAL, GROUPED, replace(GROUPED, rules=(HTTP, NOT_HIM, CLOSED, OPEN)), replace(LEASED, ip=None)]
     assert len({card.version for card in cards}) == len(cards)

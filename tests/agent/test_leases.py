@@ -79,6 +79,23 @@ async def test_card_that_moves_to_another_bridge_is_served_there_only() -> None:
     bridges.close()
 
 
+async def test_same_address_in_two_vlans_is_given_to_each_on_its_own_bridge() -> None:
+    bridges, other = Bridges(), uuid(2)
+    cards = {UUID: NIC.model_copy(update={"vlan": 10})}
+    cards[other] = NIC.model_copy(update={"vlan": 20, "mac": "52:54:00:00:00:22"})
+    for one, nic in cards.items():
+        (served,) = reservations(spec(nics=[nic]))
+        assert served.bridge == f"nano0.{nic.vlan}"
+        bridges.serve(one, served)
+    held = {name: list(server.reservations.values()) for name, server in bridges.servers.items()}
+    assert {name: [(one.mac, one.ip) for one in found] for name, found in held.items()} == {
+        f"nano0.{nic.vlan}": [(nic.mac, nic.ip)] for nic in cards.values()
+    }
+    bridges.withhold(UUID, MAC)
+    assert [served.bridge for served in bridges.served(other)] == ["nano0.20"]
+    bridges.close()
+
+
 async def test_machine_whose_mac_another_had_too_is_withheld_without_a_server() -> None:
     bridges, served = Bridges(), SERVED._replace(bridge="nosuch0")
     for one in (UUID, uuid(2)):

@@ -19,7 +19,7 @@ import yaml
 from nanovirt.agent.simulation import BLACK_PIXEL, Traits
 from nanovirt.resources.client import Client, key_of, path_of
 from nanovirt.resources.codec import JSON
-from nanovirt.resources.errors import AlreadyExists, Conflict, NotFound, StoreUnreachable
+from nanovirt.resources.errors import AlreadyExists, Conflict, Invalid, NotFound, StoreUnreachable
 from nanovirt.resources.kind import Key
 from nanovirt.resources.report import lost_after
 from tests.e2e.looking import look
@@ -239,6 +239,34 @@ async def test_disabled_host_takes_nothing_new_and_keeps_what_it_has(client: Cli
     finally:
         await client.patch(Key("hosts", "", "sim-1"), {"spec": {"enabled": True}})
     assert (await until(client, instance_key("pinned"), "Running"))["status"]["host"] == "sim-1"
+
+
+async def test_machine_goes_where_its_vlan_is_carried_and_stays_when_the_list_is_narrowed(client: Client) -> None:
+    hosts = [Key("hosts", "", f"sim-{number}") for number in (1, 2, 3)]
+    before = {key: (await client.get(key))["spec"]["bridges"] for key in hosts}
+    card = {"name": "lan", "network": "default", "vlan": 40}
+
+    async def carry(key: Key, *vlans: str) -> None:
+        await client.patch(key, {"spec": {"bridges": [one | {"vlans": list(vlans)} for one in before[key]]}})
+
+    try:
+        for key in hosts:
+            await carry(key, "0", "10-19")
+        await client.create(instance("tagged", nics=[card]))
+        ready = await until_reason(client, instance_key("tagged"), "NoHostFits")
+        assert "sim-1: its bridge for network default does not carry VLAN 40" in ready["params"]["hosts"]
+        await carry(hosts[2], "0", "10-19", "40")
+        assert (await until(client, instance_key("tagged"), "Running"))["status"]["host"] == "sim-3"
+        with pytest.raises(Invalid, match="does not carry VLAN 50"):
+            await client.patch(instance_key("tagged"), {"spec": {"nics": [card | {"vlan": 50}]}})
+        await carry(hosts[2], "0")
+        ready = await until_reason(client, instance_key("tagged"), "VlanWithdrawn")
+        assert ready["params"]["vlan"] == "VLAN 40"
+        assert phase(await client.get(instance_key("tagged"))) == "Running"
+    finally:
+        for key, bridges in before.items():
+            await client.patch(key, {"spec": {"bridges": bridges}})
+    await until_ready(client, instance_key("tagged"))
 
 
 async def test_full_pool_says_of_each_host_why(client: Client) -> None:

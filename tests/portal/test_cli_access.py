@@ -161,10 +161,14 @@ def test_merging_keeps_what_is_there_and_is_private(
 def test_host_add_writes_credentials_that_the_server_knows(running: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "node-1.json"
     arguments = ["host", "add", "node-1", "--data", str(running.data), "--bridge", "office=br0", "-o", str(file)]
+    arguments += ["--bridge", "lab=br1:0,10,20-29"]
     assert "host/node-1 is there" in running.says(*arguments)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     made = running.object("hosts", "node-1")
-    assert made["spec"]["bridges"] == [{"network": "office", "device": "br0"}]
+    assert made["spec"]["bridges"] == [
+        {"network": "office", "device": "br0"},
+        {"network": "lab", "device": "br1", "vlans": ["0", "10", "20-29"]},
+    ]
     found = from_credentials_file(file)
     assert (found.server, found.host) == (running.url, "node-1")
     assert json.loads(file.read_text())["uid"] == made["metadata"]["uid"]
