@@ -218,6 +218,15 @@ FIELDS = [
     Case("bridge with a command", "POST", f"{NANO}/hosts",
          kind_of("Host", {"bridges": [{"network": "default", "device": "br0;reboot"}]}), 422, "Invalid",
          "spec.bridges[0].device"),
+    *(Case(title, "POST", f"{NANO}/hosts",
+           kind_of("Host", {"bridges": [{"network": "default", "device": "br0", "vlans": vlans}]}), 422, "Invalid",
+           where, says=says)
+      for title, vlans, where, says in (
+          ("carried VLAN beyond the last", ["4095"], "spec.bridges[0].vlans[0]", "4094"),
+          ("carried VLANs that run backwards", ["0", "29-20"], "spec.bridges[0].vlans[1]", "write 20-29"),
+          ("carried VLANs in one text", ["10,20"], "spec.bridges[0].vlans[0]", "a range of them"),
+          ("no carried VLAN at all", [], "spec.bridges[0].vlans", "leave it out"),
+      )),
 ]  # fmt: skip
 
 ADDRESSES = [
