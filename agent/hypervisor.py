@@ -21,9 +21,9 @@ from nanovirt.agent import hypervisor_changes as changes
 from nanovirt.agent import hypervisor_guests as guests
 from nanovirt.agent import hypervisor_looks as looks
 from nanovirt.agent.changes import Change
-from nanovirt.agent.domain import Mark
 from nanovirt.agent.hypervisor_looks import Described, Qemu
 from nanovirt.agent.machine import Counters, SeenDomain
+from nanovirt.agent.mark import Mark
 from nanovirt.resources.errors import HypervisorError
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from typing import Any, Final
 import libvirt
 
 from nanovirt.agent import hypervisor_looks as looks
-from nanovirt.agent.domain import NAMESPACE, PREFIX, mark_text, screen_trouble
+from nanovirt.agent.domain import screen_trouble
+from nanovirt.agent.mark import NAMESPACE, PREFIX, mark_text
 from nanovirt.resources.errors import Conflict, HypervisorError
 
 SCREENSHOT_MAX: Final = 32 << 20

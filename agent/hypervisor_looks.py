@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 import libvirt
 
-from nanovirt.agent.domain import NAMESPACE, Mark, read_mark
 from nanovirt.agent.hardware import Hardware, read
 from nanovirt.agent.machine import Counters, DomainState, Ending, SeenDomain
+from nanovirt.agent.mark import NAMESPACE, Mark, read_mark
 from nanovirt.agent.strangers import files_of
 from nanovirt.resources.errors import HypervisorError
 

@@ -14,11 +14,12 @@ from nanovirt.agent import iso, serial_log
 from nanovirt.agent.changes import Change
 from nanovirt.agent.continuity import Kept, kept
 from nanovirt.agent.disks import Disks
-from nanovirt.agent.domain import Platform, console_line, console_log, render, seed_file
+from nanovirt.agent.domain import render
 from nanovirt.agent.drift import Form, flattened
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.image_cache import ImageCache, make_folder
 from nanovirt.agent.machine import Counters, SeenDomain, SeenVolume
+from nanovirt.agent.platform import Platform, console_line, console_log, seed_file
 from nanovirt.agent.strangers import described
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.host import Amounts, Versions

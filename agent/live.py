@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nanovirt.agent.boot_devices import boot_order
 from nanovirt.agent.changes import (
     AttachCard,
     AttachDisk,
@@ -24,7 +25,7 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import boot_order, serial
+from nanovirt.agent.disk_names import serial
 from nanovirt.agent.domain_limits import SHARES, kilobytes, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk
 from nanovirt.agent.segments import device_of, is_within

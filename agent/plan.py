@@ -10,7 +10,7 @@ from typing import Any
 from nanovirt.agent import drift, live, orders, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
 from nanovirt.agent.changes import AttachCard, Change, MoveCard
-from nanovirt.agent.domain import seeded
+from nanovirt.agent.domain_disks import seeded
 from nanovirt.agent.drift import UNJUDGED, Form, Judgement
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.live import Live

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from passlib.hash import sha512_crypt
 
-from nanovirt.agent.domain import serial
+from nanovirt.agent.disk_names import serial
 from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.placement import PlacedGuest, PlacedNic, PlacementSpec
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from nanovirt.agent.boot_devices import boot_order
 from nanovirt.agent.changes import (
     AttachCard,
     AttachDisk,
@@ -22,7 +23,8 @@ from nanovirt.agent.changes import (
     SetCpus,
     SetMemory,
 )
-from nanovirt.agent.domain import ROOT_PORTS, boot_order, most_cpus, serial, spare_memory
+from nanovirt.agent.disk_names import serial
+from nanovirt.agent.domain import ROOT_PORTS, most_cpus, spare_memory
 from nanovirt.agent.domain_limits import SHARES, quota
 from nanovirt.agent.hardware import Hardware, SeenCard, SeenDisk, SeenDrive
 from nanovirt.agent.segments import device_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from nanovirt.agent import orders, seed, telling
 from nanovirt.agent.boot_order import BootOrder, boots
 from nanovirt.agent.changes import Change
-from nanovirt.agent.domain import seeded
+from nanovirt.agent.domain_disks import seeded
 from nanovirt.agent.filtering import cards_of
 from nanovirt.agent.firewall import Filters
 from nanovirt.agent.guests import Guests

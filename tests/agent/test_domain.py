@@ -11,18 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanovirt.agent.continuity import Kept, kept
-from nanovirt.agent.domain import (
-    NAMESPACE,
-    Mark,
-    Platform,
-    letters,
-    mark_text,
-    read_mark,
-    render,
-    screen_trouble,
-    serial,
-)
+from nanovirt.agent.disk_names import letters, serial
+from nanovirt.agent.domain import render, screen_trouble
 from nanovirt.agent.hardware import attribute
+from nanovirt.agent.mark import NAMESPACE, Mark, mark_text, read_mark
+from nanovirt.agent.platform import Platform
 from nanovirt.agent.taps import LEASED, PHYSICAL, tap
 from nanovirt.resources.defaults import defaults
 from nanovirt.resources.errors import HypervisorError

@@ -14,8 +14,8 @@ import pytest
 from passlib.hash import sha512_crypt
 
 from nanovirt.agent import seed
-from nanovirt.agent.domain import console_log
 from nanovirt.agent.libvirt_machine import LibvirtMachine
+from nanovirt.agent.platform import console_log
 from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.placement import PlacementSpec
 from tests.agent.placements import spec, uuid

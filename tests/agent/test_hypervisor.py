@@ -16,10 +16,10 @@ import libvirt
 import pytest
 
 from nanovirt.agent import hypervisor
-from nanovirt.agent.domain import console_log
 from nanovirt.agent.hypervisor import Hypervisor
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from nanovirt.agent.machine import SeenDomain
+from nanovirt.agent.platform import console_log
 from nanovirt.resources.defaults import defaults
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.placement import PlacementSpec

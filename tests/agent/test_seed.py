@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from passlib.hash import sha512_crypt
 
 from nanovirt.agent import iso, seed
-from nanovirt.agent.domain import seeded
+from nanovirt.agent.domain_disks import seeded
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.placement import PlacedGuest, PlacedSecret, PlacementSpec

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nanovirt.agent import seed
-from nanovirt.agent.domain import console_log
 from nanovirt.agent.libvirt_machine import LibvirtMachine
+from nanovirt.agent.platform import console_log
 from nanovirt.resources.guest import GuestSecrets
 from nanovirt.resources.placement import PlacementSpec
 from tests.agent.placements import spec, uuid
