@@ -389,13 +389,13 @@ def _deletes(commit: Commit) -> bool:
 
 def new_uid() -> str:
     """A UUID of version 4; it names, it does not protect, so it needs no call of the kernel."""
-    digits = f"{_RANDOM.getrandbits(128):032x}"
-    return (
-        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
-    )
+    digits = f"{_RANDOM.getrandbits(128) & _FREE | _VERSION_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 _RANDOM = random.Random()  # seeded by the kernel
+_FREE, _VERSION_4 = ~(0xF << 76 | 0x3 << 62), 0x4 << 76 | 0x2 << 62
+"""The bits of a UUID that are random, and those that say so (RFC 9562, 5.4)."""
 
 
 def _carry_out(op: Op, before: Entry | None, rev: int, now: datetime) -> Entry | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from nanovirt.resources.codec import JSON, dump
@@ -15,33 +17,45 @@ NO_LABELS: Mapping[str, str] = {}
 
 
 @cache
-def _shape(plural: str) -> tuple[type[tuple[Any, ...]], tuple[tuple[str, str], ...]]:
+def _shape(plural: str) -> tuple[type[tuple[Any, ...]], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """The row of a kind, and its fields in their order: those of one half of the object after the other."""
     row = KINDS[plural].facts.row
-    return row, tuple((path[0], path[1]) for path in paths_of(row))
+    halves = groupby(paths_of(row), itemgetter(0))
+    return row, tuple((half, tuple(path[1] for path in paths)) for half, paths in halves)
 
 
 def entry_of(plural: str, doc: JSON, rev: int) -> Entry:
     """The stored form of a document at a revision: stamps the revision, keeps the exact bytes and the row."""
     metadata = doc["metadata"]
     metadata["resourceVersion"] = str(rev)
-    row, paths = _shape(plural)
-    found = [doc[half].get(field) if half in doc else None for half, field in paths]
-    values: list[Any] = [sys.intern(one) if type(one) is str and len(one) < 64 else one for one in found]
+    row, halves = _shape(plural)
+    found: list[Any] = []
+    for half, fields in halves:
+        found += map(doc[half].get, fields) if half in doc else (None,) * len(fields)
+    labels, owners = metadata.get("labels"), metadata.get("ownerReferences")
     return Entry(
-        raw=dump(doc),
-        rev=rev,
-        uid=metadata["uid"],
-        row=row(*values) if values else None,
-        labels=_shared(tuple(metadata["labels"].items())) if metadata.get("labels") else NO_LABELS,
-        deleting="deletionTimestamp" in metadata,
-        generation=metadata.get("generation", 0),
-        owners=_owners(metadata),
+        dump(doc),
+        rev,
+        metadata["uid"],
+        _row(row, found) if found else None,
+        _shared(tuple(labels.items())) if labels else NO_LABELS,
+        "deletionTimestamp" in metadata,
+        metadata.get("generation", 0),
+        tuple([sys.intern(owner["uid"]) for owner in owners]) if owners else (),
     )
 
 
-def _owners(metadata: JSON) -> tuple[str, ...]:
-    owners = metadata.get("ownerReferences")
-    return tuple([sys.intern(owner["uid"]) for owner in owners]) if owners else ()
+def _row(row: type[tuple[Any, ...]], values: list[Any]) -> tuple[Any, ...]:
+    try:
+        return _one_row(row, *values)
+    except TypeError:  # a list is among them
+        return row(*values)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _one_row(row: type[tuple[Any, ...]], *values: Any) -> tuple[Any, ...]:
+    """One row for all objects whose rows say the same, and one text for all rows."""
+    return row(*[sys.intern(one) if type(one) is str and len(one) < 64 else one for one in values])
 
 
 @lru_cache(maxsize=4096)

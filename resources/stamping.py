@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import Facts
 
@@ -14,15 +12,21 @@ METADATA_ORDER = ("name", "namespace", "uid", "resourceVersion", "generation", "
 
 def created(facts: Facts, doc: JSON, uid: str, now: str) -> JSON:
     """A new object: uid, time, generation 1, and the finalizer of its kind."""
-    given: JSON = dict(filter(itemgetter(1), doc["metadata"].items()))  # its one number is the generation
-    for name in ("resourceVersion", "deletionTimestamp"):
-        given.pop(name, None)
-    head: JSON = {name: given[name] for name in ("name", "namespace") if name in given}
-    head |= {"uid": given.get("uid") or uid, "generation": 1, "creationTimestamp": now}
-    held = given.get("finalizers", ())
+    given = doc["metadata"]
+    metadata: JSON = {
+        "name": given["name"],
+        "namespace": given.get("namespace"),
+        "uid": given.get("uid") or uid,
+        "generation": 1,
+        "creationTimestamp": now,
+    }
+    if not metadata["namespace"]:
+        del metadata["namespace"]
+    metadata |= {name: value for name, value in given.items() if value and name not in METADATA_ORDER}
+    held = metadata.get("finalizers", ())
     if facts.finalizer and facts.finalizer not in held:
-        given["finalizers"] = [*held, facts.finalizer]
-    return _headed(facts, doc, head | given | head)
+        metadata["finalizers"] = [*held, facts.finalizer]
+    return _headed(facts, doc, metadata)
 
 
 def main_replaced(facts: Facts, old: JSON, new: JSON) -> JSON:
@@ -81,9 +85,6 @@ def _ordered(facts: Facts, doc: JSON, metadata: JSON) -> JSON:
 
 
 def _headed(facts: Facts, doc: JSON, metadata: JSON) -> JSON:
-    """The document with what every object begins with, in its order."""
+    """The document with what every object begins with, in its order; spec and status stand in theirs by their model."""
     made: JSON = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata}
-    for name in ("spec", "status"):
-        if name in doc:
-            made[name] = doc[name]
     return made | doc | made
