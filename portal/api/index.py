@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ from nanovirt.resources.fields import resolve
 from nanovirt.resources.instance_set import SET_LABEL
 from nanovirt.resources.kind import KINDS, Facts, Key, Refers, paths_of
 from nanovirt.resources.metadata import OWNER_LABEL
-from nanovirt.resources.store import Change, Commit, Entry, Store
+from nanovirt.resources.store import Commit, Entry, Store
 
 Sight = Callable[[Key, Entry], bool] | None
 """What somebody may see; None: everything."""
@@ -39,27 +39,42 @@ class Mention(NamedTuple):
 
 def mentions(facts: Facts, key: Key, doc: JSON) -> list[Mention]:
     """Every reference of one object; a path that ends in `[]` names a list of texts that are references themselves."""
-    spec, found = doc.get("spec") or {}, list[Mention]()
-    for first, references in _plan(facts.plural).items():
-        if value := spec.get(first):
-            for plural, steps, names in references:
-                for field, written in _written(value, steps, names):
-                    found.append(Mention(field, written, _target(plural, key.namespace, written)))
+    found, namespace = _found(_tree(facts.plural), doc.get("spec") or {}), key.namespace
+    return [_mention(field, plural, namespace, written) for field, plural, written in found]
+
+
+class Branch(NamedTuple):
+    """A step of reference fields: to texts that name a `plural`, or ("") to objects; `many`: to a list of such."""
+
+    plural: str
+    many: bool
+    below: dict[str, Branch]
+
+
+def _found(tree: Mapping[str, Branch], node: Any) -> list[tuple[str, str, str]]:
+    """The references below a node of a document: field, plural, and the text."""
+    found: list[tuple[str, str, str]] = []
+    for step in tree:
+        if not (value := node.get(step)):
+            continue
+        plural, many, below = tree[step]
+        if not many:
+            if plural:
+                found.append((step, plural, value))
+            elif deeper := _found(below, value):
+                found += [(f"{step}.{field}", named, text) for field, named, text in deeper]
+        elif plural:
+            found += [(f"{step}[{at}]", plural, text) for at, text in enumerate(value)]
+        else:
+            for at, item in enumerate(value):
+                if deeper := _found(below, item):
+                    found += [(f"{step}[{at}].{field}", named, text) for field, named, text in deeper]
     return found
 
 
-def _written(node: Any, steps: Sequence[tuple[str, ...]], names: Sequence[str]) -> Sequence[tuple[str, str]]:
-    """The texts at the end of the steps, each of which but the last leads to a list, with the fields they stand in."""
-    for step in steps[0]:
-        if not (node := node.get(step)):
-            return ()
-    if len(steps) == 1:
-        return ((names[0], node),) if node else ()
-    deeper, below, found = steps[1:], names[1:], list[tuple[str, str]]()
-    for at, item in enumerate(node):
-        for field, written in _written(item, deeper, below):
-            found.append((f"{names[0]}[{at}]{field}", written))
-    return found
+@lru_cache(maxsize=4096)
+def _mention(field: str, plural: str, namespace: str, written: str) -> Mention:
+    return Mention(f"spec.{field}", written, _target(plural, namespace, written))
 
 
 @lru_cache(maxsize=4096)
@@ -71,17 +86,18 @@ def _target(plural: str, namespace: str, written: str) -> Key:
 
 
 @cache
-def _plan(plural: str) -> dict[str, list[tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]]]:
-    """The references by their first step below spec: what each refers to, and the path from there, cut where it passes
-    through a list, with how a field is called as far as each cut.
-    """
-    plan: dict[str, list[tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]]] = {}
+def _tree(plural: str) -> dict[str, Branch]:
+    """The reference fields of a kind by their steps below spec."""
+    tree: dict[str, Branch] = {}
     for refers in KINDS[plural].facts.refers:
-        parts = refers.path.split("[]")
-        steps = [[step for step in part.split(".") if step] for part in parts]
-        _, first, *steps[0] = steps[0]
-        plan.setdefault(first, []).append((refers.plural, tuple(map(tuple, steps)), tuple(parts)))
-    return plan
+        below = tree
+        *steps, last = refers.path.removeprefix("spec.").split(".")
+        for step in steps:
+            name = step.removesuffix("[]")
+            below = below.setdefault(name, Branch("", step != name, {})).below
+        name = last.removesuffix("[]")
+        below[name] = Branch(refers.plural, last != name, {})
+    return tree
 
 
 @cache
@@ -142,11 +158,7 @@ class Index:
         """What the objects of a set say, from whoever has judged it: it need not be read when it is committed. By uid,
         with the very bytes that say so."""
         for plural in KINDS:
-            for key, entry in store.peek_all(plural):
-                self._note(key, entry, 1)
-                self._note_owner(entry, 1)
-                if plural == "instances":
-                    self._note_guarded(key, entry, 1)
+            self._note(store.peek_all(plural), 1)
         store.subscribe(self.follow, admitted=True)
 
     def after(self, commit: Commit, leaving: Iterable[tuple[Key, Entry]]) -> Index:
@@ -156,55 +168,51 @@ class Index:
             setattr(twin, name, held.copy())
         twin.follow(commit)
         for key, entry in leaving:
-            for mention in mentions(KINDS[key.plural].facts, key, load(entry.raw)):
-                _count(twin.uses, mention.target, -1)
+            found = mentions(KINDS[key.plural].facts, key, load(entry.raw))
+            _count(twin.uses, [one.target for one in found], -1)
         return twin
 
     def follow(self, commit: Commit) -> None:
         """Take in what a commit changes."""
-        for change in commit.changes:
-            key, before, after = change
-            if before is None or after is None or before.labels is not after.labels:
-                self._note_owner(before, -1)
-                self._note_owner(after, 1)
-            if key.plural == "instances":
-                self._note_guarded(key, before, -1)
-                self._note_guarded(key, after, 1)
-            if not _irrelevant(change):
-                self._turn(change)
+        gone: list[tuple[Key, Entry]] = []
+        come: list[tuple[Key, Entry]] = []
+        for key, before, after in commit.changes:
+            if before is not None and after is not None and _alike(before, after):
+                continue
+            if before is not None:
+                gone.append((key, before))
+            if after is not None:
+                come.append((key, after))
+        self._note(gone, -1)
+        self._note(come, 1)
 
-    def _note_owner(self, entry: Entry | None, sign: int) -> None:
-        owner = entry.labels.get(OWNER_LABEL) if entry is not None else None
-        if owner:
-            _count(self.owned, owner, sign)
+    def _note(self, entries: Iterable[tuple[Key, Entry]], sign: int) -> None:
+        """Take in that these are there, or (-1) that they are gone."""
+        spaces, owners, targets = list[str](), list[str](), list[Key]()
+        for key, entry in entries:
+            plural, namespace, name = key
+            labels = entry.labels
+            if namespace and plural != "events":
+                spaces.append(namespace)
+            if OWNER_LABEL in labels:
+                owners.append(labels[OWNER_LABEL])
+            if plural == "instances":
+                if SET_LABEL in labels and protected(entry):
+                    for uid in entry.owners:
+                        _claim(self.guarded, uid, f"{namespace}/{name}", sign)
+            elif plural == "addresses":
+                self._note_address(entry.row, sign)
+            elif plural == "addresspools":
+                self._note_pool(name, entry.row, sign)
+            if plural in _referring():
+                targets += self._references(key, entry, sign)
+        _count(self.contents, spaces, sign)
+        _count(self.owned, owners, sign)
+        _count(self.uses, targets, sign)
 
-    def _note_guarded(self, key: Key, entry: Entry | None, sign: int) -> None:
-        if entry is not None and SET_LABEL in entry.labels and protected(entry):
-            for uid in entry.owners:
-                _claim(self.guarded, uid, f"{key.namespace}/{key.name}", sign)
-
-    def _turn(self, change: Change) -> None:
-        if change.before is not None:
-            self._note(change.key, change.before, -1)
-        if change.after is not None:
-            self._note(change.key, change.after, 1)
-
-    def _note(self, key: Key, entry: Entry, sign: int) -> None:
-        facts = KINDS[key.plural].facts
-        if key.namespace and key.plural != "events":
-            _count(self.contents, key.namespace, sign)
-        if key.plural == "addresses":
-            _count(self.addresses, entry.row.address_pool, sign)
-            _claim(self.macs, entry.row.mac, entry.row.instance, sign)
-        elif key.plural == "addresspools":
-            self._note_pool(key.name, entry.row, sign)
-        in_row = _in_row(key.plural)
-        if in_row:
-            for refers, at in in_row:
-                if entry.row[at]:
-                    _count(self.uses, _target(refers.plural, key.namespace, entry.row[at]), sign)
-        elif facts.refers:
-            self._note_references(key, entry, sign)
+    def _note_address(self, row: Any, sign: int) -> None:
+        _count(self.addresses, (row.address_pool,), sign)
+        _claim(self.macs, row.mac, row.instance, sign)
 
     def _note_pool(self, name: str, row: Any, sign: int) -> None:
         if sign > 0:
@@ -212,13 +220,16 @@ class Index:
         else:
             self.pools.pop(name, None)
 
-    def _note_references(self, key: Key, entry: Entry, sign: int) -> None:
+    def _references(self, key: Key, entry: Entry, sign: int) -> Sequence[Key]:
+        """What an object refers to; takes in its claims."""
+        plural, namespace, name = key
+        if in_row := _in_row(plural):
+            return [_target(refers.plural, namespace, entry.row[at]) for refers, at in in_row if entry.row[at]]
         raw, known = self.foreseen.get(entry.uid, NOTHING_FORESEEN)
-        targets, claims = known if raw is entry.raw else _read(key.plural, key.namespace, entry.raw)
-        for target in targets:
-            _count(self.uses, target, sign)
+        targets, claims = known if raw is entry.raw else _read(plural, namespace, entry.raw)
         for kind, claim in claims:
-            _claim(self.macs if kind == "mac" else self.ips, claim, f"{key.namespace}/{key.name}", sign)
+            _claim(self.macs if kind == "mac" else self.ips, claim, f"{namespace}/{name}", sign)
+        return targets
 
 
 def protected(entry: Entry) -> bool:
@@ -234,19 +245,29 @@ def _read(plural: str, namespace: str, raw: bytes) -> Said:
     return said(plural, doc, mentions(KINDS[plural].facts, Key(plural, namespace, ""), doc))
 
 
-def _irrelevant(change: Change) -> bool:
-    """Whether only status or metadata changed: the same generation is the same spec."""
-    if change.before is None or change.after is None:
-        return False
-    return change.before.generation == change.after.generation and change.before.uid == change.after.uid
+def _alike(before: Entry, after: Entry) -> bool:
+    """Whether only status or annotations changed: the same generation is the same spec."""
+    return (
+        before.generation == after.generation
+        and before.labels is after.labels
+        and before.owners == after.owners
+        and before.uid == after.uid
+    )
 
 
-def _count(counter: Counter[Any], what: Any, sign: int) -> None:
-    total = counter.get(what, 0) + sign
-    if total:
-        counter[what] = total
-    else:
-        counter.pop(what, None)
+@cache
+def _referring() -> frozenset[str]:
+    """The kinds that refer to others."""
+    return frozenset(plural for plural, cls in KINDS.items() if cls.facts.refers)
+
+
+def _count(counter: Counter[Any], every: Iterable[Any], sign: int) -> None:
+    for what in every:
+        total = counter.get(what, 0) + sign
+        if total:
+            counter[what] = total
+        else:
+            counter.pop(what, None)
 
 
 def _claim(claims: dict[str, tuple[str, ...]], what: str, owner: str, sign: int) -> None:
