@@ -174,27 +174,24 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def later(model: BaseModel, path: str = "") -> list[Cause]:
     """A cause for each field that asks for something that is not built yet."""
+    said, plan = model.__pydantic_fields_set__, _plan(type(model))
     causes: list[Cause] = []
-    said, plan = model.__pydantic_fields_set__, _plan(type(model))  # all others have their defaults
-    for name in plan:
+    if said.isdisjoint(plan):  # all others have their defaults
+        return causes
+    for name, (alias, default, mark, nested) in plan.items():
         if name not in said:
             continue
-        value, (alias, default, mark, nested) = model.__dict__[name], plan[name]
+        value = model.__dict__[name]
         where = f"{path}.{alias}" if path else alias
         if mark is not None and value != default and mark.refuses(value, default):
             params = {"what": str(value) if mark.values else "It"}
             causes.append(Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params))
         elif nested and type(value) is tuple:
             for index, item in enumerate(value):
-                causes += _later_below(item, f"{where}[{index}]")
-        elif nested:
-            causes += _later_below(value, where)
+                causes += later(item, f"{where}[{index}]") if _is_model(item.__class__) else ()
+        elif nested and _is_model(value.__class__):
+            causes += later(value, where)
     return causes
-
-
-def _later_below(value: Any, where: str) -> list[Cause]:
-    kind: type = type(value)
-    return later(value, where) if _is_model(kind) else []
 
 
 @cache

@@ -155,7 +155,7 @@ def _written(value: datetime) -> str:
 
 
 Name = Annotated[str, AfterValidator(name)]
-ShortName = Annotated[str, AfterValidator(label)]
+ShortName = Annotated[str, AfterValidator(lru_cache(maxsize=1024)(label))]  # most are called alike
 Reference = Annotated[str, AfterValidator(reference)]
 OwnerPath = Annotated[str, AfterValidator(owner_path)]
 Mac = Annotated[str, AfterValidator(mac)]

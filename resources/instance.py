@@ -260,25 +260,28 @@ class Instance(
 
     def problems(self) -> Iterator[Cause]:
         """See `spec_problems`."""
-        yield from spec_problems(self.spec)
+        return spec_problems(self.spec)
 
 
 def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
     """What no machine can be: names that stand twice, bounds, what contradicts itself; `at`: where the spec stands."""
-    for field, named in (("disks", spec.disks), ("nics", spec.nics)):
-        if named and len(named) > 1:
-            yield from twice(f"{at}.{field}", [one.name for one in named])
-    if not MEMORY_MIN <= spec.memory <= MEMORY_MAX:
-        yield _bad(f"{at}.memory", f"{spec.memory}: from 64Mi to 64Ti (and mind the unit)")
+    disks, nics, memory = spec.disks, spec.nics or (), spec.memory
+    if len(disks) > 1:
+        yield from twice(f"{at}.disks", [one.name for one in disks])
+    if len(nics) > 1:
+        yield from twice(f"{at}.nics", [one.name for one in nics])
+    if not MEMORY_MIN <= memory <= MEMORY_MAX:
+        yield _bad(f"{at}.memory", f"{memory}: from 64Mi to 64Ti (and mind the unit)")
     if spec.max_cpus is not None and spec.max_cpus < spec.cpus:
         yield _bad(f"{at}.maxCpus", f"{spec.max_cpus} is less than cpus, {spec.cpus}")
     if spec.max_memory is not None and not spec.memory <= spec.max_memory <= MEMORY_MAX:
         yield _bad(f"{at}.maxMemory", f"{spec.max_memory}: from memory, {spec.memory}, to 64Ti")
-    for index, nic in enumerate(spec.nics or ()):
+    for index, nic in enumerate(nics):
         yield from _nic_problems(f"{at}.nics[{index}]", nic)
-    for index, disk in enumerate(spec.disks):
+    for index, disk in enumerate(disks):
         yield from _disk_problems(f"{at}.disks[{index}]", disk)
-    yield from _claimed_twice(spec, at)
+    if len(disks) > 1 or len(nics) > 1:
+        yield from _claimed_twice(spec, at)
     if spec.media or spec.boot_order:
         yield from _boot_problems(spec, at)
     if spec.qos is not None:

@@ -71,7 +71,7 @@ def admit(world: World, wanted: Wanted) -> list[str]:
     """What to warn of. Raises Invalid with every cause, or NotFound when the namespace is missing."""
     if wanted.before is None:
         check_namespace(world, wanted.key.namespace)
-    causes = list(problems(world, wanted))
+    causes = problems(world, wanted)
     if causes:
         raise Invalid.of(causes)
     return list(missing(world, wanted))
@@ -95,40 +95,39 @@ def check_namespace(world: World, namespace: str) -> None:
         raise Forbidden(f"namespace {namespace} is being deleted")
 
 
-def problems(world: World, wanted: Wanted) -> Iterator[Cause]:
+def problems(world: World, wanted: Wanted) -> list[Cause]:
     """Everything that is wrong with the write."""
-    if wanted.before is None:
-        yield from bad_name(wanted.key)
-    else:
-        yield from changed(wanted)
-    if wanted.sees is not None:
-        yield from unseen(world, wanted, wanted.sees)
-    match wanted.made:
-        case Instance() as instance:  # first: a model says slowly what it is not
-            if instance.spec.nics:
-                yield from bad_cards(world, wanted, instance)
-                yield from bad_vlans(world.store, world.ask, wanted.old, instance)
-            begun = bool(((wanted.old or {}).get("status") or {}).get("placement"))
-            old = _at(wanted.old, "spec")
-            yield from small_disks(world.store, wanted.key.namespace, instance.spec, old, begun=begun)
-        case InstanceSet() as many:
+    key, made, _, before, old, sees, _ = wanted
+    causes = [*(bad_name(key) if before is None else changed(wanted))]
+    if sees is not None:
+        causes += unseen(world, wanted, sees)
+    match made:
+        case Instance(spec=spec):  # first: a model says slowly what it is not
+            if spec.nics:
+                causes += bad_cards(world, wanted, made)
+                causes += bad_vlans(world.store, world.ask, old, made)
+            begun = old is not None and bool((old.get("status") or {}).get("placement"))
+            causes += small_disks(world.store, key.namespace, spec, old["spec"] if old else None, begun=begun)
+        case InstanceSet():
             at = "spec.template.spec"
-            yield from small_disks(world.store, wanted.key.namespace, many.spec.template.spec, _at(wanted.old, at), at)
-        case AddressPool() as pool:
-            yield from overlaps(world.store, world.index, pool)
-            yield from lost_addresses(world.store, wanted, pool)
-            yield from taken_gateway(world.store, wanted, pool)
+            causes += small_disks(world.store, key.namespace, made.spec.template.spec, _at(old, at), at)
+        case AddressPool():
+            causes += overlaps(world.store, world.index, made)
+            causes += lost_addresses(world.store, wanted, made)
+            causes += taken_gateway(world.store, wanted, made)
         case _:
             pass
+    return causes
 
 
-def bad_name(key: Key) -> Iterator[Cause]:
+def bad_name(key: Key) -> Sequence[Cause]:
     """A name that the kind cannot have."""
     check = fields.label if key.plural in SHORT_NAMES else fields.name
     try:
         check(key.name)
     except ValueError as error:
-        yield Cause("metadata.name", "FieldValueInvalid", str(error), {})
+        return (Cause("metadata.name", "FieldValueInvalid", str(error), {}),)
+    return ()
 
 
 def changed(wanted: Wanted) -> Iterator[Cause]:
@@ -326,14 +325,17 @@ def without_acceptance(doc: JSON) -> JSON:
 def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
     """Labels and finalizers under `nano/` are the server's: kept from `old`; a new object gets its owner."""
     metadata = doc["metadata"]
-    before = old["metadata"] if old else {"labels": {OWNER_LABEL: owner}}
     labels = {name: text for name, text in metadata.get("labels", {}).items() if not name.startswith(RESERVED_PREFIX)}
-    kept = {name: text for name, text in before.get("labels", {}).items() if name.startswith(RESERVED_PREFIX)}
-    metadata["labels"] = labels | kept
-    given, held = metadata.get("finalizers"), before.get("finalizers")
-    ours = [one for one in held if one.startswith(RESERVED_PREFIX)] if held else []
-    theirs = [one for one in given if not one.startswith(RESERVED_PREFIX)] if given else []
-    metadata["finalizers"] = [*ours, *theirs]
+    if old is None:
+        labels[OWNER_LABEL] = owner
+    else:
+        ours = old["metadata"].get("labels", {})
+        labels |= {name: text for name, text in ours.items() if name.startswith(RESERVED_PREFIX)}
+    metadata["labels"] = labels
+    given, held = metadata.get("finalizers", ()), old["metadata"].get("finalizers", ()) if old else ()
+    if given or held:
+        theirs = [one for one in given if not one.startswith(RESERVED_PREFIX)]
+        metadata["finalizers"] = [*(one for one in held if one.startswith(RESERVED_PREFIX)), *theirs]
 
 
 # --- deleting -------------------------------------------------------------------------------------------

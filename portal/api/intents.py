@@ -135,12 +135,14 @@ def _intent(write: Any, hand: Hand) -> Intent:
         known = ", ".join(FIELDS)
         raise Invalid("verb", f"{str(verb)[:40]!r} is no verb of a transaction; known are {known}")
     _known(write, KNOWN[verb])
-    if "object" in FIELDS[verb]:
+    if "object" in KNOWN[verb]:
         doc = _object(write, "object")
         metadata = doc.setdefault("metadata", {})
         if not isinstance(metadata, dict):
             raise Invalid("metadata", "it must be an object with fields")
-        target = _half(write, _target(doc, metadata, "metadata.", generated=verb == "create"))
+        target = _target(doc, metadata, "metadata.", generated=verb == "create")
+        if "subresource" in write:
+            target = _half(write, target)
         return Intent(verb, target, doc, hand=_hand(write, hand) if verb == "apply" else NOBODY)
     target = _half(write, _target(write, write, ""))
     if verb == "patch":

@@ -47,14 +47,12 @@ class Batch:
         return [(at, one) for at, one in enumerate(self.asked) if isinstance(one, Intent)]
 
     @property
-    def beside(self) -> list[Op]:
-        """What goes along with the writes, such as the Events of a namespace that is deleted."""
-        return [op for found in self.prepared.values() for op in found.ops[:-1]]
-
-    @property
     def ops(self) -> list[Op]:
-        """What `beside` is not: one operation for each prepared write."""
-        return [found.ops[-1] for found in self.prepared.values()]
+        """One operation for each prepared write, behind what goes along with them, such as the Events of a namespace
+        that is deleted.
+        """
+        every = [found.ops for found in self.prepared.values()]
+        return [*(op for ops in every if len(ops) > 1 for op in ops[:-1]), *[ops[-1] for ops in every]]
 
     @property
     def coming(self) -> set[Key]:

@@ -23,12 +23,17 @@ AT_ONCE = 32
 
 
 class Done(NamedTuple):
-    """What a set led to: its revision, one result for each write, what to warn of, and what changed."""
+    """What a set led to: its revision, one result for each write, what to warn of, and what each write is about."""
 
     rev: int
     results: Sequence[Result]
     warnings: Sequence[str] = ()
-    changes: Sequence[Change] = ()
+    led: Sequence[tuple[Key, Entry | None, Entry | None]] = ()
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What changed."""
+        return [Change(key, before, after) for key, before, after in self.led if after is not before]
 
 
 class Transactor:
@@ -65,7 +70,7 @@ class Transactor:
         # From here to the commit nobody else gets a turn, so what is looked at is what is written to.
         self._refresh(subject, batch, options, settle)
         judge_names(self._store, batch)
-        drafted = self._store.draft([*batch.beside, *batch.ops])
+        drafted = self._store.draft(batch.ops)
         warnings = self._judge(subject, batch, drafted)
         if batch.faults:
             raise refused(batch)
@@ -113,17 +118,21 @@ class Transactor:
                 self._prepare(subject, batch, at, one, options, settle)
 
     def _judge(self, subject: Subject, batch: Batch, drafted: Draft) -> list[str]:
-        entries = drafted.outcome.entries
-        judge_sizes(batch, list(map(told, batch.ops, entries[len(batch.beside) :])))
+        count = len(batch.prepared)
+        judge_sizes(batch, list(map(told, drafted.ops[-count:], drafted.outcome.entries[-count:])))
         return judge_together(self._writer.world, batch, drafted, sight_of(subject))
 
 
 def _done(batch: Batch, warnings: Sequence[str], outcome: Outcome) -> Done:
     """What the writes of a set led to: the last operation of each, behind what went along with them."""
-    led = list(zip(batch.prepared.values(), outcome.entries[-len(batch.asked) :], strict=True))
-    entries = [(found.ops[-1].key, found.before, told(found.ops[-1], entry)) for found, entry in led]
-    changes = [Change(key, before, entry) for key, before, entry in entries if entry is not before]
-    return Done(outcome.rev, [_result(*one) for one in entries], warnings, changes)
+    led, results = list[tuple[Key, Entry | None, Entry | None]](), list[Result]()
+    for (ops, before, _, _), after in zip(batch.prepared.values(), outcome.entries[-len(batch.asked) :], strict=True):
+        last = ops[-1]
+        key, entry = last.key, told(last, after)
+        led.append((key, before, entry))
+        gone = before.uid if before is not None else ""
+        results.append(Result(key, None, gone) if entry is None else Result(key, entry.raw, entry.uid))
+    return Done(outcome.rev, results, warnings, led)
 
 
 def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:
@@ -131,9 +140,3 @@ def _as_expected(deletion: Prepared, key: Key, one: Intent) -> Prepared:
     if one.deletion.revision is not None and deletion.before.rev != one.deletion.revision:
         raise Conflict(key.plural, key.name)
     return deletion
-
-
-def _result(key: Key, before: Entry | None, entry: Entry | None) -> Result:
-    if entry is not None:
-        return Result(key, entry.raw, entry.uid)
-    return Result(key, None, before.uid if before else "")

@@ -95,12 +95,11 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
         admission.take_acceptance(stored)
-        doc = admission.without_acceptance(doc)
         admission.stamp_reserved(stored, None, owner or subject.name)
         wanted = Wanted(key, made, stored, sees=sight_of(subject))
         self._vault.keep(wanted)
         if settle is not None:
-            settle(target.cls, doc, stored, None)
+            settle(target.cls, admission.without_acceptance(doc), stored, None)
         return Prepared([Create(key, stored)], None, wanted, warnings)
 
     async def change(
@@ -136,12 +135,11 @@ class Writer:
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored, old = made.to_json(), load(before.raw)
         accepted = admission.take_acceptance(stored, options.accept)
-        doc = admission.without_acceptance(doc)
         admission.stamp_reserved(stored, old, subject.name)
         wanted = Wanted(target.key, made, stored, before, old, sight_of(subject), accepted)
         self._vault.keep(wanted)
         if settle is not None:
-            settle(target.cls, doc, stored, old)
+            settle(target.cls, admission.without_acceptance(doc), stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
         return Prepared([Update(target.key, stored, Half.MAIN, expect)], before, wanted, warnings)
@@ -229,7 +227,7 @@ def _new_key(target: Target, doc: JSON) -> Key:
     """Where a new object will stand; fills name, namespace, apiVersion and kind of `doc`."""
     metadata = _check_head(target, doc)
     key = target.key
-    if target.facts.namespaced and not key.namespace:
+    if not key.namespace and target.facts.namespaced:
         raise NotAllowed(f"create {key.plural} below their namespace: /apis/.../namespaces/NAMESPACE/{key.plural}")
     name = metadata.get("name") or ""
     if not name and metadata.get("generateName"):
@@ -241,23 +239,25 @@ def _new_key(target: Target, doc: JSON) -> Key:
     metadata["name"] = name
     if key.namespace:
         metadata["namespace"] = key.namespace
-    for owned in SERVERS_OWN & metadata.keys():
-        del metadata[owned]
+    if not SERVERS_OWN.isdisjoint(metadata):
+        for owned in SERVERS_OWN & metadata.keys():
+            del metadata[owned]
     return key if name == key.name else key._replace(name=name)
 
 
 def _check_head(target: Target, doc: JSON) -> dict[str, Any]:
     """The metadata of `doc`, once apiVersion, kind and namespace are what the URL says. Raises Malformed."""
-    facts = target.facts
-    for field, wanted in (("apiVersion", facts.group_version), ("kind", facts.kind)):
-        if doc.setdefault(field, wanted) != wanted:
-            raise Malformed(f"the body says {field} {str(doc[field])[:80]!r}, the URL {wanted!r}")
+    facts, ours = target.cls.facts, target.key.namespace
+    version, kind = facts.group_version, facts.kind
+    if doc.setdefault("apiVersion", version) != version or doc.setdefault("kind", kind) != kind:
+        field, wanted = ("kind", kind) if doc["apiVersion"] == version else ("apiVersion", version)
+        raise Malformed(f"the body says {field} {str(doc[field])[:80]!r}, the URL {wanted!r}")
     metadata = doc.setdefault("metadata", {})
     if not isinstance(metadata, dict):
         raise Malformed("metadata must be an object")
-    namespace = metadata.get("namespace") or target.key.namespace
-    if namespace != target.key.namespace:
-        where = target.key.namespace or "(cluster-scoped)"
+    namespace = metadata.get("namespace") or ours
+    if namespace != ours:
+        where = ours or "(cluster-scoped)"
         raise Malformed(f"the body says namespace {str(namespace)[:80]!r}, the URL {where!r}")
     return metadata
 
