@@ -131,7 +131,8 @@ NOTHING_FORESEEN = b"", Said((), ())
 
 def said(plural: str, doc: JSON, found: Sequence[Mention]) -> Said:
     """The same of an object whose mentions have been found."""
-    return Said(tuple([one.target for one in found]), tuple(card_claims(doc)) if plural == "instances" else ())
+    claims = tuple(card_claims(doc)) if plural == "instances" and doc["spec"].get("nics") else ()
+    return Said(tuple([one.target for one in found]), claims)
 
 
 class Index:
