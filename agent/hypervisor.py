@@ -341,6 +341,10 @@ def _open(uri: str, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]
 
 
 def _close(connection: Any) -> None:
+    """End it. Whoever is still told of events holds it, and with it a socket, for as long as the process lives."""
+    with contextlib.suppress(libvirt.libvirtError):
+        for callback in tuple(connection.domainEventCallbackID):
+            connection.domainEventDeregisterAny(callback)
     with contextlib.suppress(libvirt.libvirtError):
         connection.unregisterCloseCallback()
     with contextlib.suppress(libvirt.libvirtError):

@@ -264,6 +264,26 @@ async def eventually(machine: LibvirtMachine, number: int = 1) -> SeenDomain:
             await asyncio.sleep(0.05)
 
 
+async def test_closed_connection_leaves_no_descriptor_behind(host: Host) -> None:
+    """An agent opens it again whenever libvirtd was away."""
+
+    def held() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    async def open_and_close() -> int:
+        door = Hypervisor(host.uri)
+        await door.domains()
+        await door.close()
+        return held()
+
+    before = max([await open_and_close() for _ in range(2)])
+    for _ in range(8):
+        await open_and_close()
+    async with asyncio.timeout(40):
+        while held() > before:  # libvirt's own thread lets go a moment later
+            await asyncio.sleep(0.05)
+
+
 # --- libvirtd hangs ---------------------------------------------------------------------------------------------------
 
 
