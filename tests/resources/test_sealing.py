@@ -38,7 +38,11 @@ def test_value_moved_elsewhere_does_not_open(kind: str, uid: str, field: str) ->
         SEALER.open(kind, uid, field, seal())
 
 
-@pytest.mark.parametrize("broken", ["", "hunter2", "sealed.v1.x.AAAA", seal()[:-8] + "AAAAAAA=", seal() + "!"])
+@pytest.mark.parametrize(
+    "broken",
+    ["", "hunter2", "sealed.v1.x.AAAA", seal()[:-8] + "AAAAAAA=", seal() + "!"],
+    ids=["nothing", "plain", "short", "other end", "more"],  # the same in every process that collects
+)
 def test_damaged_value_does_not_open(broken: str) -> None:
     with pytest.raises(SealBroken):
         SEALER.open("Secret", UID, "password", broken)
