@@ -78,13 +78,18 @@ class Kubectl:
         input: str | None = None,  # noqa: A002 - as subprocess.run
         folder: Path | None = None,
         env: Mapping[str, str] | None = None,
+        stderr: IO[str] | int = subprocess.PIPE,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command in `folder`, with `env` beside the environment; whatever its exit code is."""
+        """Run one command in `folder`, with `env` beside the environment; whatever its exit code is.
+
+        What it complains of is in the answer, unless a file is given as `stderr`.
+        """
         return subprocess.run(
             [self.binary, *args],
             env=self._environment() | dict(env or {}),
             input=input or "",
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             encoding="utf-8",
             timeout=RUN_SECONDS,
             check=False,

@@ -159,7 +159,7 @@ async def test_machine_that_is_off_is_said(w: World) -> None:
 async def test_viewer_is_cut_off_when_the_server_says_so(w: World) -> None:
     _, reader, writer = await knock(w, "default/web-1", SECRET)
     w.over.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
     writer.close()
 
@@ -168,7 +168,7 @@ async def test_viewer_is_cut_off_when_the_server_says_so(w: World) -> None:
 async def test_plain_vnc_and_everything_else_ends_at_once(w: World, said: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
     writer.write(said)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         heard = await reader.read()
     assert heard in (VERSION, VERSION + b"\1\x13")
     assert w.displays == 0
@@ -184,6 +184,6 @@ async def test_endless_names_are_not_read(w: World, monkeypatch: pytest.MonkeyPa
 async def test_viewer_that_says_nothing_is_shown_out(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "HANDSHAKE_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == VERSION
     writer.close()

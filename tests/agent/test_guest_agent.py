@@ -75,8 +75,8 @@ async def orders(machine: LibvirtMachine, uuid: str) -> None:
     assert found is not None
     assert found.frozen
     assert await guests.thaw(uuid) >= 1
-    await machine.ask_guest(uuid, [renaming("renamed-2")], 5)
-    async with asyncio.timeout(30):
+    await machine.ask_guest(uuid, [renaming("renamed-2")], 20)
+    async with asyncio.timeout(90):
         while (await heard(guests, uuid)).report.hostname != "renamed-2":
             await asyncio.sleep(0.5)
 
@@ -84,14 +84,22 @@ async def orders(machine: LibvirtMachine, uuid: str) -> None:
 async def run(machine: LibvirtMachine, uuid: str, path: str, *arguments: str) -> str:
     """What a program in the guest prints; for tests, since templates may switch that off."""
     order = {"execute": "guest-exec", "arguments": {"path": path, "arg": arguments, "capture-output": True}}
-    [raw] = (await machine.ask_guest(uuid, [json.dumps(order)], 5)).values()
-    assert raw is not None
+    async with asyncio.timeout(90):
+        while (raw := await answered(machine, uuid, json.dumps(order))) is None:
+            await asyncio.sleep(0.2)
     status = json.dumps({"execute": "guest-exec-status", "arguments": {"pid": json.loads(raw)["return"]["pid"]}})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
-            [raw] = (await machine.ask_guest(uuid, [status], 5)).values()
-            assert raw is not None
-            done = json.loads(raw)["return"]
+            done = json.loads(await answered(machine, uuid, status) or '{"return": {"exited": false}}')["return"]
             if done["exited"]:
                 return base64.b64decode(done.get("out-data", "")).decode()
             await asyncio.sleep(0.2)
+
+
+async def answered(machine: LibvirtMachine, uuid: str, command: str) -> str | None:
+    """The reply to a command, None when nobody answers: that the agent hears is known a moment after it has booted."""
+    try:
+        [raw] = (await machine.ask_guest(uuid, [command], 20)).values()
+    except HypervisorError:
+        return None
+    return raw

@@ -195,7 +195,7 @@ async def test_change_by_somebody_else_is_told(machine: LibvirtMachine, host: Ho
     changed.clear()
     with connected(host) as connection:
         connection.lookupByUUIDString(uuid(1)).create()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while uuid(1) not in changed:
             await asyncio.sleep(0.01)
 
@@ -210,7 +210,7 @@ async def test_machine_outlives_libvirtd_as_the_same_run(machine: LibvirtMachine
         await machine.domains()
     assert (await machine.facts()).hypervisor_error
     killed.libvirtd.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while (await machine.facts()).hypervisor_error:
             await asyncio.sleep(0.05)
     assert await seen(machine) == before
@@ -222,13 +222,13 @@ async def test_return_of_libvirtd_is_told_because_events_were_lost(machine: Libv
     await machine.facts()
     changed.clear()
     killed.libvirtd.kill()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not changed or not (await machine.facts()).hypervisor_error:
             await asyncio.sleep(0.05)
     assert set(changed) == {""}, "so is its end"
     changed.clear()
     killed.libvirtd.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while "" not in changed:
             await machine.facts()
             await asyncio.sleep(0.05)
@@ -257,7 +257,7 @@ async def test_crash_behind_the_back_of_a_dead_libvirtd_is_no_clean_end(machine:
 
 async def eventually(machine: LibvirtMachine, number: int = 1) -> SeenDomain:
     """The domain, as soon as libvirt answers again."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             with contextlib.suppress(HypervisorError):
                 return await seen(machine, number)
@@ -314,10 +314,10 @@ async def test_calls_wait_for_one_opening_together(host: Host, monkeypatch: pyte
         for _ in range(5):
             with pytest.raises(HypervisorError, match="stuck"):
                 await door.domains()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 2, "each for itself would be 2.5"
     finally:
         os.kill(pid, signal.SIGCONT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while True:
             with contextlib.suppress(HypervisorError):
                 await door.domains()
@@ -408,7 +408,7 @@ async def test_guest_boots_from_its_overlay_and_hears_the_power_button(
     locked = await machine.volume(wanted.volumes[0].file)
     assert locked is not None
     assert locked.size == 2**30
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (await seen(machine)).state != "Off":  # the guest may not listen yet
             await machine.shut_down(wanted.domain.uuid)
             await asyncio.sleep(1)

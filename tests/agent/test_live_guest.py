@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from tests.agent.control_group import value
-from tests.agent.live_guest import Killed, LiveGuest, live_guest
+from tests.agent.live_guest import ANSWER_SECONDS, Killed, LiveGuest, live_guest
 from tests.testbed import Host
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,7 +40,7 @@ async def machine(guest: LiveGuest) -> AsyncIterator[LibvirtMachine]:
 
 async def inside(guest: LiveGuest, command: str, wished: Callable[[str], bool]) -> str:
     """What the command says in the guest, as soon as it is as wished."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + ANSWER_SECONDS
     while True:
         said = await asyncio.to_thread(guest.inside, command)
         if wished(said) or time.monotonic() > end:
@@ -175,8 +176,17 @@ async def test_change_that_was_made_half_is_finished_by_the_next_agent(
 # --- rates that the guest feels ---------------------------------------------------------------------------------------
 
 
-def near(measured: float, limit: float) -> bool:
-    return abs(measured - limit) <= 0.15 * limit
+TRIES = 4
+
+
+async def near(measure: Callable[[], float], limit: float) -> str:
+    """Empty when a rate reaches its limit and never exceeds it; a guest that others keep from its work tries again."""
+    rates: list[float] = []
+    while len(rates) < TRIES:
+        rates.append(await asyncio.to_thread(measure))
+        if rates[-1] >= 0.85 * limit:
+            break
+    return "" if 0.85 * limit <= max(rates) <= 1.15 * limit else f"{rates} a second, not {limit}"
 
 
 def rate(guest: LiveGuest, command: str, amount: int) -> float:
@@ -191,14 +201,13 @@ async def test_disk_keeps_to_its_limits(guest: LiveGuest, machine: LibvirtMachin
     assert await guest.bring(machine, volumes=[guest.system(), guest.disk("rated", qos=limits)]) == ()
     await inside(guest, "ls /sys/block", lambda said: "vdb" in said)
     drop = "echo 3 >/proc/sys/vm/drop_caches"
-    read = rate(guest, f"{drop}; dd if=/dev/vdb of=/dev/null bs=1M count=24", 24 * MIB)
-    written = rate(guest, "dd if=/dev/zero of=/dev/vdb bs=1M count=18 conv=fsync", 18 * MIB)
-    assert near(read, 6 * MIB), f"{read / MIB:.2f} MiB/s read"
-    assert near(written, 3 * MIB), f"{written / MIB:.2f} MiB/s written"
+    read = partial(rate, guest, f"{drop}; dd if=/dev/vdb of=/dev/null bs=1M count=24", 24 * MIB)
+    written = partial(rate, guest, "dd if=/dev/zero of=/dev/vdb bs=1M count=18 conv=fsync", 18 * MIB)
+    assert not await near(read, 6 * MIB), "bytes read"
+    assert not await near(written, 3 * MIB), "bytes written"
     assert await guest.bring(machine, volumes=[guest.system(), guest.disk("rated", qos={"readIops": 40})]) == ()
     single = f"{drop}; echo 0 >/sys/block/vdb/queue/read_ahead_kb; dd if=/dev/vdb of=/dev/null bs=4k count=160"
-    operations = rate(guest, single, 160)
-    assert near(operations, 40), f"{operations:.1f} reads in a second"
+    assert not await near(partial(rate, guest, single, 160), 40), "reads"
     assert await guest.bring(machine, volumes=[guest.system()]) == ()
     await machine.remove_volume(guest.file("rated"))
 
@@ -223,10 +232,8 @@ async def test_card_keeps_to_its_limits(guest: LiveGuest, machine: LibvirtMachin
     with guest.domain() as domain:
         found = domain.interfaceParameters("nvx52540000aa00", 0)
     assert (found["inbound.average"], found["outbound.average"]) == (2000, 1000)
-    out = await asyncio.to_thread(fetched, guest.host, "http://10.77.2.99/8m", 8 * MIB)
-    assert near(out * 8, 8e6), f"{out * 8 / 1e6:.2f} Mbit/s out"
-    into = await asyncio.to_thread(sent, guest, 12 * MIB)
-    assert near(into * 8, 16e6), f"{into * 8 / 1e6:.2f} Mbit/s in"
+    assert not await near(partial(fetched, guest.host, "http://10.77.2.99/8m"), 8e6 / 8), "bytes out"
+    assert not await near(partial(sent, guest, 12 * MIB), 16e6 / 8), "bytes in"
     assert await guest.bring(machine, nics=[guest.card()]) == ()
 
 
@@ -245,13 +252,14 @@ with socket.create_server(("", 7799)) as server:
 """
 
 
-def fetched(host: Host, url: str, size: int) -> float:
+def fetched(host: Host, url: str) -> float:
     """Bytes in a second of a download from the guest."""
     return float(host.run(["python3", "-c", FETCH, url], timeout=120).stdout)
 
 
 def sent(guest: LiveGuest, size: int) -> float:
     """Bytes in a second of a download by the guest from its host."""
+    (guest.host.dir / "log/send.log").unlink(missing_ok=True)  # what one before has said
     sender = guest.host.start(["python3", "-c", SEND, str(size)], log="send.log")
     address = guest.host.address
     try:

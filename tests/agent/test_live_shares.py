@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from nanovirt.agent.libvirt_machine import LibvirtMachine
 from tests.agent.control_group import value
 from tests.agent.placements import spec, uuid
 from tests.agent.real_machine import volumes_of
+from tests.testbed import Host
 
 SPINNING = b"\xeb\xfe".ljust(510, b"\0") + b"\x55\xaa" + bytes(2**20 - 512)
 """A disk whose boot sector jumps to itself for ever."""
@@ -24,11 +26,11 @@ SECONDS = 5.0
 
 
 @pytest.mark.timeout(120)
-async def test_busy_machines_share_a_processor_by_their_priority(machine: LibvirtMachine) -> None:
+async def test_busy_machines_share_a_processor_by_their_priority(machine: LibvirtMachine, host: Host) -> None:
     high, low = [await spinning(machine, number, priority) for number, priority in ((1, "High"), (2, "Low"))]
-    for run in (high, low):
+    for number, run in enumerate((high, low), 1):
         alone(run)
-    await asyncio.sleep(3)  # the firmware finds the disk
+        await until_spinning(host, f"default.busy-{number}")
     ratio = await shared(high, low)
     assert 4 * 0.85 <= ratio <= 4 * 1.15, f"{ratio:.2f} times as much"
     await machine.change(uuid(2), LimitCpu(2048, 0))
@@ -54,6 +56,14 @@ async def spinning(machine: LibvirtMachine, number: int, priority: str) -> str:
     found = await machine.domain(uuid(number))
     assert found is not None
     return found.run
+
+
+async def until_spinning(host: Host, name: str) -> None:
+    """Return once its processor is where a boot sector is: its firmware has found the disk."""
+    asked = ["virsh", "-c", host.uri, "qemu-monitor-command", name, "--hmp", "info registers"]
+    async with asyncio.timeout(90):
+        while not re.search(r"[ER]IP=0*7c00\b", (await asyncio.to_thread(host.run, asked)).stdout):
+            await asyncio.sleep(0.2)
 
 
 def alone(run: str) -> None:

@@ -179,7 +179,7 @@ async def test_revision_that_a_full_log_took_back_is_nobodys_own() -> None:
             with pytest.raises(LogFull):
                 await server.write_status(mine, RUNNING)
             await put(store, mine.model_copy(update={"spec": mine.spec.model_copy(update={"power_state": "Stopped"})}))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 told = await anext(news)
             assert isinstance(told, Changed)
             assert told.placement.spec.power_state == "Stopped"

@@ -375,7 +375,7 @@ async def test_crash_is_told_and_seen_as_one(bench: Bench) -> None:
     bench.machine.on_change(changed.append)
     uuid = await bench.started()
     await bench.crash(uuid)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while (await bench.seen(uuid)).state != "Off" or not {uuid, ""} & set(changed):
             await asyncio.sleep(0.01)
     assert (await bench.seen(uuid)).ended in ("Crashed", "Failed")
@@ -386,7 +386,7 @@ async def test_end_from_inside_is_seen_as_one(bench: Bench) -> None:
         return
     uuid = await bench.started()
     await bench.shut_down_inside(uuid)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         while (await bench.seen(uuid)).state != "Off":
             await asyncio.sleep(0.01)
     assert (await bench.seen(uuid)).ended == "Shutdown"

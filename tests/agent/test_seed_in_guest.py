@@ -77,7 +77,7 @@ async def booted(machine: LibvirtMachine, wanted: PlacementSpec, times: int = 1)
 
 
 async def until_off(machine: LibvirtMachine, wanted: PlacementSpec) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (found := await machine.domain(wanted.domain.uuid)) is None or found.state != "Off":
             await machine.shut_down(wanted.domain.uuid)
             await asyncio.sleep(1)

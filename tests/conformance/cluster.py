@@ -18,7 +18,7 @@ from nanovirt.resources.tables import values
 from tests.e2e.server_process import ServerProcess, running_server
 
 JSON = dict[str, Any]
-SECONDS = 20.0
+SECONDS = 50.0
 MADE_BY_PEOPLE = (
     "instancesets",
     "instances",
@@ -49,7 +49,8 @@ class Cluster:
             with urllib.request.urlopen(request, timeout=SECONDS, context=self._tls) as reply:  # noqa: S310 - our https
                 return reply.status, json.loads(reply.read())
         except urllib.error.HTTPError as refused:
-            return refused.code, json.loads(refused.read())
+            with refused:
+                return refused.code, json.loads(refused.read())
 
     def get(self, word: str) -> JSON | None:
         """The object at `kind/name` (in `default`) or `kind/namespace/name`, or None."""

@@ -25,7 +25,7 @@ from tests.e2e.server_process import ServerProcess, running_server
 
 PLURALS = ("systemtemplates", "namespaces")
 NAMES = 25
-CATCH_UP_SECONDS = 30
+CATCH_UP_SECONDS = 60
 MERGE = "application/merge-patch+json"
 BUSES = ("Virtio", "Scsi", "Sata", "Ide")
 logging.getLogger("kubernetes.informer").setLevel(logging.CRITICAL)  # it tells of every attempt that fails

@@ -20,6 +20,10 @@ from tests.test_repository import ROOT
 
 BY_CERTIFICATE = ("discovery", "rights", "creating", "changing")
 AT_LEAST = 100
+LOGGED = re.compile(r"[IWE]\d{4} ")
+"""How what kubectl says only with -v=6 begins: each answer that it got, one a line."""
+WATCHING = re.compile(r"watch=true.* 200 OK")
+LOOKING_SECONDS = 2.0
 BINARIES = ROOT / ".venv" / "bin"
 
 
@@ -48,20 +52,28 @@ class Desk:
         return [*wrong, shown] if wrong else []
 
     def _typed(self, check: Check, context: str) -> subprocess.CompletedProcess[str]:
-        assistant = threading.Thread(target=self._meanwhile, args=(check.meanwhile, context))
-        if check.meanwhile:
+        text = FILES[check.stdin] if check.stdin else None
+        env = {"PATH": f"{BINARIES}:/usr/bin:/bin", "TMPDIR": str(self.folder), **check.env}
+        words = self._words(check.run, context)
+        if not check.meanwhile:
+            return self.client.attempt(*words, input=text, folder=self.folder, env=env)
+        with (self.folder / "said").open("w+") as said:
+            assistant = threading.Thread(target=self._meanwhile, args=(check.meanwhile, context, Path(said.name)))
             assistant.start()
-        try:
-            text = FILES[check.stdin] if check.stdin else None
-            env = {"PATH": f"{BINARIES}:/usr/bin:/bin", "TMPDIR": str(self.folder), **check.env}
-            return self.client.attempt(*self._words(check.run, context), input=text, folder=self.folder, env=env)
-        finally:
-            if check.meanwhile:
+            try:
+                done = self.client.attempt(*words, "-v=6", input=text, folder=self.folder, env=env, stderr=said)
+            finally:
                 assistant.join()
+            said.seek(0)
+            done.stderr = "".join(line for line in said if not LOGGED.match(line))
+        return done
 
-    def _meanwhile(self, commands: tuple[str, ...], context: str) -> None:
+    def _meanwhile(self, commands: tuple[str, ...], context: str, said: Path) -> None:
+        """Once the command waits for news; one that looks again and again instead is given a moment."""
+        until = time.monotonic() + LOOKING_SECONDS
+        while not WATCHING.search(said.read_text()) and time.monotonic() < until:
+            time.sleep(0.02)
         for command in commands:
-            time.sleep(0.5)
             self.client.attempt(*self._words(command, context), folder=self.folder)
 
     def _words(self, command: str, context: str) -> list[str]:

@@ -19,7 +19,7 @@ END_SECONDS = 20
 
 
 class Browser:
-    """The page. Each call raises AssertionError with what the browser says when it cannot be done in 30 s."""
+    """The page. Each call raises AssertionError with what the browser says when it cannot be done in 90 s."""
 
     def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
         self.name = name

@@ -45,7 +45,7 @@ initial-interval 1; backoff-cutoff 1; timeout 20; retry 2;
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, timeout=20, capture_output=True)
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
 
 
 @contextmanager
@@ -100,7 +100,7 @@ class Guest:
         files = sorted(path for path in self.folder.iterdir() if path.name.isdigit())
         return [dict(row.split("=", 1) for row in path.read_text().splitlines() if "=" in row) for path in files]
 
-    async def event(self, *names: str, seconds: float = 20, after: int = 0) -> dict[str, str]:
+    async def event(self, *names: str, seconds: float = 45, after: int = 0) -> dict[str, str]:
         """Wait for the first event of these names, not counting the first `after` of them."""
         async with asyncio.timeout(seconds):
             while True:
@@ -225,7 +225,7 @@ async def dnsmasq(namespace: str, interface: str, folder: Path) -> AsyncIterator
         f"--dhcp-leasefile={folder}/dnsmasq.leases", "--user=root", f"--pid-file={folder}/dnsmasq.pid",
     )  # fmt: skip
     async with running(namespace, *command):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (folder / "dnsmasq.pid").exists():
                 await asyncio.sleep(0.02)
         yield

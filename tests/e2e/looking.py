@@ -132,7 +132,10 @@ async def answer(ip: str, seconds: float = 2.0) -> Answer | None:
     except OSError:  # TimeoutError is one
         return None
     _, _, body = content.partition(b"\r\n\r\n")
-    return Answer(**json.loads(body)) if body.strip() else None
+    try:
+        return Answer(**json.loads(body))
+    except ValueError:  # nothing, or half of it: the guest ends
+        return None
 
 
 async def until_answers(ip: str, met: Callable[[Answer], bool] = lambda _: True, seconds: float = BOOT) -> Answer:

@@ -148,7 +148,7 @@ class Agent(Process):
     def virsh(self, *words: str) -> str:
         """What virsh says on that host; AssertionError with its complaint."""
         done = subprocess.run(
-            ["virsh", "-q", "-c", self.host.uri, *words], capture_output=True, text=True, timeout=60, check=False
+            ["virsh", "-q", "-c", self.host.uri, *words], capture_output=True, text=True, timeout=PATIENT, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

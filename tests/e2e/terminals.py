@@ -57,7 +57,7 @@ class Terminal:
         if select.select([self._side], [], [], seconds)[0]:
             self.shown += os.read(self._side, 4096).decode(errors="replace")
 
-    def ended(self, seconds: float = 20.0) -> int:
+    def ended(self, seconds: float = PATIENT) -> int:
         """The exit code, once it has ended; subprocess.TimeoutExpired when it does not."""
         return self._program.wait(seconds)
 

@@ -34,7 +34,8 @@ CLIENT, LIAR = "10.77.0.3", "10.77.9.9"
 WEB, PROBED, ECHOING, FORBIDDEN = 80, 7001, 7000, 9
 WITHIN = 2.0
 """Seconds in which an edit acts."""
-PROBE = 0.25
+PROBE = 0.8
+"""Seconds for an answer of an emulated guest; less than until a lost SYN is sent again."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,15 @@ async def ready(cluster: Cluster, uid: str) -> None:
         return cluster.agents["h1"].console(uid)
 
     await look("guest", said, lambda text: "nano-guest: ready" in text, BOOT)
+
+    async def hears() -> bool:
+        try:
+            await asyncio.to_thread(_agent, cluster.agents["h1"], "guest-ping")
+        except AssertionError:  # libvirt has not been told yet that it listens
+            return False
+        return True
+
+    await look("guest's agent", hears, bool)
 
 
 def told(agent: Agent, command: str) -> str:
@@ -331,12 +341,12 @@ async def test_frozen_guest_writes_nothing_until_it_is_thawed_or_forgotten(clust
         show(f"writes again {await goes(ip, begun):.2f} s after the order to thaw")
 
         begun = time.monotonic()
-        done = cluster.bed.server.run([*NANOCTL, "freeze", "web", "--seconds", "4", "--kubeconfig", cluster.kubeconfig])
-        assert done.stdout == "1 file system of web frozen for 4 s at most; nanoctl thaw web ends it\n"
+        done = cluster.bed.server.run([*NANOCTL, "freeze", "web", "--seconds", "6", "--kubeconfig", cluster.kubeconfig])
+        assert done.stdout == "1 file system of web frozen for 6 s at most; nanoctl thaw web ends it\n"
         await stands(ip)
         forgotten = await goes(ip, begun)
-        show(f"writes again {forgotten:.2f} s after it was frozen for 4 s and forgotten")
-        assert 4 <= forgotten < 30
+        show(f"writes again {forgotten:.2f} s after it was frozen for 6 s and forgotten")
+        assert 6 <= forgotten < 30
 
         await client.post(freeze, {"seconds": 60})
         agent.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from nanovirt.resources.client import Client
 from tests.e2e.browsing import BROWSERS, Browser, browser
 from tests.e2e.cluster import Cluster, instance, instance_key, real_cluster
-from tests.e2e.looking import address, runs, until, until_answers
+from tests.e2e.looking import PATIENT, address, runs, until, until_answers
 from tests.testbed import leftovers
 
 pytestmark = pytest.mark.timeout(600)
@@ -120,7 +121,8 @@ def _compare(page: Browser, cluster: Cluster) -> None:
     agent = cluster.agents["h1"]
     file = agent.host.dir / "screen.png"
     found = {}
-    for _ in range(20):
+    deadline = time.monotonic() + PATIENT
+    while time.monotonic() < deadline:
         agent.virsh("screenshot", f"default.{NAME}", "--file", str(file))
         found = page.evaluate(COMPARE % base64.b64encode(file.read_bytes()).decode())
         if found["lit"] > 500 and found["same"] > 0.995:  # a cursor may blink between the two

@@ -481,7 +481,7 @@ async def test_top_shows_what_instances_and_hosts_use(cluster: ServerProcess, cl
     async def shown() -> str:
         return cluster.nanoctl("top", "instances")
 
-    told = await look("usage", shown, lambda text: "busy" in text, 20)
+    told = await look("usage", shown, lambda text: "busy" in text)
     heading, line = told.splitlines()
     assert heading.split() == ["NAME", "HOST", "CPU", "MEMORY", "READ/S", "WRITE/S", "IN/S", "OUT/S"]
     assert line.split()[2:4] == ["0.20", "128Mi"]

@@ -14,7 +14,7 @@ from nanovirt.resources.client import Client
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.snapshots import revision_of, snapshots
 from tests.e2e.keyed import Line, insist, transaction
-from tests.e2e.server_process import ServerProcess, running_server
+from tests.e2e.server_process import PATIENT, ServerProcess, running_server
 
 NAMES, ROUNDS, DEATHS = 60, 120, 6
 HISTORY = "1Mi"
@@ -90,7 +90,7 @@ async def test_log_that_is_summed_up_all_the_time_loses_nothing(tmp_path: Path) 
                     busy.create_task(kill(server, random.Random(seed)))
                 items, _ = await client.list("instances", "default")
                 there = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in items}
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENT):
                     while seen != there:
                         await asyncio.sleep(0.1)
                 following.cancel()

@@ -1,6 +1,7 @@
 """The bed and the mini guest themselves: what every other end-to-end test takes for granted."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -73,14 +74,21 @@ class Guest:
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def wait_until_ready(self, *, starts: int = 1, seconds: float = 60) -> None:
+    def wait_until_ready(self, *, starts: int = 1, seconds: float = 180) -> None:
         """Returns when all its drivers are there, the power button's too, after so many starts."""
         deadline = time.monotonic() + seconds
         while self.console.read_text().count("nano-guest: ready") < starts:
             assert time.monotonic() < deadline, f"{self.name} is not ready"
             time.sleep(0.1)
 
-    def wait_until_gone(self, seconds: float = 20) -> None:
+    def wait_until_heard(self, seconds: float = 90) -> None:
+        """Returns when libvirt has been told that the guest's agent is there, and it answers."""
+        deadline = time.monotonic() + seconds
+        while "return" not in self.virsh("qemu-agent-command", self.name, '{"execute": "guest-ping"}', check=False):
+            assert time.monotonic() < deadline, f"the agent of {self.name} does not answer"
+            time.sleep(0.1)
+
+    def wait_until_gone(self, seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
         while self.virsh("list", "--name"):
             assert time.monotonic() < deadline, f"{self.name} is still there"
@@ -96,7 +104,7 @@ def give_addresses(bed: Bed, *guests: Guest) -> None:
     bed.fabric.start(["dnsmasq", *fixed, *ranges, *hosts])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_guests_on_two_hosts_get_an_address_and_answer_on_it(two_hosts: Bed, mini_guest: Path) -> None:
     guests = [Guest(host, mini_guest, number=number) for number, host in enumerate(two_hosts.hosts, start=1)]
     give_addresses(two_hosts, *guests)
@@ -106,12 +114,12 @@ def test_guests_on_two_hosts_get_an_address_and_answer_on_it(two_hosts: Bed, min
     assert [got.hostname for got in answers] == ["h1-guest", "h2-guest"]
     assert len({got.boot_id for got in answers}) == 2
     for guest in guests:
-        two_hosts.client.run(["ping", "-c", "1", "-W", "2", guest.ip])
+        two_hosts.client.run(["ping", "-c", "1", "-w", "20", guest.ip])
         line = f"nano-guest: eth0 {guest.ip}/16 gw 10.77.0.1 dns 10.77.0.1 hostname {guest.name} lease 600 bound"
         assert line in guest.console.read_text()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_guest_runs_on_without_libvirtd_and_without_cable(two_hosts: Bed, mini_guest: Path) -> None:
     host = two_hosts.hosts[0]
     guest = Guest(host, mini_guest)
@@ -126,7 +134,7 @@ def test_guest_runs_on_without_libvirtd_and_without_cable(two_hosts: Bed, mini_g
 
     host.link_down()
     assert answer(two_hosts.client, guest.ip, timeout=1) is None
-    assert answer(host, guest.ip, timeout=5) is not None
+    assert wait_for_answer(host, guest.ip).boot_id == before.boot_id
     host.link_up()
     assert wait_for_answer(two_hosts.client, guest.ip).boot_id == before.boot_id
 
@@ -138,18 +146,19 @@ def test_guest_runs_on_without_libvirtd_and_without_cable(two_hosts: Bed, mini_g
     assert wait_for_answer(two_hosts.client, guest.ip).boot_id != before.boot_id
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_guest_obeys_its_agent_and_its_power_button(two_hosts: Bed, mini_guest: Path) -> None:
     guest = Guest(two_hosts.hosts[0], mini_guest)
     give_addresses(two_hosts, guest)
     guest.start()
     first = wait_for_answer(two_hosts.client, guest.ip)
     guest.wait_until_ready()
+    guest.wait_until_heard()
     assert "Nano mini guest" in guest.virsh("qemu-agent-command", guest.name, '{"execute": "guest-get-osinfo"}')
 
     guest.virsh("set-user-password", guest.name, "root", "secret")
     guest.virsh("reboot", guest.name, "--mode", "agent")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (again := wait_for_answer(two_hosts.client, guest.ip)).boot_id == first.boot_id:
         assert time.monotonic() < deadline, "the guest was not started again"
         time.sleep(0.5)
@@ -160,7 +169,7 @@ def test_guest_obeys_its_agent_and_its_power_button(two_hosts: Bed, mini_guest: 
     guest.wait_until_gone()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_guest_boots_with_uefi_and_takes_its_name_from_a_seed(two_hosts: Bed, mini_guest: Path) -> None:
     host = two_hosts.hosts[0]
     seed, iso = host.dir / "seed", host.dir / "seed.iso"
@@ -195,7 +204,7 @@ def test_two_hosts_differ_in_name_uuid_and_files(two_hosts: Bed) -> None:
 
 def test_node_runs_programs_by_their_own_pid(two_hosts: Bed) -> None:
     process = two_hosts.server.start(["sleep", "60"])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -238,16 +247,18 @@ with Bed(hosts=1) as bed:
         assert members(name)
         with Bed(hosts=0):  # the next one clears up
             pass
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while leftovers() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert leftovers() == []
 
 
 def test_second_build_of_the_image_takes_less_than_a_second(mini_guest: Path, tmp_path: Path) -> None:
-    before = time.monotonic()
+    """Of a processor: what others do meanwhile does not count."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([MINI_GUEST, "--output", tmp_path / "again.qcow2"], check=True)
-    assert time.monotonic() - before < 1
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert (tmp_path / "again.qcow2").read_bytes() == mini_guest.read_bytes()
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.testbed import Bed, Host, leftovers
-from tests.testbed.guests import Answer, answer, wait_for_answer
+from tests.testbed.guests import Answer, wait_for_answer
 from tests.testbed.sweep import members
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,10 +213,8 @@ class Up:
 
     def answered(self) -> Answer:
         """What hello says, now."""
-        self.machine.run(["ping", "-c", "1", "-W", "5", self.ip()])
-        said = answer(self.machine, self.ip())
-        assert said is not None
-        return said
+        self.machine.run(["ping", "-c", "1", "-w", "20", self.ip()])
+        return wait_for_answer(self.machine, self.ip())
 
 
 @pytest.mark.timeout(500)
@@ -285,10 +283,10 @@ def test_guests_reach_the_world_and_the_world_does_not_reach_them(folder: Path) 
         host.run(["sh", "-euc", GUEST])
         bed.client.run(["ip", "route", "add", "10.87.0.0/19", "via", host.address])
 
-        probe = ["ping", "-c", "1", "-W", "2"]
-        host.run(["ip", "netns", "exec", "lab", *probe, bed.client.address])
-        host.run([*probe, "10.87.0.9"])
-        assert bed.client.run([*probe, "10.87.0.9"], check=False).returncode != 0
+        reached = ["ping", "-c", "1", "-w", "20"]
+        host.run(["ip", "netns", "exec", "lab", *reached, bed.client.address])
+        host.run([*reached, "10.87.0.9"])
+        assert bed.client.run(["ping", "-c", "1", "-W", "2", "10.87.0.9"], check=False).returncode != 0
 
         stays = up("--undo")
         assert stays.code == 0, stays.out + stays.err

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +17,9 @@ from pathlib import Path
 
 from nanovirt.resources.codec import JSON
 from tests.e2e.cluster import NANOCTL, Cluster
+from tests.e2e.looking import PATIENT
 
 GATEWAY = 5950
-DISPLAY = ":77"
 TEXT = "#A8A8A8"
 """The colour of what a firmware writes in text mode."""
 
@@ -29,7 +30,7 @@ def gvnccapture(cluster: Cluster, address: str, user: str, password: str, file: 
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvp("unshare", believing(cluster, look_at))  # noqa: S606
-    said, answers, deadline = b"", [(b"sername", user), (b"assword", password)], time.monotonic() + 60
+    said, answers, deadline = b"", [("sername", user), ("assword", password)], time.monotonic() + PATIENT
     while time.monotonic() < deadline:
         ready, _, _ = select.select([terminal], [], [], 1.0)
         try:
@@ -37,9 +38,10 @@ def gvnccapture(cluster: Cluster, address: str, user: str, password: str, file: 
         except OSError:  # the other end is closed
             break
         said += piece
-        if answers and answers[0][0] in said.lower().rpartition(b"\n")[2].lower():
-            time.sleep(0.5)  # whoever asks for a password throws away what was typed before
-            os.write(terminal, answers.pop(0)[1].encode() + b"\n")
+        if answers and answers[0][0].encode() in said.lower().rpartition(b"\n")[2]:
+            word, answer = answers.pop(0)
+            until_silent(terminal, deadline if word == "assword" else time.monotonic() + 0.5)
+            os.write(terminal, answer.encode() + b"\n")
             said += b"\n"
         if ready and not piece:
             break
@@ -48,6 +50,12 @@ def gvnccapture(cluster: Cluster, address: str, user: str, password: str, file: 
     os.waitpid(pid, 0)
     os.close(terminal)
     return said.decode(errors="replace")
+
+
+def until_silent(terminal: int, deadline: float) -> None:
+    """Return once keys are not shown any more: whoever asks for a password throws away what was typed before."""
+    while termios.tcgetattr(terminal)[3] & termios.ECHO and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def believing(cluster: Cluster, command: str) -> list[str]:
@@ -62,15 +70,14 @@ def ca(cluster: Cluster) -> Path:
 
 @contextmanager
 def x_server() -> Iterator[dict[str, str]]:
-    """The environment of a screen in memory."""
-    words = ["Xvfb", DISPLAY, "-screen", "0", "800x600x24", "-nolisten", "tcp"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    """The environment of a screen in memory that is there, with a number that nobody else has."""
+    words = ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
-            for _ in range(100):
-                if Path(f"/tmp/.X11-unix/X{DISPLAY[1:]}").exists():  # noqa: S108 - where X has its sockets
-                    break
-                time.sleep(0.1)
-            yield {**os.environ, "DISPLAY": DISPLAY}
+            assert server.stdout is not None
+            number = server.stdout.readline().strip()
+            assert number.isdigit(), "Xvfb ended before there was a screen"
+            yield {**os.environ, "DISPLAY": f":{number}"}
         finally:
             server.terminate()
 

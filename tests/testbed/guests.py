@@ -28,7 +28,7 @@ def answer(node: Node, ip: str, *, timeout: float = 2) -> Answer | None:
     return Answer(**json.loads(done.stdout)) if done.returncode == 0 else None
 
 
-def wait_for_answer(node: Node, ip: str, *, seconds: float = 60) -> Answer:
+def wait_for_answer(node: Node, ip: str, *, seconds: float = 180) -> Answer:
     """The first answer. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -13,7 +13,7 @@ from tests.testbed.nodes import Node, Popen
 PRIVATE = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 BIN = Path(__file__).resolve().parent / "bin"  # tools that stand before this machine's own
 STOCK = Path("/etc/libvirt")  # the machine's own, for the stock network filters
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 # What a libvirtd learned by asking QEMU, seconds of work under emulation. libvirt itself sees when it is stale.
 LEARNED = Path(os.environ.get("NANO_CACHE", "/var/cache/nano")) / "testbed-capabilities"

@@ -100,7 +100,7 @@ class Node:
         return [*enter, *map(str, argv)]
 
     def run(
-        self, argv: Sequence[str | Path], *, check: bool = True, timeout: float = 30, stdin: str | None = None
+        self, argv: Sequence[str | Path], *, check: bool = True, timeout: float = 60, stdin: str | None = None
     ) -> Completed:
         """Runs a command to its end. Raises AssertionError with its output unless it succeeds or `check` is off."""
         done = subprocess.run(

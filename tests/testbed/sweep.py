@@ -14,7 +14,7 @@ PREFIX = "nano-bed-"
 GONE = ".ended-"
 LOCK = "lock"
 CGROUPS = Path("/sys/fs/cgroup")
-PATIENCE = 10.0  # seconds for the kernel to end what was killed
+PATIENCE = 30.0  # seconds for the kernel to end what was killed
 
 
 def home() -> Path:

@@ -10,7 +10,7 @@ const QUIET = [
   "--disable-component-update", "--disable-sync",
 ];
 const SIZE = { width: 1280, height: 800 };
-const WAIT = 30_000;
+const WAIT = 90_000;
 // Runs in every page before its own code: what the policy forbids, and the sockets, so that a test can cut them.
 const BEFORE = `
   window.__violations = [];
