@@ -1,18 +1,27 @@
 """What every test may ask for: the fixture `golden`, and the option `--golden` that rewrites what it compares with.
 
-Tests of real machines and clients have a second try; what the first one failed of stands before the summary.
+Tests of real machines and clients have a second try; what the first one failed of stands before the summary. With
+`-n 2`, as scripts/test runs them, real machines keep to themselves: one after the other, and before all others.
 """
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 FOLDER = Path(__file__).parent / "golden"
 REAL_FOLDERS = ("tests/e2e/", "tests/conformance/")
 REAL_FIXTURES = {"host", "machine"}  # of tests/agent: a libvirt and its QEMU
+REAL_MACHINES = re.compile(r"tests/(agent/|e2e/test_(real_|up|testbed))")
+"""Tests that make hosts, networks and guests, or measure what they do: never two of them at a time."""
+GIVEN_WAY = 5
+"""By how much all others yield the processor to them (nice)."""
 ADVICE = "If the change is meant: scripts/golden, then look at git diff."
 
 
@@ -67,6 +76,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         others = [item for item in items if "golden" not in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Whoever runs out of tests is given the next piece, the one with the most tests first."""
+    made = LoadScopeScheduling(config, log)
+    made._split_scope = piece
+    return made
+
+
+def piece(nodeid: str) -> str:
+    """What is given to one process: all real machines together, which are the most tests; of the others a file."""
+    return "real machines" if REAL_MACHINES.match(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:  # nobody else may raise it again
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if REAL_MACHINES.match(item.nodeid) else GIVEN_WAY)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

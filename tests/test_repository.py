@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REAL_MACHINES
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("agent", "controllers", "portal", "resources")
 SHELLS = ("controllers/runtime.py", "controllers/loops.py")
@@ -175,3 +177,15 @@ def test_the_lock_holds_every_dependency() -> None:
 def test_only_tests_of_real_machines_and_clients_have_a_second_try(request: pytest.FixtureRequest) -> None:
     tried_twice = {Path(item.nodeid).parts[1] for item in request.session.items if item.get_closest_marker("flaky")}
     assert tried_twice <= {"agent", "conformance", "e2e"}
+
+
+def test_real_machines_keep_to_themselves(request: pytest.FixtureRequest) -> None:
+    """Whoever wants a host or a guest is one of those that never run two at a time; see tests/conftest.py."""
+    wanted = {"mini_guest", "two_hosts", "host", "machine"}
+    real = {
+        item.nodeid
+        for item in request.session.items
+        if item.nodeid.startswith(("tests/agent/", "tests/e2e/")) and wanted & {*getattr(item, "fixturenames", ())}
+    }
+    assert {nodeid for nodeid in real if not REAL_MACHINES.match(nodeid)} == set()
+    assert not REAL_MACHINES.match("tests/portal/test_api.py::test_real_")
