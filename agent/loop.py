@@ -19,8 +19,9 @@ from nanovirt.agent.memory import Memories, Memory
 from nanovirt.agent.removals import Removals
 from nanovirt.agent.segments import NoSegments, Segments
 from nanovirt.agent.server import Changed, Gone, Listed, News, Server
+from nanovirt.agent.surroundings import Surroundings
 from nanovirt.agent.usage import Sampler
-from nanovirt.agent.worker import Surroundings, Worker
+from nanovirt.agent.worker import Worker
 from nanovirt.resources.errors import Conflict, HypervisorError, NanoError, NotFound, Rejected, Stale
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement

@@ -26,7 +26,8 @@ from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import FileMemories, KeptMemories
 from nanovirt.agent.segments import segments_of
 from nanovirt.agent.server import Server
-from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.agent.simulated_traits import QUICK, Traits
+from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.agent.usage import Sampler, read_host
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.errors import HypervisorError, NotFound

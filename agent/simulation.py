@@ -8,17 +8,19 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from socket import socket, socketpair
+from socket import socket
 
 from nanovirt.agent import simulated_hardware
 from nanovirt.agent.changes import Change, ResizeDisk
 from nanovirt.agent.drift import Form
-from nanovirt.agent.hardware import Hardware
 from nanovirt.agent.machine import Counters, Ending, NoRoom, SeenDomain, SeenVolume
-from nanovirt.agent.segments import device_of, segments_of
+from nanovirt.agent.segments import segments_of
+from nanovirt.agent.simulated_domain import SimulatedDomain
+from nanovirt.agent.simulated_line import echoing_line
 from nanovirt.agent.simulated_network import SimulatedLeases, SimulatedSegments
+from nanovirt.agent.simulated_traits import QUICK, Faults, Traits
 from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.host import Amounts, Versions
 from nanovirt.resources.placement import PlacedVolume, PlacementSpec
@@ -35,78 +37,6 @@ BLACK_PIXEL = bytes.fromhex(
 """A PNG."""
 RETRY_SECONDS = 4.0
 """How often a guest that nobody answers asks for its address again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """How a simulated machine behaves; seconds. `verify`: images are really fetched and hashed."""
-
-    define_seconds: float = 0.0
-    start_seconds: float = 0.0
-    boot_seconds: tuple[float, float] = (0.0, 0.0)
-    """From start to the lease, at random between the two."""
-    end_seconds: float = 0.0
-    """From being asked to end to the end."""
-    image_seconds: float = 0.0
-    verify: bool = False
-    bridges: tuple[str, ...] = ("nano0",)
-
-
-QUICK = Traits()
-"""Everything happens at once."""
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong now; tests and demonstrations set it as they like."""
-
-    refuse: Counter[str] = field(default_factory=Counter)
-    """How often the next calls so named (`define`, `start`, ...) are refused."""
-    full: bool = False
-    away: bool = False
-    """The hypervisor does not answer; its machines run on."""
-    deaf: set[str] = field(default_factory=set)
-    """Guests that do not listen when they are asked to end, by uuid."""
-
-
-@dataclass(slots=True)
-class _Domain:
-    spec: PlacementSpec
-    digest: str
-    running: PlacementSpec | None = None
-    hardware: Hardware | None = None
-    live: str = ""
-    run: str = ""
-    paused: str = ""
-    ended: Ending = ""
-    detail: str = ""
-    edits: dict[str, str] = field(default_factory=dict)
-    """What somebody changed in the definition."""
-    persistent: bool = True
-
-    def form(self) -> dict[str, str]:
-        """The definition as paths and texts."""
-        spec = self.spec
-        fields = {"name": spec.domain.name, "vcpu": str(spec.cpu), "memory": str(int(spec.memory))}
-        fields |= {f"devices/disk[{one.name}]/source@file": one.file for one in spec.volumes}
-        fields |= {f"devices/interface[{one.mac}]/source@bridge": device_of(one) for one in spec.nics}
-        return fields | self.edits
-
-    def seen(self) -> SeenDomain:
-        spec, live = self.spec, self.running
-        return SeenDomain(
-            uuid=spec.domain.uuid,
-            name=spec.domain.name,
-            state="Off" if live is None else "Paused" if self.paused else "Running",
-            ended=self.ended if live is None else "",
-            detail=self.paused or self.detail,
-            run=self.run,
-            definition=self.digest if self.persistent else "",
-            live=self.live,
-            cpu=live.cpu if live else 0,
-            memory=int(live.memory) if live else 0,
-            hardware=self.hardware,
-        )
 
 
 class SimulatedMachine:
@@ -126,7 +56,7 @@ class SimulatedMachine:
         self.files: dict[str, SeenVolume] = {}
         self.images: set[str] = set()
         self.seeds: dict[str, str] = {}
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[str, SimulatedDomain] = {}
         self._foreign: dict[str, SeenDomain] = {}
         self.strangers: dict[str, DomainFacts] = {}
         """What foreign domains are made of."""
@@ -172,20 +102,7 @@ class SimulatedMachine:
         """See Machine: each of its processors is busy for a tenth of the time, and a little is read and written."""
         self._answers("counters")
         now = asyncio.get_running_loop().time()
-        return {
-            uuid: Counters(
-                cpu_ns=int(now * 1e8) * one.running.cpu,
-                memory=int(one.running.memory) // 2,
-                disk_read=int(now * 65_536),
-                disk_write=int(now * 16_384),
-                disk_reads=int(now * 16),
-                disk_writes=int(now * 4),
-                net_in=int(now * 8_192),
-                net_out=int(now * 4_096),
-            )
-            for uuid, one in self._domains.items()
-            if one.running is not None
-        }
+        return {uuid: one.counters(now) for uuid, one in self._domains.items() if one.running is not None}
 
     async def describe(self, uuid: str) -> DomainFacts | None:
         """See Machine."""
@@ -270,7 +187,7 @@ class SimulatedMachine:
         await _pass(self.traits.define_seconds)
         found = self._domains.get(uuid)
         if found is None:
-            self._domains[uuid] = _Domain(placement, digest)
+            self._domains[uuid] = SimulatedDomain(placement, digest)
         else:
             found.spec, found.digest, found.persistent = placement, digest, True
             found.edits.clear()
@@ -336,7 +253,7 @@ class SimulatedMachine:
         self._answers("destroy")
         found = self._domains.get(uuid)
         if found is not None and found.running is not None:
-            _stop(found, "Destroyed", "destroyed")
+            found.stop("Destroyed", "destroyed")
 
     async def undefine(self, uuid: str) -> None:
         """See Machine."""
@@ -366,28 +283,12 @@ class SimulatedMachine:
         found = self._defined(uuid, "screen")
         if found.running is None:
             raise Conflict("instances", found.spec.instance, "it does not run")
-        ours, theirs = socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        theirs.send(greeting)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(theirs, self._echo, loop, uuid, theirs)
-        return ours
 
-    def _echo(self, loop: asyncio.AbstractEventLoop, uuid: str, line: socket) -> None:
-        """Send back what came; what does not fit is lost, as on any serial line. It ends with the machine."""
-        try:
-            found = self._domains.get(uuid)
-            came = line.recv(65536) if found is not None and found.running is not None else b""
-            if came:
-                line.send(came)
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        loop.remove_reader(line)
-        line.close()
+        def runs() -> bool:
+            now = self._domains.get(uuid)
+            return now is not None and now.running is not None
+
+        return echoing_line(greeting, runs)
 
     async def serial_log(self, uuid: str) -> bytes:
         """See Machine."""
@@ -403,7 +304,7 @@ class SimulatedMachine:
         """A running machine ends by itself: `Shutdown` is the guest's own doing, `Destroyed` an administrator's."""
         found = self._domains.get(uuid)
         if found is not None and found.running is not None:
-            _stop(found, ended, detail)
+            found.stop(ended, detail)
             self._changed(uuid)
 
     def pause(self, uuid: str, detail: str) -> None:
@@ -437,7 +338,7 @@ class SimulatedMachine:
         self.segments.made.clear()
         for found in self._domains.values():
             if found.running is not None:
-                _stop(found, "Unknown", "unknown")
+                found.stop("Unknown", "unknown")
             elif found.ended:
                 found.ended, found.detail = "Unknown", "unknown"
 
@@ -460,7 +361,7 @@ class SimulatedMachine:
     def _end(self, uuid: str, run: str) -> None:
         found = self._domains.get(uuid)
         if found is not None and found.running is not None and found.run == run:
-            _stop(found, "Shutdown", "shutdown")
+            found.stop("Shutdown", "shutdown")
             self._changed(uuid)
 
     def _later(self, seconds: float, call: Callable[[str, str], None], uuid: str, run: str) -> None:
@@ -482,7 +383,7 @@ class SimulatedMachine:
         if self.faults.full:
             raise NoRoom(str(Path(path).parent))
 
-    def _defined(self, uuid: str, call: str) -> _Domain:
+    def _defined(self, uuid: str, call: str) -> SimulatedDomain:
         self._answers(call)
         found = self._domains.get(uuid)
         if found is None:
@@ -493,11 +394,6 @@ class SimulatedMachine:
 async def _pass(seconds: float) -> None:
     if seconds > 0:
         await asyncio.sleep(seconds)
-
-
-def _stop(domain: _Domain, ended: Ending, detail: str) -> None:
-    domain.running, domain.hardware, domain.live, domain.run, domain.paused = None, None, "", "", ""
-    domain.ended, domain.detail = ended, detail
 
 
 async def _verify(sha256: str, fetch: Callable[[Path], Awaitable[None]]) -> None:

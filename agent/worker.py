@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from nanovirt.agent import orders, seed, telling
-from nanovirt.agent.boot_order import BootOrder, boots
+from nanovirt.agent import telling
+from nanovirt.agent.boot_order import boots
 from nanovirt.agent.changes import Change
-from nanovirt.agent.domain_disks import seeded
 from nanovirt.agent.filtering import cards_of
-from nanovirt.agent.firewall import Filters
-from nanovirt.agent.guests import Guests
-from nanovirt.agent.leases import Leases
-from nanovirt.agent.machine import Machine, SeenDomain, SeenVolume
-from nanovirt.agent.memory import Memories, Memory
+from nanovirt.agent.machine import SeenDomain
+from nanovirt.agent.memory import Memory
 from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
-from nanovirt.agent.segments import NoSegments, Segments, segments_of
-from nanovirt.agent.server import Server
-from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Step
+from nanovirt.agent.segments import segments_of
+from nanovirt.agent.steps import Act, LookAgain, Remember, Step
+from nanovirt.agent.surroundings import Surroundings, disks_of, images_of
 from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
-from nanovirt.resources.guest import GuestReport, GuestSecrets
+from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.kind import Key
-from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
+from nanovirt.resources.placement import Placement, PlacementStatus
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +30,6 @@ SLOW_SECONDS = 0.2
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 60.0
 CONFESSED = 3
 """After so many looks that failed in a row the status says so."""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all workers of a host share. `bridges` and `boot_id` are as the host's facts last said."""
-
-    host: str
-    machine: Machine
-    leases: Leases
-    memories: Memories
-    server: Server
-    clock: Callable[[], float]
-    filters: Filters
-    guests: Guests | None = None
-    """Who asks the guest agents; simulated guests have none."""
-    bridges: frozenset[str] = frozenset()
-    boot_id: str = ""
-    segments: Segments = field(default_factory=NoSegments)
-    listed: bool = False
-    """Whether the server has said which Placements there are: until then absence means nothing."""
-    boot_order: BootOrder = field(default_factory=BootOrder)
 
 
 @dataclass(slots=True)
@@ -225,8 +198,8 @@ class Worker:
         if order is not None:
             self._note_boot(order.wish.placement, on=domain is not None and domain.state != "Off")
         form = await around.machine.form(self.uuid) if order is not None and domain is not None else None
-        volumes = await self._volumes(placement.spec) if order and placement else {}
-        images = await self._images(placement.spec, volumes) if order and placement else frozenset()
+        volumes = await disks_of(around.machine, placement.spec) if order and placement else {}
+        images = await images_of(around.machine, placement.spec, volumes) if order and placement else frozenset()
         self.leased = around.leases.leased(self.uuid)
         return Observed(
             domain=domain,
@@ -266,23 +239,11 @@ class Worker:
         else:
             around.boot_order.through(self.uuid)
 
-    async def _volumes(self, spec: PlacementSpec) -> dict[str, SeenVolume]:
-        machine = self._around.machine
-        found = [await machine.volume(one.file, adopted=one.adopted) for one in spec.volumes]
-        held = {one.file for one in spec.volumes}
-        found += [await machine.volume(file) for file in orders.files(spec.operations) if file not in held]
-        return {volume.file: volume for volume in found if volume is not None}
-
-    async def _images(self, spec: PlacementSpec, volumes: dict[str, SeenVolume]) -> frozenset[str]:
-        needed = {one.source.sha256 for one in spec.volumes if one.source and one.file not in volumes}
-        needed |= {medium.image.sha256 for medium in spec.media if medium.image}
-        return frozenset([sha256 for sha256 in needed if await self._around.machine.has_image(sha256)])
-
     # --- act ---
 
     async def _act(self, steps: tuple[Step, ...], order: Order | None) -> None:
         """Carry the steps out in order, up to the first that fails: that one is retried later."""
-        hands = self._hands(order)
+        hands = self._around.hands(self.uuid, order.wish.placement if order else None)
         for step in steps:
             if isinstance(step, LookAgain):
                 self._look_again(step.after)
@@ -316,33 +277,6 @@ class Worker:
                 await self._act(decision.steps, order)
             finally:
                 slow.cancel()
-
-    def _hands(self, order: Order | None) -> Hands:
-        around = self._around
-        fetch, make_seed = self._fetch(order), self._seed(order)
-        return Hands(self.uuid, around.machine, around.leases, around.memories, fetch, make_seed, around.segments)
-
-    def _fetch(self, order: Order | None) -> Callable[[str, Path], Awaitable[None]]:
-        async def fetch(volume: str, path: Path) -> None:
-            if order is not None:
-                await self._around.server.fetch_image(order.wish.placement.key, volume, path)
-
-        return fetch
-
-    def _seed(self, order: Order | None) -> Callable[[], Awaitable[None]]:
-        async def make() -> None:
-            """A seed that says what it should is not made again: the server need not answer for a start."""
-            if order is None or not seeded(order.wish.placement.spec):
-                return
-            around, placement = self._around, order.wish.placement
-            digest = seed.digest(placement.spec)
-            if await around.machine.seed(self.uuid) == digest:
-                return
-            asked = placement.spec.guest.password or placement.spec.guest.user_data
-            secrets = await around.server.fetch_secrets(placement.key) if asked else GuestSecrets()
-            await around.machine.make_seed(self.uuid, digest, lambda: seed.files(placement.spec, secrets))
-
-        return make
 
     def _failed(self, step: Act, error: NanoError) -> None:
         before = self._refused.get(step) if isinstance(step, Change) else self._trouble

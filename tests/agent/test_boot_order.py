@@ -10,7 +10,7 @@ import pytest
 
 from nanovirt.agent.boot_order import NOBODY, WAIT_SECONDS, Ahead, Booting, BootOrder, ahead, boots
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.simulation import Traits
+from nanovirt.agent.simulated_traits import Traits
 from nanovirt.agent.steps import LookAgain
 from tests.agent.placements import placement
 from tests.agent.planning import OFF, ON, decided, knowing, names, word

@@ -13,7 +13,7 @@ import pytest
 
 from nanovirt.agent import seed
 from nanovirt.agent.machine import SeenDomain
-from nanovirt.agent.simulation import Traits
+from nanovirt.agent.simulated_traits import Traits
 from nanovirt.resources.hold import HOLD, Hold, HoldSpec
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.report import LEASE_SECONDS, HostFacts

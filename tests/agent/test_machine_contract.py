@@ -25,7 +25,8 @@ from nanovirt.agent.changes import LimitDisk, SetCpus
 from nanovirt.agent.hardware import Hardware
 from nanovirt.agent.live import Differences, differences
 from nanovirt.agent.machine import Machine, SeenDomain
-from nanovirt.agent.simulation import SimulatedMachine, Traits
+from nanovirt.agent.simulated_traits import Traits
+from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.resources.errors import Conflict, HypervisorError
 from nanovirt.resources.placement import PlacementSpec
 from nanovirt.resources.qos import DiskQos

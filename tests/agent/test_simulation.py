@@ -11,7 +11,8 @@ from nanovirt.agent.dhcp.answer import prepare
 from nanovirt.agent.leases import Served, reservations
 from nanovirt.agent.machine import NoRoom
 from nanovirt.agent.simulated_network import SERVER_MAC, take_lease
-from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.agent.simulated_traits import QUICK, Traits
+from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.quantities import Bytes
 from tests.agent.placements import MAC, SHA, UUID, placement, spec, uuid

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.server import ApiServer
-from nanovirt.agent.simulation import QUICK, SimulatedMachine, Traits
+from nanovirt.agent.simulated_traits import QUICK, Traits
+from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.resources.client import Client
 from nanovirt.resources.kind import Key
 from tests.e2e.server_process import PATIENT, ServerProcess, running_server

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nanovirt.agent.simulation import BLACK_PIXEL, Traits
+from nanovirt.agent.simulated_traits import Traits
+from nanovirt.agent.simulation import BLACK_PIXEL
 from nanovirt.resources.client import Client, key_of, path_of
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import AlreadyExists, Conflict, Invalid, NotFound, StoreUnreachable

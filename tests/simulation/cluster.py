@@ -11,7 +11,7 @@ from nanovirt.agent.local_server import LocalServer, LocalServers
 from nanovirt.agent.loop import USUAL, Agent, Clocks
 from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.server import News
-from nanovirt.agent.simulation import QUICK, Traits
+from nanovirt.agent.simulated_traits import QUICK, Traits
 from nanovirt.portal.agents import Agents
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.defaults import made as default

@@ -13,7 +13,7 @@ import pytest
 from nanovirt.agent.local_server import LocalServers
 from nanovirt.agent.loop import USUAL, Agent, Clocks
 from nanovirt.agent.main import SimulatedHost
-from nanovirt.agent.simulation import Traits
+from nanovirt.agent.simulated_traits import Traits
 from nanovirt.resources.codec import trusted
 from nanovirt.resources.kind import Key
 from nanovirt.resources.placement import Placement

@@ -15,7 +15,8 @@ from aiohttp import ClientSession, UnixConnector, web
 from nanovirt.agent.local_server import LocalServers
 from nanovirt.agent.loop import USUAL, Agent, Clocks
 from nanovirt.agent.main import SimulatedHost
-from nanovirt.agent.simulation import SimulatedMachine, Traits
+from nanovirt.agent.simulated_traits import Traits
+from nanovirt.agent.simulation import SimulatedMachine
 from nanovirt.controllers.forecasting import forecast
 from nanovirt.controllers.loops import Loops
 from nanovirt.portal.agents import Agents
