@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,18 @@ async def running(log: Log) -> AsyncIterator[Engine]:
 
 
 @pytest.fixture(params=["memory", "file"])
-def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> OpenLog:
+def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     """Opens one log again and again, as restarts do; the memory log keeps its records in the test."""
-    if request.param == "file":
-        return lambda: FileLog.open(tmp_path / "data")
     kept: list[MemoryLog] = [MemoryLog()]
+    with ExitStack() as opened:
 
-    def again() -> MemoryLog:
-        kept.append(MemoryLog(kept[-1].read(0)))
-        return kept[-1]
+        def again() -> Log:
+            if request.param == "file":
+                return opened.enter_context(closing(FileLog.open(tmp_path / "data")))
+            kept.append(MemoryLog(kept[-1].read(0)))
+            return kept[-1]
 
-    return again
+        yield again
 
 
 async def test_created_object_has_what_the_server_owns(open_log: OpenLog) -> None:
