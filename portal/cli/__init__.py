@@ -81,6 +81,8 @@ HABITS = {
 }
 """What other tools call it -> how it is said here."""
 PROCESSES = ("up", "server", "agent")
+REWORDED = ("FieldUnknown", "DataLossNotAccepted")
+"""Reasons of refusals that the command line says in words of its own."""
 UNWRITABLE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 """What a full disk below a redirected output says; a pipe that was closed ends the command by itself."""
 
@@ -220,8 +222,7 @@ def sentence(error: NanoError) -> str:
         return f"{found[1]}/{found[2]}: {str(error)[found.end() :]}"
     causes = error.causes if isinstance(error, Invalid | Malformed) else ()
     if len(causes) < 2:
-        unknown = causes and causes[0].reason == "FieldUnknown"
-        return told(causes[0]) if unknown else str(error)
+        return told(causes[0]) if causes and causes[0].reason in REWORDED else str(error)
     lines = [f"  {told(cause)}" for cause in causes]
     return "\n".join(["several things are wrong:", *dict.fromkeys(lines)])
 
@@ -229,6 +230,9 @@ def sentence(error: NanoError) -> str:
 def told(cause: Cause) -> str:
     """What is wrong with which field; for one that does not exist, the one that was meant."""
     message = cause.message
+    if cause.reason == "DataLossNotAccepted" and (accept := cause.params.get("accept")):
+        lost = f"Data of disk {cause.params.get('disk')} would be lost"
+        message = f"{lost}; if that is meant, add --accept-data-loss {accept}"
     if cause.reason == "FieldUnknown" and (known := str(cause.params.get("known", ""))):
         import difflib  # noqa: PLC0415 - only who errs waits for it
 

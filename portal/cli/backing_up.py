@@ -47,6 +47,8 @@ def backup(
     """
     if file is None and keys is None:
         raise Misused("name the FILE to write, or --keys FILE")
+    if Path("-") in (file, keys):
+        raise Misused("a backup is checked where it lies, so it goes into a file: name one instead of -")
     try:
         if file is not None:
             _back_up(file, data, kubeconfig, context, with_history=with_history)

@@ -23,7 +23,8 @@ JSON = dict[str, Any]
 Items = list[JSON]
 Change = Callable[[JSON], None]
 """Changes the spec in place."""
-ATTEMPTS = 3
+ATTEMPTS = 10
+"""So often a change is made anew of what somebody else has changed meanwhile: several may be at it at once."""
 WARNED = re.compile(r"spec\.(disks|nics|media)\[(\d+)\]")
 WHEN = {
     Effect.Live: "at once",

@@ -45,6 +45,10 @@ LEFT = {
     "--max-disruption", "most", type=click.Choice([one.name for one in Effect if one is not Effect.Refused]),
     help="Refuse the whole if the effect of a change is worse than that.",
 )  # fmt: skip
+@click.option(
+    "--accept-data-loss", "accept", multiple=True, metavar="WORD",
+    help="Let go what that word of a refusal names, such as data@removed; may be given several times.",
+)  # fmt: skip
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="As a document instead of a table.")
 @connected
 def rollback(
@@ -56,6 +60,7 @@ def rollback(
     delete_new: bool,
     dry_run: bool,
     most: str | None,
+    accept: tuple[str, ...],
     output: str | None,
 ) -> None:
     """Make objects again what they were: one, a kind, or all.
@@ -65,12 +70,14 @@ def rollback(
     The plan is shown first.
     """
     doc: JSON = {"to": to, "objects": _chosen(session, what, everywhere=all_namespaces), "deleteNew": delete_new}
-    plan = session.connection.ask("POST", ROLLBACK + wire.query(dryRun="All"), doc | {"maxDisruption": most or ""})
+    doc |= {"maxDisruption": most or ""}
+    asked = {"acceptDataLoss": ",".join(accept)}
+    plan = session.connection.ask("POST", ROLLBACK + wire.query(dryRun="All", **asked), doc)
     if not output:
         lines(_planned(plan))
     done = plan
     if not dry_run and plan["changes"]:
-        done = session.connection.ask("POST", ROLLBACK, doc | {"maxDisruption": most or "", "plan": plan["plan"]})
+        done = session.connection.ask("POST", ROLLBACK + wire.query(**asked), doc | {"plan": plan["plan"]})
     if output:
         click.echo(documents([done], output, single=True), nl=False)
     else:

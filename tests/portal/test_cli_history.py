@@ -136,6 +136,20 @@ def test_rollback_shows_its_plan_and_carries_it_out(c: Cluster) -> None:
     assert c.object("instances", "web-2", "default")["metadata"]["deletionTimestamp"]
 
 
+def test_rollback_that_loses_data_says_how_that_is_accepted(c: Cluster) -> None:
+    c.says("run", "lossy", "--image", "shared/mini")
+    c.status("instances", "lossy", "default", phase="Running", placement="lossy-1", hardware={"diskBus": "Virtio"})
+    first = str(c.store.committed)
+    c.says("disk", "add", "lossy", "data", "--size", "1Gi")
+    refused = c.nanoctl("rollback", first, "instance/lossy")
+    said = "spec.disks[data]: Data of disk data would be lost; if that is meant, add --accept-data-loss data@removed"
+    assert (refused.exit_code, said in refused.stderr, "annotation" in refused.stderr) == (1, True, False)
+    planned = c.says("rollback", first, "instance/lossy", "--accept-data-loss", "data@removed", "--dry-run")
+    assert "spec.disks[data]" in planned
+    assert "as it was" in c.says("rollback", first, "instance/lossy", "--accept-data-loss", "data@removed")
+    assert [one["name"] for one in c.object("instances", "lossy", "default")["spec"]["disks"]] == ["system"]
+
+
 def test_rollback_makes_anew_what_was_deleted(c: Cluster) -> None:
     first = put(c, cpus=7)
     c.removes("instances", "web-1", "default")

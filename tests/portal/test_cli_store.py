@@ -113,7 +113,7 @@ def test_store_is_backed_up_and_restored_from_its_folder(data: Path, tmp_path: P
 
 
 def test_backup_and_restore_that_are_not_written_as_they_have_to_be_say_how(tmp_path: Path) -> None:
-    assert said("backup")[0] == 2
+    assert said("backup")[0] == said("backup", "-", "--data", str(tmp_path))[0] == 2
     assert said("restore")[0] == said("restore", "--status", "--confirm")[0] == 2
     (tmp_path / "b.tar").touch()
     assert said("restore", str(tmp_path / "b.tar"))[0] == 2
