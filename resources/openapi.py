@@ -1,37 +1,18 @@
-"""OpenAPI documents of the kinds, made from their models: version 3.0, and 2.0 for clients that know no other."""
+"""OpenAPI 3.0 documents of the kinds: every path, what may be asked of it, and what it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-from pydantic.json_schema import models_json_schema
 
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Facts
-from nanovirt.resources.scale import GROUP as SCALES
 from nanovirt.resources.scale import KIND as SCALE
-from nanovirt.resources.scale import SUBRESOURCE, Scale
-from nanovirt.resources.scale import VERSION as SCALES_VERSION
-from nanovirt.resources.shapes import LIST_KEYS, LIST_TYPE, item_key
+from nanovirt.resources.scale import SUBRESOURCE
+from nanovirt.resources.schemas import FREE, REF, SCALE_GVK, STATUS, gvk, qualified, schemas, status_schema
 
-REF = "#/components/schemas/"
-REF_2 = "#/definitions/"
-META = "io.k8s.apimachinery.pkg.apis.meta.v1."
-STATUS = f"{META}Status"
-SCALING = "io.k8s.api.autoscaling.v1."
-SHARED_MODELS = {"ObjectMeta": f"{META}ObjectMeta", "OwnerReference": f"{META}OwnerReference"} | {
-    name: f"{SCALING}{name}" for name in ("Scale", "ScaleSpec", "ScaleStatus")
-}
-SCALE_GVK = {"group": SCALES, "version": SCALES_VERSION, "kind": SCALE}
-FREE: JSON = {"x-kubernetes-preserve-unknown-fields": True}
 PATCH_TYPES = ("application/merge-patch+json", "application/json-patch+json")
 APPLY_TYPE = "application/apply-patch+yaml"
 JSON_TYPE = "application/json"
-KEPT = (
-    "type", "format", "description", "default", "enum", "required", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", LIST_TYPE,
-)  # fmt: skip
 TIMELINE_PARAMETERS = {
     "uid": "Only of this object, not of others that had its name.",
     "at": "Up to this revision or time.",
@@ -74,146 +55,8 @@ def v3(kinds: Iterable[Facts], version: str) -> JSON:
         "openapi": "3.0.0",
         "info": {"title": "Nano", "version": version},
         "paths": {path: item for one in facts for path, item in _paths(one)},
-        "components": {"schemas": {**schemas(facts), STATUS: _status()}},
+        "components": {"schemas": {**schemas(facts), STATUS: status_schema()}},
     }
-
-
-# --- schemas --------------------------------------------------------------------------------------------
-
-
-def schemas(kinds: Iterable[Facts]) -> dict[str, JSON]:
-    """The schema of each kind, of its list, and of every model below, by qualified name."""
-    facts = list(kinds)
-    models: list[Any] = [(KINDS[one.plural], "validation") for one in facts]
-    if any(one.scaling for one in facts):
-        models.append((Scale, "validation"))
-    _, found = models_json_schema(models, by_alias=True, ref_template=REF + "{model}")
-    names = {one.kind: one for one in facts}
-    keys = {_qualified(name): item_key(schema.get("required", ())) for name, schema in found.get("$defs", {}).items()}
-    made = {_qualified(name): _merging(_object(schema), keys) for name, schema in found.get("$defs", {}).items()}
-    for name, one in names.items():
-        schema = made[_qualified(name)]
-        schema["x-kubernetes-group-version-kind"] = [gvk(one)]
-        schema["properties"] |= _head()
-        schema.pop("required", None)
-        schema["required"] = [word for word in ("spec",) if word in (found["$defs"][name].get("required") or ())]
-        if not schema["required"]:
-            del schema["required"]
-        made[_qualified(f"{name}List")] = _list(one)
-    scale = made.get(SHARED_MODELS[SCALE])
-    if scale is not None:
-        scale["x-kubernetes-group-version-kind"] = [SCALE_GVK]
-        scale["properties"] |= _head()
-    metadata = made.get(SHARED_MODELS["ObjectMeta"])
-    if metadata is not None:
-        metadata["properties"] |= {"managedFields": {"type": "array", "items": FREE}, "selfLink": {"type": "string"}}
-    return made
-
-
-def _merging(schema: JSON, keys: dict[str, str]) -> JSON:
-    """Says of each list whose items merge one by one by which field they do."""
-    for below in schema["properties"].values() if "properties" in schema else ():
-        key = keys.get(below["items"].get("$ref", "").removeprefix(REF), "") if below.get("type") == "array" else ""
-        if key:
-            below |= {LIST_TYPE: "map", LIST_KEYS: [key]}
-    return schema
-
-
-def gvk(facts: Facts) -> JSON:
-    """Group, version and kind as clients look them up."""
-    group, _, version = facts.group_version.rpartition("/")
-    return {"group": group, "version": version, "kind": facts.kind}
-
-
-def _head() -> JSON:
-    return {
-        "apiVersion": {"type": "string", "description": "Group and version of the schema."},
-        "kind": {"type": "string", "description": "What this object is."},
-    }
-
-
-def _list(facts: Facts) -> JSON:
-    items = {"type": "array", "items": {"$ref": REF + _qualified(facts.kind)}}
-    metadata = {"type": "object", "description": "Revision of the list and where it goes on."}
-    return {
-        "type": "object",
-        "description": f"A list of {facts.kind} objects.",
-        "required": ["items"],
-        "properties": {**_head(), "metadata": metadata, "items": items},
-        "x-kubernetes-group-version-kind": [{**gvk(facts), "kind": f"{facts.kind}List"}],
-    }
-
-
-def _status() -> JSON:
-    """What answers a refusal, and a deletion that is done."""
-    texts = {
-        "status": "Success or Failure.",
-        "message": "What happened, to what, and what to do.",
-        "reason": "One word of it.",
-    }
-    words: JSON = {name: {"type": "string", "description": text} for name, text in texts.items()}
-    details = {"type": "object", "description": "Of what, and every cause.", **FREE}
-    code = {"type": "integer", "description": "The HTTP code."}
-    return {
-        "type": "object",
-        "description": "How a request ended.",
-        "required": ["status"],
-        "properties": {**_head(), "metadata": {"type": "object"}, **words, "details": details, "code": code},
-    }
-
-
-def _qualified(name: str) -> str:
-    return SHARED_MODELS.get(name) or f"nano.v1.{name}"
-
-
-def _object(schema: JSON) -> JSON:
-    made = _converted(schema)
-    made.setdefault("type", "object")
-    if made["type"] == "object":
-        made.setdefault("properties", {})
-    return made
-
-
-def _converted(schema: Any) -> JSON:
-    """JSON Schema as pydantic writes it, in the dialect of OpenAPI 3.0."""
-    if not isinstance(schema, dict) or not schema:
-        return dict(FREE)
-    made: JSON = {word: schema[word] for word in KEPT if schema.get(word) is not None}
-    if "$ref" in schema:
-        return _reference(schema["$ref"], made)
-    if "anyOf" in schema:
-        return _choice(schema["anyOf"], made)
-    if "const" in schema:
-        made["enum"] = [schema["const"]]
-    if "properties" in schema:
-        made["properties"] = {name: _converted(below) for name, below in schema["properties"].items()}
-    if "items" in schema:
-        made["items"] = _converted(schema["items"])
-    if "additionalProperties" in schema and schema["additionalProperties"] is not False:
-        made["additionalProperties"] = _converted(schema["additionalProperties"])
-    if made.get("type") == "array":
-        made.setdefault("items", dict(FREE))
-    return made if "type" in made or "enum" in made else {**made, **FREE}
-
-
-def _reference(ref: str, beside: JSON) -> JSON:
-    """In 3.0 nothing may stand beside `$ref`; the defaults of a model stand on its own fields."""
-    beside = {word: value for word, value in beside.items() if word != "default"}
-    target = {"$ref": REF + _qualified(ref.removeprefix(REF))}
-    return {"allOf": [target], **beside} if beside else target
-
-
-def _choice(choices: list[JSON], beside: JSON) -> JSON:
-    """`X or null` is X, nullable; any other choice is left free."""
-    real = [one for one in choices if one.get("type") != "null"]
-    if len(real) != 1:
-        return {**beside, **FREE}
-    made = _converted(real[0])
-    made = {"allOf": [made]} if "$ref" in made else made
-    return {**made, **beside, "nullable": True}
-
-
-# --- paths ----------------------------------------------------------------------------------------------
 
 
 def _paths(facts: Facts) -> Iterator[tuple[str, JSON]]:
@@ -341,7 +184,7 @@ def _item(facts: Facts, actions: dict[str, str], part: str, parameters: list[JSO
 
 def _operation(facts: Facts, action: str, part: str) -> JSON:
     scaled = part == SUBRESOURCE
-    ref: JSON = {"$ref": REF + _qualified(SCALE if scaled else facts.kind + ("List" if action == "list" else ""))}
+    ref: JSON = {"$ref": REF + qualified(SCALE if scaled else facts.kind + ("List" if action == "list" else ""))}
     answer = {"delete": FREE, "deletecollection": {"$ref": REF + STATUS}}.get(action, ref)
     answer = FREE if part == "timeline" else answer
     made: JSON = {
@@ -388,61 +231,3 @@ def _parameter(name: str, where: str, text: str) -> JSON:
     schema = {"type": kind.get(name, "boolean" if name == "allowWatchBookmarks" else "string"), "uniqueItems": True}
     made: JSON = {"name": name, "in": where, "description": text, "schema": schema}
     return {**made, "required": True} if where == "path" else made
-
-
-# --- version 2.0 ----------------------------------------------------------------------------------------
-
-
-def v2(kinds: Iterable[Facts], version: str) -> JSON:
-    """The same as an OpenAPI 2.0 (Swagger) document, all groups in one."""
-    source = v3(kinds, version)
-    return {
-        "swagger": "2.0",
-        "info": source["info"],
-        "paths": {path: _older_item(item) for path, item in source["paths"].items()},
-        "definitions": {name: _older(schema) for name, schema in source["components"]["schemas"].items()},
-    }
-
-
-def _older(schema: JSON) -> JSON:
-    if "$ref" in schema:
-        return {"$ref": REF_2 + schema["$ref"].removeprefix(REF)}
-    all_of = schema.get("allOf")
-    made = {word: value for word, value in schema.items() if word not in ("nullable", "allOf", "properties", "items")}
-    if all_of:
-        return {**_older(all_of[0]), **{word: made[word] for word in ("description",) if word in made}}
-    if "properties" in schema:
-        made["properties"] = {name: _older(below) for name, below in schema["properties"].items()}
-    if "items" in schema:
-        made["items"] = _older(schema["items"])
-    if "additionalProperties" in schema:
-        made["additionalProperties"] = _older(schema["additionalProperties"])
-    return made
-
-
-def _older_item(item: JSON) -> JSON:
-    made: JSON = {}
-    for word, value in item.items():
-        made[word] = [_older_parameter(one) for one in value] if word == "parameters" else _older_operation(value)
-    return made
-
-
-def _older_operation(operation: JSON) -> JSON:
-    made = {word: value for word, value in operation.items() if word != "requestBody"}
-    made["parameters"] = [_older_parameter(one) for one in operation["parameters"]]
-    made["produces"] = [JSON_TYPE]
-    content = operation.get("requestBody", {}).get("content", {})
-    if content:
-        made["consumes"] = list(content)
-        schema = _older(next(iter(content.values()))["schema"])
-        made["parameters"].append({"name": "body", "in": "body", "required": True, "schema": schema})
-    made["responses"] = {
-        code: {"description": answer["description"], "schema": _older(answer["content"][JSON_TYPE]["schema"])}
-        for code, answer in operation["responses"].items()
-        if code != "default"  # which is no code in the protobuf of 2.0
-    }
-    return made
-
-
-def _older_parameter(parameter: JSON) -> JSON:
-    return {**{word: value for word, value in parameter.items() if word != "schema"}, **parameter["schema"]}

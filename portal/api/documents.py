@@ -17,8 +17,10 @@ from nanovirt.resources import openapi
 from nanovirt.resources.codec import JSON, dump
 from nanovirt.resources.errors import NotAllowed
 from nanovirt.resources.kind import CORE, GROUP_VERSION, KINDS, Document, Facts
+from nanovirt.resources.openapi_v2 import v2
 from nanovirt.resources.registry import kinds
 from nanovirt.resources.scale import SUBRESOURCE
+from nanovirt.resources.schemas import SCALE_GVK
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 V2_PROTOBUF_REPLY = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -145,7 +147,7 @@ class Documents:
             )
             for name, verbs in self._subresources(facts).items():
                 sub = {"name": f"{facts.plural}/{name}", "singularName": "", "namespaced": facts.namespaced}
-                kind = openapi.SCALE_GVK if name == SUBRESOURCE else {"kind": facts.kind}
+                kind = SCALE_GVK if name == SUBRESOURCE else {"kind": facts.kind}
                 resources.append({**sub, **kind, "verbs": verbs})
         return {"kind": "APIResourceList", "apiVersion": CORE, "groupVersion": group_version, "resources": resources}
 
@@ -181,7 +183,7 @@ class Documents:
 
     @cached_property
     def _v2_doc(self) -> JSON:
-        return openapi.v2([cls.facts for one in (CORE, GROUP_VERSION) for cls in _kinds(one)], self._version)
+        return v2([cls.facts for one in (CORE, GROUP_VERSION) for cls in _kinds(one)], self._version)
 
     @cached_property
     def _v2_protobuf(self) -> bytes:
@@ -211,6 +213,6 @@ def _group() -> JSON:
 
 def _response_kind(facts: Facts, subresource: str = "") -> JSON:
     if subresource == SUBRESOURCE:
-        return dict(openapi.SCALE_GVK)
+        return dict(SCALE_GVK)
     group, _, version = facts.group_version.rpartition("/")
     return {"group": group, "version": version, "kind": facts.kind}

@@ -7,6 +7,8 @@ import pytest
 
 from nanovirt.resources import openapi, registry
 from nanovirt.resources.kind import CORE, GROUP_VERSION, Facts
+from nanovirt.resources.openapi_v2 import REF_2, v2
+from nanovirt.resources.schemas import REF, SCALE_GVK, gvk
 
 ALL = [cls.facts for cls in registry.kinds().values()]
 NANO = [facts for facts in ALL if facts.group_version == GROUP_VERSION]
@@ -22,7 +24,7 @@ def nodes(doc: Any) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.kind)
 def test_every_kind_is_found_by_group_version_and_kind(facts: Facts) -> None:
     made = openapi.v3([facts], "1")
-    wanted = openapi.gvk(facts)
+    wanted = gvk(facts)
     schemas = made["components"]["schemas"].values()
     assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [wanted]]
     own = {path: item for path, item in made["paths"].items() if not path.endswith("/scale")}
@@ -35,7 +37,7 @@ def test_every_kind_is_found_by_group_version_and_kind(facts: Facts) -> None:
 def test_scale_is_found_under_its_own_group_version_and_kind(facts: Facts) -> None:
     made = openapi.v3([facts], "1")
     schemas = made["components"]["schemas"].values()
-    assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [openapi.SCALE_GVK]]
+    assert [one for one in schemas if one.get("x-kubernetes-group-version-kind") == [SCALE_GVK]]
     (path,) = [item for path, item in made["paths"].items() if path.endswith("/scale")]
     assert {path[word]["x-kubernetes-group-version-kind"]["kind"] for word in ("get", "put", "patch")} == {"Scale"}
 
@@ -53,7 +55,7 @@ def test_writes_name_the_parameters_that_kubectl_decides_by() -> None:
 
 
 def test_lists_say_by_which_key_they_merge() -> None:
-    for made in (openapi.v3(NANO, "1")["components"]["schemas"], openapi.v2(NANO, "1")["definitions"]):
+    for made in (openapi.v3(NANO, "1")["components"]["schemas"], v2(NANO, "1")["definitions"]):
         found = {
             name: (field["x-kubernetes-list-type"], field.get("x-kubernetes-list-map-keys"))
             for model in ("InstanceSpec", "AddressPoolSpec", "HostSpec")
@@ -75,7 +77,7 @@ def test_lists_say_by_which_key_they_merge() -> None:
 
 def test_objects_can_be_applied_and_their_status_cannot() -> None:
     apply = "application/apply-patch+yaml"
-    older, newer = openapi.v2(NANO, "1")["paths"], openapi.v3(NANO, "1")["paths"]
+    older, newer = v2(NANO, "1")["paths"], openapi.v3(NANO, "1")["paths"]
     single = "/apis/nano/v1/namespaces/{namespace}/instances/{name}"
     assert apply in older[single]["patch"]["consumes"]
     assert apply in newer[single]["patch"]["requestBody"]["content"]
@@ -89,7 +91,7 @@ def test_nothing_stands_beside_a_reference_and_all_references_lead_somewhere() -
     for node in nodes(made):
         if "$ref" in node and isinstance(node["$ref"], str):
             assert list(node) == ["$ref"]
-            assert node["$ref"].removeprefix(openapi.REF) in made["components"]["schemas"]
+            assert node["$ref"].removeprefix(REF) in made["components"]["schemas"]
 
 
 def test_dialect_has_no_words_of_newer_drafts() -> None:
@@ -99,13 +101,13 @@ def test_dialect_has_no_words_of_newer_drafts() -> None:
 
 
 def test_older_version_says_the_same_without_newer_words() -> None:
-    made = openapi.v2(ALL, "1")
+    made = v2(ALL, "1")
     assert made["swagger"] == "2.0"
     assert made["definitions"].keys() == openapi.v3(ALL, "1")["components"]["schemas"].keys()
     for node in nodes(made["definitions"]):
         assert not {"nullable", "allOf", "anyOf"} & node.keys()
         if isinstance(node.get("$ref"), str):
-            assert node["$ref"].removeprefix(openapi.REF_2) in made["definitions"]
+            assert node["$ref"].removeprefix(REF_2) in made["definitions"]
 
 
 def test_core_kinds_stand_below_api() -> None:

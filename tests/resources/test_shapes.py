@@ -8,6 +8,7 @@ import pytest
 
 from nanovirt.resources import openapi, registry
 from nanovirt.resources.kind import Facts
+from nanovirt.resources.schemas import REF
 from nanovirt.resources.shapes import FREE, LIST_KEYS, WHOLE, Shape, item_key, shape_of
 
 KINDS = registry.kinds()
@@ -62,7 +63,7 @@ def test_schemas_publish_the_keys_that_shapes_have(facts: Facts) -> None:
 
     def compare(schema: dict[str, Any], shape: Shape) -> None:
         while "allOf" in schema or "$ref" in schema:
-            schema = schema["allOf"][0] if "allOf" in schema else schemas[schema["$ref"].removeprefix(openapi.REF)]
+            schema = schema["allOf"][0] if "allOf" in schema else schemas[schema["$ref"].removeprefix(REF)]
         keys = [shape.key] if shape.key else None
         assert schema.get(LIST_KEYS) == keys
         for name, below in shape.names.items():
