@@ -37,6 +37,8 @@ def as_yaml(value: Any) -> str:
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     written: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+    if "\\U000" in written:  # libyaml escapes what lies beyond 16 bits, as rare characters of names do
+        written = yaml.dump(value, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=100)
     return written
 
 

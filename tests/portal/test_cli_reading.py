@@ -15,6 +15,7 @@ import yaml
 from nanovirt.portal.cli import tables
 from nanovirt.portal.cli.ages import age, span
 from nanovirt.portal.cli.describing import lean
+from nanovirt.portal.cli.output import as_yaml
 from nanovirt.portal.cli.tables import Grid
 from nanovirt.portal.cli.why import reasons
 from nanovirt.resources.kind import Key
@@ -79,6 +80,13 @@ def test_who_owns_which_field_is_printed_only_when_asked_for(running: Cluster) -
             asked = ["get", *what, "-n", "shared", "-o", output]
             assert "managedFields" not in running.says(*asked)
             assert "f:cpus" in running.says(*asked, "--show-managed-fields")
+
+
+def test_yaml_leaves_every_character_readable() -> None:
+    said = {"displayName": "机房 𠮷 🚀", "note": "a\u0007b"}
+    written = as_yaml(said)
+    assert "机房 𠮷 🚀" in written
+    assert yaml.safe_load(written) == said
 
 
 def test_selectors_choose(running: Cluster) -> None:
