@@ -2,6 +2,7 @@
 
 Tests of real machines and clients have a second try; what the first one failed of stands before the summary. With
 `-n 2`, as scripts/test runs them, real machines keep to themselves: one after the other, and before all others.
+How long an example of hypothesis takes is nobody's failure.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -23,6 +25,9 @@ REAL_MACHINES = re.compile(r"tests/(agent/|e2e/test_(real_|up|testbed))")
 GIVEN_WAY = 5
 """By how much all others yield the processor to them (nice)."""
 ADVICE = "If the change is meant: scripts/golden, then look at git diff."
+
+settings.register_profile("nano", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("nano")
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, min_size=len(COMMANDS), max_size=len(COMMANDS)))
-@settings(max_examples=REPLIES // 6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=REPLIES // 6, suppress_health_check=list(HealthCheck))
 def test_no_value_of_any_type_in_any_place_gets_through(values: list[Any]) -> None:
     bounded(read({command: json.dumps({"return": value}) for command, value in zip(COMMANDS, values, strict=True)}))
 

@@ -102,7 +102,7 @@ def test_password_reaches_the_seed_as_a_hash_only() -> None:
 
 
 @given(password=st.text(min_size=1, max_size=60).filter(lambda text: "\0" not in text))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_password_leaves_its_place(password: str) -> None:
     made = seed.files(full(), secret(password=password))
     config = yaml.safe_load(parts(made["user-data"])[0][1])

@@ -146,7 +146,7 @@ def test_file_that_is_none_begins_anew(tmp_path: Path, content: bytes) -> None:
 
 
 @given(st.binary(max_size=4096), st.integers(0, FILE_SIZE - 4096))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_damage_is_never_more_than_missing_figures(
     tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
 ) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovirt.resources.conditions import holds
@@ -142,7 +142,7 @@ def laws(universe: Universe) -> None:
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(st.lists(moves, max_size=25))
 def test_any_history_ends_settled_with_every_law_kept(history: list[tuple[str, Any, Any]]) -> None:
     universe = small()
@@ -180,7 +180,7 @@ def members(universe: Universe) -> list[Instance]:
     return [one for one in things if "nano/instance-set" in one.metadata.labels and one.metadata.owner_references]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(NAMES))
 def test_order_of_creation_does_not_change_how_many_run(names: list[str]) -> None:
     universe = small()

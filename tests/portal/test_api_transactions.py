@@ -138,7 +138,7 @@ WRITES = st.lists(
 
 
 @given(sets=st.lists(WRITES, min_size=1, max_size=8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_sets_are_visible_as_a_whole_or_not_at_all(sets: list[list[tuple[str, str, int]]]) -> None:
     asyncio.run(_follow_model(sets))
 

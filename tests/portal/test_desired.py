@@ -264,7 +264,7 @@ async def test_names_that_other_file_systems_take_for_one_count_in_neither(
         assert not here.names
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_reading_a_file_never_raises(data: st.DataObject) -> None:
     whole = several(2).encode() + b"{kind: List, apiVersion: v1, items: [{kind: Host, apiVersion: nano/v1}]}\n"

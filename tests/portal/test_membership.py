@@ -54,7 +54,7 @@ class Told:
 
 
 @given(STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_kept_rights_are_the_ones_compiled_anew(steps: list[tuple[str, bool, list[str], str, bool]]) -> None:
     told = Told()
     for name, there, members, which, wide in steps:

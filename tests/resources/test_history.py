@@ -121,7 +121,7 @@ async def summed_up(directory: Path, chance: random.Random, bound: int = 1 << 20
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_revision_is_told_as_it_was(seed: int, rounds: int) -> None:
     """Over segments of 2 KiB that are summed up between any two rounds, while the log is open."""
     chance, folder = random.Random(seed), Path(tempfile.mkdtemp())

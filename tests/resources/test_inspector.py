@@ -328,7 +328,7 @@ def test_pipe_and_folder_are_refused_at_once(tmp_path: Path) -> None:
             inspect(path)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     version=st.sampled_from([2, 3]),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6),

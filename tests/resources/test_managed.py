@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nanovirt.resources import managed
@@ -474,7 +474,6 @@ class Machine(Thing):
         self.doc = new
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, WISHES), max_size=5))
 def test_nothing_but_defaults_is_ever_unowned(history: list[tuple[str, JSON]]) -> None:
     made = Machine()

@@ -345,7 +345,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MOVES)
 def test_pending_committed_and_replayed_state_agree(moves: list[tuple[str, str, int]]) -> None:
     """Any sequence: what was staged is what is durable in the end, and what a restart reads back."""

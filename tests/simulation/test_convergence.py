@@ -225,7 +225,7 @@ class Story:
         self.ends += was_on + started - self.world.on
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(EVENTS, max_size=25), SPECS)
 def test_any_history_has_the_same_end(events: list[tuple[str, Any]], last: dict[str, Any]) -> None:
     story = Story()
@@ -241,7 +241,7 @@ def test_any_history_has_the_same_end(events: list[tuple[str, Any]], last: dict[
         assert story.world.told.reason in ("GuestShutdown", "Crashed", "RestartBudgetSpent")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=15), st.integers(0, 10))
 def test_deletion_after_any_history_leaves_nothing(events: list[tuple[str, Any]], kill_after: int) -> None:
     story = Story()
@@ -255,7 +255,7 @@ def test_deletion_after_any_history_leaves_nothing(events: list[tuple[str, Any]]
     assert FILE not in story.world.host.machine.files
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=15))
 def test_restart_is_done_once_whatever_happens_to_the_agent(events: list[tuple[str, Any]]) -> None:
     """From a running machine: one restart, an agent that is killed at will, and nothing else that ends the machine."""
