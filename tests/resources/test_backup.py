@@ -295,6 +295,7 @@ def replayed(directory: Path, upto: int) -> dict[Key, bytes]:
     return found
 
 
+@pytest.mark.timeout(300)
 async def test_backups_under_load_while_the_log_is_summed_up_are_each_of_one_revision(tmp_path: Path) -> None:
     """The log keeps everything, so the state that a reader saw at the revision of each backup can be replayed."""
     directory, files = tmp_path / "data", list[Path]()

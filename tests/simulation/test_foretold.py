@@ -367,6 +367,7 @@ def furnish(world: Whole) -> None:
     world.settles()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_is_foretold_of_random_changes_is_what_happens(seed: int, tmp_path: Path) -> None:
     with whole(tmp_path, HOSTS) as world:
