@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from nanovirt.resources import archive, backup, stamping
+from nanovirt.resources import archive, stamping
 from nanovirt.resources.archive import Member
-from nanovirt.resources.backup import Contents
+from nanovirt.resources.backup_contents import Contents, inspect
 from nanovirt.resources.codec import dump, load
 from nanovirt.resources.compaction import compress, write_sum
 from nanovirt.resources.errors import NanoError, Rejected
@@ -54,7 +54,7 @@ def restore(
     """
     with file.open("rb") as opened:
         say("checking the backup")
-        contents, members = backup.inspect(opened)
+        contents, members = inspect(opened)
         _check_free(directory, sum(member.size for member in members.values()))
         first()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

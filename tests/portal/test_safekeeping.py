@@ -16,7 +16,7 @@ from aiohttp import ClientError
 from nanovirt.portal import safekeeping
 from nanovirt.portal.agents import Agents
 from nanovirt.portal.safekeeping import Safekeeping
-from nanovirt.resources.backup import inspect
+from nanovirt.resources.backup_contents import inspect
 from nanovirt.resources.file_log import FileLog, Sizes
 from nanovirt.resources.hold import HOLD, Hold, HoldSpec, held
 from nanovirt.resources.metadata import ObjectMeta

@@ -23,7 +23,8 @@ import pytest
 
 from nanovirt.resources import backup
 from nanovirt.resources.archive import END, MANIFEST, packed
-from nanovirt.resources.backup import Contents, inspect, save, take
+from nanovirt.resources.backup import save, take
+from nanovirt.resources.backup_contents import Contents, inspect
 from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Expired, NanoError, Rejected, StoreCorrupt
