@@ -201,6 +201,8 @@ def _operation(facts: Facts, action: str, part: str) -> JSON:
     if action == "patch":
         kinds = PATCH_TYPES if part else (*PATCH_TYPES, APPLY_TYPE)
         made["requestBody"] = {"content": {kind: {"schema": FREE} for kind in kinds}}
+        if not part:  # what is applied may not be there yet
+            made["responses"]["201"] = _response("Created", answer)
     elif action in ("post", "put"):
         made["requestBody"] = {"content": {JSON_TYPE: {"schema": ref}}, "required": True}
     return made
