@@ -48,10 +48,12 @@ def at_hand(server: ServerProcess) -> list[int]:
     return [revision_of(path) for path in snapshots(server.folder / "data") if path.parent.name == "snap"]
 
 
-async def write(server: ServerProcess) -> int:
-    """Change many instances with each request, insisting on an answer, until there is a past; the last turn."""
-    line, turn = Line(server), -1
-    while turn < ROUNDS or len(at_hand(server)) < 2:
+async def write(server: ServerProcess, first: int, least: int) -> int:
+    """Change many instances with each request, insisting on an answer, as often as `least` says and until there is
+    a past of two snapshots, and no third one of a summing up that was killed; the last turn.
+    """
+    line, turn = Line(server), first - 1
+    while turn < least or len(at_hand(server)) != 2:
         turn += 1
         verb = "update" if turn else "create"
         writes = [{"verb": verb, "object": made(number, turn)} for number in range(NAMES)]
@@ -86,7 +88,7 @@ async def test_log_that_is_summed_up_all_the_time_loses_nothing(tmp_path: Path) 
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(follow(watcher, revision, seen))
                 async with asyncio.TaskGroup() as busy:
-                    writing = busy.create_task(write(server))
+                    writing = busy.create_task(write(server, 0, ROUNDS))
                     busy.create_task(kill(server, random.Random(seed)))
                 items, _ = await client.list("instances", "default")
                 there = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in items}
@@ -97,9 +99,8 @@ async def test_log_that_is_summed_up_all_the_time_loses_nothing(tmp_path: Path) 
             assert len(items) == NAMES
             assert {item["metadata"]["annotations"]["turn"].split()[0] for item in items} == {str(writing.result())}
         data = server.folder / "data"
-        async with asyncio.timeout(PATIENT):
-            while len(at_hand(server)) != 2:  # the newest is there before the oldest is removed
-                await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENT):  # what the last death left behind goes when the log is summed up again
+            await write(server, writing.result() + 1, 0)
         kept = sum(path.stat().st_size for path in (data / "history").iterdir())
         assert kept < 2 * (1 << 20), "what a start needs may be more than the bound, but not by much"
         assert "could not be summed up" not in server.said()
