@@ -333,17 +333,21 @@ def _open(uri: str, loop: asyncio.AbstractEventLoop, hear: Callable[[str], None]
 
     _turn_events()
     connection = libvirt.open(uri)
-    connection.setKeepAlive(*KEEPALIVE)
-    connection.registerCloseCallback(ended, None)
-    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed, None)
-    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, changed, None)
+    try:
+        connection.setKeepAlive(*KEEPALIVE)
+        connection.registerCloseCallback(ended, None)
+        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed, None)
+        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, changed, None)
+    except libvirt.libvirtError:
+        _close(connection)
+        raise
     return connection
 
 
 def _close(connection: Any) -> None:
     """End it. Whoever is still told of events holds it, and with it a socket, for as long as the process lives."""
-    with contextlib.suppress(libvirt.libvirtError):
-        for callback in tuple(connection.domainEventCallbackID):
+    for callback in tuple(connection.domainEventCallbackID):
+        with contextlib.suppress(libvirt.libvirtError):  # of a dead connection, each
             connection.domainEventDeregisterAny(callback)
     with contextlib.suppress(libvirt.libvirtError):
         connection.unregisterCloseCallback()

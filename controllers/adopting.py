@@ -81,7 +81,7 @@ def _nics(instance: Instance, host: Host, facts: DomainFacts) -> Iterator[Placed
         nic = named.get(one.mac)
         name = nic.name if nic is not None else f"nic{at}"
         network = nic.network if nic is not None and nic.network else ""
-        bridge = host.bridge(network) or one.bridge
+        bridge = one.bridge if host.withholds(network, one.vlan) else host.bridge(network) or one.bridge
         yield PlacedNic(name=name, mac=one.mac, model=one.model or "Virtio", bridge=bridge, vlan=one.vlan)
 
 

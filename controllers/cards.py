@@ -14,7 +14,7 @@ from nanovirt.resources.address import Address, AddressSpec, address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import DEFAULT_NIC, Instance, Nic
+from nanovirt.resources.instance import DEFAULT_NIC, Instance, Nic, network_of, vlan_of
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.placement import Lease, PlacedNic
 from nanovirt.resources.qos import NetworkQos
@@ -46,16 +46,6 @@ def pool_of(nic: Nic, world: World) -> AddressPool | None:
     if pool is None or pool.deleting:
         raise Missing(Reason.AddressPoolNotFound, pool=nic.address_pool)
     return pool
-
-
-def network_of(nic: Nic, pool: AddressPool | None) -> str:
-    """The network that the card is plugged into."""
-    return pool.spec.network if pool is not None else nic.network or "default"
-
-
-def vlan_of(nic: Nic, pool: AddressPool | None) -> int:
-    """The VLAN of that network that the card is in; 0: none."""
-    return nic.vlan or (pool.spec.vlan if pool is not None else 0)
 
 
 def check_stray(nic: Nic, pool: AddressPool | None, world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nanovirt.controllers.cards import check_stray, network_of, new_addresses, nics_of, placed_card, pool_of, vlan_of
+from nanovirt.controllers.cards import check_stray, new_addresses, nics_of, placed_card, pool_of
 from nanovirt.controllers.devices import placed_medium, template_of
 from nanovirt.controllers.disks import (
     Origin,
@@ -27,7 +27,7 @@ from nanovirt.resources.address import Address
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Disk, Instance, Nic
+from nanovirt.resources.instance import Disk, Instance, Nic, network_of, vlan_of
 from nanovirt.resources.kind import Document
 from nanovirt.resources.placement import (
     Domain,

@@ -12,9 +12,7 @@ from nanovirt.controllers.cards import (
     chosen_ip,
     free_mac,
     lease_of,
-    network_of,
     placed_card,
-    vlan_of,
 )
 from nanovirt.controllers.lacks import Lack, Missing
 from nanovirt.controllers.limits import network_qos
@@ -24,7 +22,7 @@ from nanovirt.resources.address import Address, address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Instance, Nic
+from nanovirt.resources.instance import Instance, Nic, network_of, vlan_of
 from nanovirt.resources.metadata import ADOPTED_LABEL
 from nanovirt.resources.placement import Domain, PlacedNic, Placement
 from nanovirt.resources.reasons import Reason
@@ -67,7 +65,8 @@ class Cards:
             bridge = before.bridge  # it was there before Nano had a name for it
         if not bridge:
             raise Missing(Reason.HostLacksNetwork, host=self._host.metadata.name, network=network)
-        if before is None or before.vlan != vlan_of(nic, pool):
+        home = pool.metadata.name if pool is not None else ""
+        if before is None or (before.vlan, self._pool(before)) != (vlan_of(nic, pool), home):
             check_stray(nic, pool, self._world)
         self._check_vlan(nic, network, vlan_of(nic, pool), bridge, before)
         if before is not None and nic.mac in (None, before.mac) and self._same_address(before, nic, pool):
@@ -78,7 +77,7 @@ class Cards:
 
     def _check_vlan(self, nic: Nic, network: str, vlan: int, bridge: str, before: PlacedNic | None) -> None:
         """A card does not go where the bridge is not to carry it; one that is there stays. Raises Missing."""
-        if not self._host.withholds(network, vlan):
+        if not self._host.withholds(network, vlan, bridge):
             return
         params = {"host": self._host.metadata.name, "network": network, "vlan": spoken(vlan)}
         if before is None or (before.bridge, before.vlan) != (bridge, vlan):

@@ -163,10 +163,7 @@ class Loops:
         plural, entry = change.key.plural, change.after or change.before
         if plural == "placements" and entry is not None:
             yield Key("instances", change.key.namespace, entry.row.instance), 0.0
-        if plural == "hosts" and _readiness(change.before) != _readiness(change.after):
-            for key in self.world.loads.placements.get(change.key.name, ()):
-                yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
-        if plural == "hosts" and _bridges_differ(change):
+        if plural == "hosts" and (_readiness(change.before) != _readiness(change.after) or _bridges_differ(change)):
             for key in self.world.loads.placements.get(change.key.name, ()):
                 yield Key("instances", key.namespace, key.name.rpartition("-")[0]), 0.0
         if plural == "computepools" and _limits(change.before) != _limits(change.after):

@@ -30,7 +30,7 @@ SAID = {
     "greater_than_equal": "it must be at least {ge}",
     "less_than_equal": "it must be at most {le}",
     "literal_error": "it must be one of {expected}",
-    "int_type": "it must be a whole number",
+    "int_type": "it must be a whole number, written without a point or quotes",
     "int_parsing": "it must be a whole number",
     "int_from_float": "it must be a whole number",
     "bool_type": "it must be true or false",

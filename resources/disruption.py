@@ -73,7 +73,9 @@ def below(path: str, before: JSON, after: JSON) -> Iterator[tuple[str, Any, Any]
 
 
 def _by_name(path: str, before: Any, after: Any) -> list[tuple[str, Any, Any]]:
-    """What differs between items, by `path[NAME]`; nothing when only their order does, or they have no names."""
+    """What differs between items, by `path[NAME]`, and last the order of those that stayed, as names; nothing when
+    only their order differs, or they have no names.
+    """
     then, now = _named(before), _named(after)
     if then is None or now is None or not (then or now):
         return []
@@ -83,7 +85,8 @@ def _by_name(path: str, before: Any, after: Any) -> list[tuple[str, Any, Any]]:
             found += below(f"{path}[{name}]", then[name], now[name])
         else:
             found.append((f"{path}[{name}]", then.get(name), now.get(name)))
-    return found
+    stayed = [name for name in then if name in now], [name for name in now if name in then]
+    return [*found, (path, *stayed)] if found and stayed[0] != stayed[1] else found
 
 
 def _named(items: Any) -> dict[str, JSON] | None:

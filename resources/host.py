@@ -134,6 +134,11 @@ class Host(
         """The bridge that leads to `network`, or ""."""
         return next((one.device for one in self.spec.bridges if one.network == network), "")
 
-    def withholds(self, network: str, vlan: int) -> bool:
-        """Whether there is a bridge to `network` that does not carry that VLAN (0: frames without a tag)."""
-        return any(one.network == network and not one.carries(vlan) for one in self.spec.bridges)
+    def withholds(self, network: str, vlan: int, device: str = "") -> bool:
+        """Whether the bridge to `network` does not carry that VLAN (0: frames without a tag).
+
+        `device`: where an adopted machine has a card of a network that the host does not name.
+        """
+        ways = [one for one in self.spec.bridges if one.network == network]
+        ways = ways or [one for one in self.spec.bridges if one.device == device]
+        return bool(ways) and not any(one.carries(vlan) for one in ways)

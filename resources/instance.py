@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.conditions import Condition
 from nanovirt.resources.duplicates import twice
 from nanovirt.resources.errors import Cause
@@ -99,6 +100,16 @@ class Nic(Model):
     model: NicModel | None = None
     security_groups: Annotated[tuple[Reference, ...], Field(max_length=8)] = ()
     """What may come in and go out: SecurityGroups, whose rules are gone through one group after the other."""
+
+
+def network_of(nic: Nic, pool: AddressPool | None) -> str:
+    """The network that the card is plugged into."""
+    return pool.spec.network if pool is not None else nic.network or "default"
+
+
+def vlan_of(nic: Nic, pool: AddressPool | None) -> int:
+    """The VLAN of that network that the card is in; 0: none."""
+    return nic.vlan or (pool.spec.vlan if pool is not None else 0)
 
 
 class Medium(Model):

@@ -49,13 +49,17 @@ def _row(row: type[tuple[Any, ...]], values: list[Any]) -> tuple[Any, ...]:
     try:
         return _one_row(row, *values)
     except TypeError:  # a list is among them
-        return row(*values)
+        return row(*map(_one_text, values))
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _one_row(row: type[tuple[Any, ...]], *values: Any) -> tuple[Any, ...]:
     """One row for all objects whose rows say the same, and one text for all rows."""
-    return row(*[sys.intern(one) if type(one) is str and len(one) < 64 else one for one in values])
+    return row(*map(_one_text, values))
+
+
+def _one_text(value: Any) -> Any:
+    return sys.intern(value) if type(value) is str and len(value) < 64 else value
 
 
 @lru_cache(maxsize=4096)

@@ -90,7 +90,8 @@ def unrecorded(live: Mapping[Key, Document]) -> ShippedSpec:
     objects = {name: Delivery() for name in FIRST}
     for key, here in live.items():
         said = digest(here)
-        objects[str(key)] = Delivery(left=said if said in FORMER.get(str(key), ()) else "")
+        untouched = here.metadata.generation == 1  # who took rights away may have made of it what it was once before
+        objects[str(key)] = Delivery(left=said if untouched and said in FORMER.get(str(key), ()) else "")
     return ShippedSpec(edition=0, objects=objects)
 
 

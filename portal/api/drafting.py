@@ -27,8 +27,12 @@ class Draft:
         return self.known[key]
 
     def peek_all(self, plural: str) -> Sequence[tuple[Key, Entry]]:
-        """As it is: only Addresses are asked for, which no set of people's writes holds."""
-        return self.store.peek_all(plural)
+        """The objects of a kind as the set leaves them."""
+        known = {key: entry for key, entry in self.known.items() if key.plural == plural}
+        if not known:
+            return self.store.peek_all(plural)
+        others = [(key, entry) for key, entry in self.store.peek_all(plural) if key not in known]
+        return others + [(key, entry) for key, entry in known.items() if entry is not None]
 
     def list(self, plural: str, namespace: str = "") -> Sequence[tuple[Key, Entry]]:
         """The durable objects, for messages."""

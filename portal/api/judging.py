@@ -146,14 +146,14 @@ def _judge(
     """
     causes += admission.problems(world, wanted)
     had = {one.target for one in mentions(wanted.made.facts, wanted.key, wanted.old)} if wanted.old else set()
-    warnings: list[str] = []
+    brought, warnings = cache(lambda: admission.brought(wanted, mentioned)), list[str]()
     for mention in mentioned:
         leaves = mention.target in going
         if not leaves and (mention.target in coming or world.store.peek(mention.target) is not None):
             continue
         cause = admission.reference_missing(mention)
         if (lenient or mention.target in had) and not leaves:
-            warnings += [f"{cause.field}: {cause.message}"] if mention in admission.brought(wanted, mentioned) else []
+            warnings += [f"{cause.field}: {cause.message}"] if mention in brought() else []
         elif cause not in causes:  # said twice of what is absent, it would tell that from what is not to be seen
             causes.append(cause)
     if causes:

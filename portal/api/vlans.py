@@ -11,14 +11,13 @@ from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load, trusted
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Instance, Nic
+from nanovirt.resources.instance import Instance, Nic, network_of, vlan_of
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.vlans import spoken
 
 PLACE = ("vlan", "network", "addressPool")
 """Fields of a card that say where it is."""
-SHOWN = 10
 
 
 # --- network cards --------------------------------------------------------------------------------------
@@ -50,8 +49,7 @@ def _uncarried(store: View, status: JSON, field: str, nic: Nic, pool: AddressPoo
     entry = store.peek(Key("hosts", "", status["host"])) if status.get("placement") and status.get("host") else None
     if entry is None or (nic.address_pool is not None and pool is None):
         return
-    network = pool.spec.network if pool is not None else nic.network or "default"
-    vlan = nic.vlan or (pool.spec.vlan if pool is not None else 0)
+    network, vlan = network_of(nic, pool), vlan_of(nic, pool)
     if trusted(Host, entry.raw).withholds(network, vlan):
         lacks = f"the bridge of its host {status['host']} for network {network} does not carry {spoken(vlan)}"
         yield _cause(field, Reason.ChangeRefused, detail=f"{lacks}; name one of spec.bridges[].vlans of that Host")

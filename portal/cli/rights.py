@@ -45,7 +45,11 @@ def of_group(group: JSON, users: Seen, roles: Seen, namespaces: Seen) -> Iterato
     yield f"They have, {_where(group)}: {_roles(group, roles)}."
     if namespaces is not None:
         there = {_name(one) for one in namespaces}
-        yield from (f"Namespace {one} does not exist." for one in _list(group, "namespaces") if one not in there)
+        yield from (
+            f"There is no namespace {one}, or none that you may see."
+            for one in _list(group, "namespaces")
+            if one not in there
+        )
     yield _sight(group)
 
 

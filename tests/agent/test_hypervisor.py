@@ -284,6 +284,31 @@ async def test_closed_connection_leaves_no_descriptor_behind(host: Host) -> None
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(180)
+async def test_connection_that_died_leaves_no_descriptor_behind(host: Host, killed: Host) -> None:
+    door = Hypervisor(host.uri)
+
+    async def died() -> int:
+        killed.libvirtd.stop()
+        with pytest.raises(HypervisorError):
+            await door.domains()
+        killed.libvirtd.start()
+        async with asyncio.timeout(40):
+            while True:  # the door does not knock all the time
+                with contextlib.suppress(HypervisorError):
+                    await door.domains()
+                    break
+                await asyncio.sleep(0.1)
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    try:
+        before = max([await died() for _ in range(2)])
+        after = [await died() for _ in range(4)]
+    finally:
+        await door.close()
+    assert min(after) <= before
+
+
 # --- libvirtd hangs ---------------------------------------------------------------------------------------------------
 
 

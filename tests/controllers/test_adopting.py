@@ -78,6 +78,19 @@ def test_adopted_domain_keeps_its_uuid_name_disks_and_cards() -> None:
     assert one.get(Volume, "web-1.vda", "default").spec.reclaim == "Retain"
 
 
+def test_adopted_card_reaches_no_vlan_that_its_bridge_does_not_carry_by_another_networks_name() -> None:
+    one = adopting()
+    one.settle()
+    bridges = [{"network": "default", "device": "br0", "vlans": ["40"]}]
+    one.patch(Key("hosts", "", "node-1"), bridges=bridges)
+    for network, vlan in (("nowhere", 99), ("nowhere", 40)):
+        nics = [{"name": "nic0", "network": network, "vlan": vlan, "mac": FACTS.nics[0].mac}]
+        one.patch(Key("instances", "default", "web-1"), nics=nics)
+        one.settle()
+        (nic,) = one.get(Placement, "web-1-1", "default").spec.nics
+        assert (nic.bridge, nic.vlan) == ("br0", 40)
+
+
 def test_instance_waits_until_its_host_reports_the_domain() -> None:
     one = adopting(reported=False)
     actions = [*one.planned(Key("instances", "default", "web-1"))]

@@ -38,6 +38,20 @@ async def placed(w: World, *nics: dict[str, Any]) -> None:
     w.store.stage([Update(key, {"status": status}, Half.STATUS)], "test")
 
 
+async def test_set_that_takes_a_card_home_and_brings_a_pool_is_one_thing() -> None:
+    async with world() as w:
+        await w.make(POOLS, tagged("ten", 10))
+        nic = {"name": "lan", "addressPool": "ten", "vlan": 7}
+        await w.make(INSTANCES, instance("web-1", nics=[nic]))
+        refused = await w.call("POST", POOLS, tagged("twenty", 20))
+        assert causes(refused.doc) == [("spec.subnet", "SubnetOverlapsStray")]
+        home = instance("web-1", nics=[{"name": "lan", "addressPool": "ten"}])
+        home["metadata"]["namespace"] = "default"
+        writes = [{"verb": "create", "object": tagged("twenty", 20)}, {"verb": "update", "object": home}]
+        said = await w.call("POST", f"{NANO}/transactions", {"writes": writes})
+        assert said.code == 200, said.doc
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -128,7 +128,7 @@ def test_group_says_who_is_in_it_and_what_of_it_comes_to_nothing() -> None:
     lines = "\n".join(of_group(TEAM, users, [ROLE], []))
     assert "Its members: alice, bob (disabled)." in lines
     assert "They have, in namespace a: roles reader, gone (does not exist, so it grants nothing)." in lines
-    assert "Namespace a does not exist." in lines
+    assert "There is no namespace a, or none that you may see." in lines
     assert "bob (does not exist)" in "\n".join(of_group(TEAM, users[:1], [ROLE], []))
     assert "It has no members, so its roles are nobody's" in "\n".join(of_group(doc("empty"), users, [ROLE], []))
 

@@ -413,6 +413,10 @@ def test_items_that_have_names_are_told_apart() -> None:
         "spec.disks[cd0]": (None, CD),
     }
     assert leaves({}, {"nics": [LAN]}) == {"spec.nics[lan]": (None, LAN)}
+    assert leaves({"disks": [SYSTEM, DATA]}, {"disks": [DATA, SYSTEM, CD]}) == {
+        "spec.disks[cd0]": (None, CD),
+        "spec.disks": (["system", "data"], ["data", "system"]),
+    }
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,9 @@ def test_role_that_an_older_release_shipped_is_renewed_and_one_that_was_edited_i
     former, edited = _operator("instances"), _operator("images")
     things = list(defaults())
     monkeypatch.setitem(FORMER, "roles/operator", (digest(former),))
-    for role, does in ((former, "renewed"), (edited, "told")):
+    for made_then, generation, does in ((former, 1, "renewed"), (former, 2, "told"), (edited, 2, "told")):
+        metadata = made_then.metadata.model_copy(update={"generation": generation})
+        role = made_then.model_copy(update={"metadata": metadata})
         live: dict[Key, Any] = {one.key: one for one in things} | {role.key: role}
         assert outcome(plan(things, EDITION, None, live)) == does
 
