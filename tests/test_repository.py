@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REAL_MACHINES
+from tests.conftest import RANDOM, REAL_MACHINES, has_second_try
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("agent", "controllers", "portal", "resources")
@@ -177,6 +177,9 @@ def test_the_lock_holds_every_dependency() -> None:
 def test_only_tests_of_real_machines_and_clients_have_a_second_try(request: pytest.FixtureRequest) -> None:
     tried_twice = {Path(item.nodeid).parts[1] for item in request.session.items if item.get_closest_marker("flaky")}
     assert tried_twice <= {"agent", "conformance", "e2e"}
+    assert has_second_try("tests/e2e/test_real_life.py::test_any", ())
+    assert not has_second_try("tests/conformance/test_schema.py::test_any", ())
+    assert all(list(ROOT.glob(f"tests/*/{name}.py")) for name in RANDOM)
 
 
 def test_real_machines_keep_to_themselves(request: pytest.FixtureRequest) -> None:

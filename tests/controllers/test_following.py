@@ -24,17 +24,13 @@ CD = {"name": "cd0", "image": "shared/rescue"}
 
 
 @pytest.fixture
-def one() -> Universe:
+def one(one: Universe) -> Universe:
     """A running machine on the one host."""
-    universe = Universe()
-    universe.image()
-    universe.host("node-1")
-    universe.settle()
-    universe.instance(nics=[LAN])
-    universe.settle()
-    obeyed(universe)
-    universe.settle()
-    return universe
+    one.instance(nics=[LAN])
+    one.settle()
+    obeyed(one)
+    one.settle()
+    return one
 
 
 def spec(universe: Universe) -> PlacementSpec:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from nanovirt.resources.conditions import find
 from nanovirt.resources.defaults import made
 from nanovirt.resources.kind import Key
@@ -13,15 +11,6 @@ from nanovirt.resources.placement import PlacedGuest, Placement
 from tests.controllers.universe import Universe, obeyed
 
 ADMIN = {"name": "ops", "passwordSecret": "login", "sshKeys": ["ssh-ed25519 AAAA alice"]}
-
-
-@pytest.fixture
-def one() -> Universe:
-    universe = Universe()
-    universe.image()
-    universe.host("node-1")
-    universe.settle()
-    return universe
 
 
 def secret(universe: Universe, sealed: str, name: str = "login", **more: Any) -> None:

@@ -20,16 +20,6 @@ from tests.controllers.universe import Universe, obeyed
 WEB = Key("placements", "default", "web-1-1")
 
 
-@pytest.fixture
-def one() -> Universe:
-    """One host, one ready image."""
-    universe = Universe()
-    universe.image()
-    universe.host("node-1")
-    universe.settle()
-    return universe
-
-
 def ready(universe: Universe, name: str = "web-1") -> tuple[str, str]:
     found = find(universe.web(name).status.conditions, "Ready")
     assert found is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-import pytest
-
 from nanovirt.controllers import news
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.defaults import made
@@ -18,16 +16,6 @@ from tests.controllers.universe import Universe, obeyed
 
 WEB = Key("instances", "default", "web-1")
 PLACED = Key("placements", "default", "web-1-1")
-
-
-@pytest.fixture
-def one() -> Universe:
-    """One host, one ready image, and what was told of them."""
-    universe = Universe()
-    universe.image()
-    universe.host("node-1")
-    universe.settle()
-    return universe
 
 
 def events(universe: Universe, kind: str = "Instance", name: str = "web-1") -> list[Event]:

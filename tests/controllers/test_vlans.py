@@ -18,15 +18,6 @@ TAGGED = {"name": "lan", "network": "default", "vlan": 40}
 RANGES = [{"name": "all", "first": "10.99.0.10", "last": "10.99.0.12"}]
 
 
-@pytest.fixture
-def one() -> Universe:
-    universe = Universe()
-    universe.image()
-    universe.host("node-1")
-    universe.settle()
-    return universe
-
-
 def carry(universe: Universe, *vlans: str, host: Key = NODE) -> None:
     limit = {"vlans": list(vlans)} if vlans else {}
     universe.patch(host, bridges=[{"network": "default", "device": "br0", **limit}])
