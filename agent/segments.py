@@ -42,11 +42,13 @@ class Segment(NamedTuple):
 
 
 def named(device: str, vlan: int) -> str:
-    """What a device is called in a VLAN; VLAN 0 is the device itself.
+    """What a device is called in a VLAN; VLAN 0 is the device itself, whatever it is called.
 
     A name that would be too long is cut, and carries the hash of the whole; should two ever meet, the alias tells.
     """
-    whole = f"{device}.{vlan}" if vlan else device
+    if not vlan:
+        return device
+    whole = f"{device}.{vlan}"
     if len(whole) <= NAME_MAX:
         return whole
     mark = _mark(whole)

@@ -2,7 +2,8 @@
 
 Tests of real machines and clients have a second try; what the first one failed of stands before the summary. With
 `-n 2`, as scripts/test runs them, real machines keep to themselves: one after the other, and before all others.
-How long an example of hypothesis takes is nobody's failure.
+How long an example of hypothesis takes is nobody's failure. Its examples are the same each time as long as the test is,
+so that what passes before a merge passes after it (docs/decisions/0022); scripts/test --long searches on.
 """
 
 import difflib
@@ -28,8 +29,9 @@ GIVEN_WAY = 5
 """By how much all others yield the processor to them (nice)."""
 ADVICE = "If the change is meant: scripts/golden, then look at git diff."
 
-settings.register_profile("nano", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile("nano")
+settings.register_profile("long", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("gate", settings.get_profile("long"), derandomize=True)
+settings.load_profile("gate")
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def settle(links: dict[str, Link], *wished: Segment) -> dict[str, Link]:
         ("br0", 40, "br0.40"),
         ("enp129s0f0", 4094, "enp129s0f0.4094"),
         ("enp129s0f0np0", 0, "enp129s0f0np0"),
+        ("a-name-longer-than-linux-takes", 0, "a-name-longer-than-linux-takes"),
         ("enp129s0f0np0", 40, "enp129~d286fd91"),
     ],
 )
