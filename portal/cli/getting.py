@@ -1,4 +1,4 @@
-"""`nanoctl get`: objects as tables, JSON, YAML or names, and their changes as they happen."""
+"""`nanoctl get`: objects as tables, JSON, YAML, names or a layout of one's own, and their changes as they happen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import Misused, examples, tables
+from nanovirt.portal.cli import Misused, examples, tables, templates
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
 from nanovirt.portal.cli.moments import at_option
-from nanovirt.portal.cli.output import documents, lines
+from nanovirt.portal.cli.output import documents, lines, one_document
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
 from nanovirt.resources.errors import Expired
 
 JSON = dict[str, Any]
+FORMATS = "wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADING:PATH,..."
 
 
 @click.command(
@@ -30,13 +31,15 @@ JSON = dict[str, Any]
         get hosts,computepools
         get instances --at 2h
         get instance/web-1 --at 4711 -o yaml
+        get instance/web-1 -o jsonpath='{.status.addresses[0].ip}'
+        get instances -o custom-columns=NAME:.metadata.name,IP:.status.addresses[*].ip
     """)
 )
 @click.argument("what", nargs=-1, metavar="KIND [NAME...] | KIND/NAME...", shell_complete=kind_words)
 @click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only what has these labels: app=web,tier!=db")
 @click.option("--field-selector", default="", metavar="FIELDS", help="Only what has these values: status.phase=Running")
-@click.option("-o", "--output", type=click.Choice(["wide", "json", "yaml", "name"]), help="How to print it.")
+@click.option("-o", "--output", type=templates.Output(), metavar="FORMAT", help=FORMATS)
 @at_option
 @click.option("--show-managed-fields", "managed", is_flag=True, help="Print who owns which field, too (JSON, YAML).")
 @click.option("-w", "--watch", is_flag=True, help="Go on printing changes until interrupted.")
@@ -60,18 +63,30 @@ def get(
     parameters = {"labelSelector": selector, "fieldSelector": field_selector, "at": at}
     if watch and at:
         raise Misused("--watch tells what is to come; leave --at out")
-    if watch and (len(targets) != 1 or output in ("json", "yaml", "name")):
+    if watch and (len(targets) != 1 or output not in (None, "wide")):
         raise Misused("--watch follows one kind or one object, as a table")
-    if output in ("json", "yaml", "name"):
+    if output not in (None, "wide"):
         found = _found(session, targets, everywhere=all_namespaces, parameters=parameters)
         single = all(target.name for target in targets)
-        click.echo(documents(found, output, single=single, managed=managed), nl=False)
+        _laid_out(found, output, single=single, managed=managed, headings=not no_headers)
         return
     shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
     shown.print(targets, parameters)
     if watch:
         with until_interrupted():
             shown.follow(targets[0], parameters)
+
+
+def _laid_out(found: list[JSON], output: str, *, single: bool, managed: bool, headings: bool) -> None:
+    layout, _, how = output.partition("=")
+    match layout:
+        case "jsonpath":
+            whole = one_document(found, single=single, managed=managed)
+            click.echo(templates.filled(templates.template(how), whole), nl=False)
+        case "custom-columns":
+            lines(tables.render(templates.grid(found, templates.columns(how)), headings=headings))
+        case _:
+            click.echo(documents(found, output, single=single, managed=managed), nl=False)
 
 
 def _found(session: Session, targets: Sequence[Target], *, everywhere: bool, parameters: dict[str, str]) -> list[JSON]:

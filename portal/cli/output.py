@@ -19,11 +19,16 @@ def documents(found: list[JSON], output: str, *, single: bool, managed: bool = F
     """Objects as `json`, `yaml` or `name`; several as one List and without managedFields, as kubectl writes them."""
     if output == "name":
         return "".join(f"{name_of(one)}\n" for one in found)
-    found = found if managed else [_unmanaged(one) for one in found]
-    whole: JSON = found[0] if single and len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
+    whole = one_document(found, single=single, managed=managed)
     if output == "json":
         return orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
     return as_yaml(whole)
+
+
+def one_document(found: list[JSON], *, single: bool, managed: bool = False) -> JSON:
+    """The one object that was asked for, or a List of all."""
+    found = found if managed else [_unmanaged(one) for one in found]
+    return found[0] if single and len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
 
 
 def _unmanaged(doc: JSON) -> JSON:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import Misused, TimedOut, examples, tables
+from nanovirt.portal.cli import Misused, TimedOut, examples, json_path, tables
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.output import Progress
@@ -18,7 +18,6 @@ from nanovirt.resources.errors import Expired, Rejected
 
 JSON = dict[str, Any]
 Met = Callable[[JSON | None], bool]
-STEP = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(\d+|\*)\]|\[\?\(@\.(\w+)==[\"']([^\"']*)[\"']\)\]")
 CONDITION = re.compile(r"condition=(\w+)")
 FIELDS = ("metadata", "spec", "status")
 """What objects have, or will have."""
@@ -110,10 +109,12 @@ def met_by(wish: str) -> Met:
         asked = (truth or "True").lower()
         return lambda doc: doc is not None and condition(doc, kind).get("status", "").lower() == asked
     left, equals, right = wish.removeprefix("jsonpath=").rpartition("=")
-    steps = _steps(left.strip().strip("'\"").removeprefix("{").removesuffix("}"))
-    if not equals or steps is None or wish.startswith("condition="):
+    path = left.strip().strip("'\"").strip()
+    if not equals or not path or wish.startswith("condition="):
         raise Misused(f"--for={wish}: write condition=Ready, delete, create or a path such as status.phase=Running")
-    return lambda doc: doc is not None and right.strip("'\"") in (_text(one) for one in _values(doc, steps))
+    steps = json_path.relaxed(path)
+    wanted = right.strip("'\"")
+    return lambda doc: doc is not None and wanted in (json_path.text(one) for one in json_path.values(doc, steps))
 
 
 def condition(doc: JSON, kind: str) -> JSON:
@@ -132,32 +133,6 @@ def wrong(condition: JSON) -> bool:
         return False
     bad_when_true = condition.get("type") in ("RestartRequired", "Drifted", "Lost")
     return (condition.get("status") == "True") is bad_when_true or condition.get("status") == "Unknown"
-
-
-def _steps(path: str) -> list[tuple[str, ...]] | None:
-    found = [match.groups("") for match in STEP.finditer(path)]
-    whole = "".join(match.group() for match in STEP.finditer(path))
-    return found if found and whole == path else None
-
-
-def _values(found: Any, steps: Sequence[tuple[str, ...]]) -> Iterator[Any]:
-    if not steps:
-        yield found
-        return
-    (field, index, name, value), rest = steps[0], steps[1:]
-    below: list[Any] = []
-    if field and isinstance(found, dict) and field in found:
-        below = [found[field]]
-    elif isinstance(found, list) and index:
-        below = found if index == "*" else found[int(index) : int(index) + 1]
-    elif isinstance(found, list) and name:
-        below = [one for one in found if isinstance(one, dict) and _text(one.get(name)) == value]
-    for one in below:
-        yield from _values(one, rest)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # --- waiting --------------------------------------------------------------------------------------------
