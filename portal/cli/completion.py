@@ -55,12 +55,24 @@ def instance_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
         return []
 
 
-def _names(ctx: click.Context, word: str) -> list[str]:
+def image_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The images of the namespace, and the shared ones as shared/NAME."""
+    del param
+    found: list[str] = []
+    for namespace, prefix in (None, ""), ("shared", "shared/"):
+        try:
+            found += [f"{prefix}{name}" for name in _names(ctx, "images", namespace)]
+        except NanoError:
+            continue
+    return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
+
+
+def _names(ctx: click.Context, word: str, namespace: str | None = None) -> list[str]:
     from nanovirt.portal.cli.session import Session  # noqa: PLC0415 - session is no part of printing the script
 
     connection = connect(ctx.params.get("kubeconfig"), ctx.params.get("context"))
     try:
-        session = Session(connection, ctx.params.get("namespace"))
+        session = Session(connection, namespace or ctx.params.get("namespace"))
         items, _ = session.list(session.catalogue.named(word))
         return [item["metadata"]["name"] for item in items]
     finally:

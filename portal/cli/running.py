@@ -8,10 +8,12 @@ import click
 
 from nanovirt.portal.cli import Misused, examples
 from nanovirt.portal.cli.catalogue import Target
+from nanovirt.portal.cli.completion import image_names
 from nanovirt.portal.cli.output import as_yaml
 from nanovirt.portal.cli.power import in_phase
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Seconds, until
+from nanovirt.resources.errors import Forbidden, NotFound, Rejected
 
 JSON = dict[str, Any]
 
@@ -26,7 +28,14 @@ JSON = dict[str, Any]
     """)
 )
 @click.argument("name")
-@click.option("--image", required=True, metavar="IMAGE", help="Image of the namespace, or shared/NAME.")
+@click.option(
+    "--image",
+    required=True,
+    metavar="IMAGE",
+    shell_complete=image_names,
+    help="Image of the namespace, or shared/NAME.",
+)
+@click.option("--wait-for-image", "early", is_flag=True, help="Create it though the image does not exist yet.")
 @click.option("--cpus", type=int, default=1, show_default=True, help="Processors.")
 @click.option("--memory", default="512Mi", show_default=True, metavar="SIZE", help="Memory, such as 512Mi or 4Gi.")
 @click.option("--disk", metavar="SIZE", help="Size of the system disk.  [default: the image's]")
@@ -34,7 +43,13 @@ JSON = dict[str, Any]
 @click.option("--max-memory", metavar="SIZE", help="Let it grow to that live.  [default: 4 x]")
 @click.option("--template", metavar="TEMPLATE", help="SystemTemplate.  [default: the image's]")
 @click.option("--add-disk", "more", multiple=True, metavar="NAME=SIZE", help="An empty disk more.")
-@click.option("--media", multiple=True, metavar="IMAGE", help="A drive with that image of type Media in it.")
+@click.option(
+    "--media",
+    multiple=True,
+    metavar="IMAGE",
+    shell_complete=image_names,
+    help="A drive with that image of type Media in it.",
+)
 @click.option(
     "--boot", "boot", multiple=True, metavar="NAME", help="Look for a system there first: a disk, cd0, a nic."
 )
@@ -57,12 +72,18 @@ JSON = dict[str, Any]
 @click.option("--wait", "waiting", is_flag=True, help="Wait until it runs.")
 @click.option("--timeout", type=Seconds(), default=300, metavar="TIME", help="With --wait.  [default: 5m]")
 @connected
-def run(session: Session, *, printing: bool, waiting: bool, timeout: float, **wishes: Any) -> None:
-    """Create an instance and start it."""
+def run(session: Session, *, printing: bool, early: bool, waiting: bool, timeout: float, **wishes: Any) -> None:
+    """Create an instance and start it.
+
+    An image that does not exist is refused here: as a rule it is mistyped.
+    """
     doc = manifest(session.namespace, **wishes)
     if printing:
         click.echo(as_yaml(doc), nl=False)
         return
+    if not early:
+        for option, image in (("--image", wishes["image"]), *(("--media", one) for one in wishes["media"])):
+            _check(session, option, image)
     kind = session.catalogue.named("instances")
     session.connection.write("POST", session.collection(kind), doc)
     target = Target(kind, wishes["name"])
@@ -73,6 +94,47 @@ def run(session: Session, *, printing: bool, waiting: bool, timeout: float, **wi
         addresses = (session.get(target).get("status") or {}).get("addresses") or ()
         for one in addresses:
             click.echo(f"{one.get('nic')}: {one.get('ip')} ({one.get('mac')})")
+
+
+def _check(session: Session, option: str, image: str) -> None:
+    """Rejected, with the names that are near, when there is no such image; who may not look is not kept from it."""
+    space, slash, name = image.partition("/")
+    space, name = (space, name) if slash else (session.namespace, image)
+    images = session.catalogue.named("images")
+    try:
+        session.connection.get(images.path(space, name))
+    except Forbidden:
+        return
+    except NotFound:
+        near = _near(image, _images(session))
+        meant = f"; do you mean {' or '.join(near)}?" if near else " (nanoctl get images -A lists them)."
+        early = "To create what waits until there is one, add --wait-for-image"
+        raise Rejected(f"{option} {image}: there is no such image in namespace {space}{meant} {early}") from None
+
+
+def _images(session: Session) -> list[str]:
+    """The images of the namespace and the shared ones, as this instance would name them."""
+    images, found = session.catalogue.named("images"), []
+    for space in dict.fromkeys((session.namespace, "shared")):
+        try:
+            listed = session.connection.get(images.path(space)).get("items") or ()
+        except (Forbidden, NotFound):
+            continue
+        prefix = "" if space == session.namespace else f"{space}/"
+        found += [f"{prefix}{one['metadata']['name']}" for one in listed]
+    return found
+
+
+def _near(image: str, known: list[str]) -> list[str]:
+    """Those of the same name elsewhere, or else up to three that look alike."""
+    import difflib  # noqa: PLC0415 - only who errs waits for it
+
+    name = image.rpartition("/")[2]
+    same = [one for one in known if one.rpartition("/")[2] == name]
+    if same:
+        return same
+    names = {one.rpartition("/")[2]: one for one in reversed(known)}
+    return [names[one] for one in difflib.get_close_matches(name, list(names), 3)]
 
 
 def manifest(

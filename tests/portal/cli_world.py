@@ -113,6 +113,10 @@ class Cluster:
         doc = {"apiVersion": facts.group_version, "kind": facts.kind, "metadata": metadata, **halves}
         self.does(Create(Key(plural, namespace, name), doc))
 
+    def library(self) -> None:
+        """Image shared/mini, which `nanoctl run` looks for."""
+        self.creates("images", "mini", "shared", spec={"source": {"upload": {}}})
+
     def removes(self, plural: str, name: str, namespace: str = "") -> None:
         """Delete an object at once, whatever its finalizers wait for."""
         key = Key(plural, namespace, name)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.shell_completion import ShellComplete
 
+from nanovirt.portal.cli import cli
 from nanovirt.portal.cli.connection import Connection
 from nanovirt.portal.cli.manifests import BadManifests, read_all
 from nanovirt.portal.cli.power import in_phase
@@ -45,6 +47,7 @@ spec:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
         made.creates("computepools", "default", spec={"storagePool": "local"})
+        made.library()
         yield made
 
 
@@ -467,24 +470,57 @@ def test_each_instance_is_answered_by_itself_and_one_that_fails_keeps_no_other(r
 
 def test_run_prints_the_manifest_that_it_would_send(running: Cluster) -> None:
     told = running.says(
-        "run", "p", "--image", "shared/mini", "--cpus", "2", "--disk", "9Gi", "--nic", "lan", "--network", "outside",
+        "run", "p", "--image", "shared/later", "--cpus", "2", "--disk", "9Gi", "--nic", "lan", "--network", "outside",
         "--host", "node-1", "-l", "a=b", "--stopped", "--print",
     )  # fmt: skip
     doc = yaml.safe_load(told)
     assert doc["spec"] == {
         "cpus": 2, "memory": "512Mi", "powerState": "Stopped", "scheduling": {"host": "node-1"},
-        "disks": [{"name": "system", "size": "9Gi", "source": {"image": "shared/mini"}}],
+        "disks": [{"name": "system", "size": "9Gi", "source": {"image": "shared/later"}}],
         "nics": [{"name": "nic0", "addressPool": "lan"}, {"name": "nic1", "network": "outside"}],
     }  # fmt: skip
     assert running.nanoctl("apply", "--dry-run", "-f", "-", stdin=told).stderr.count("does not exist") == 3
     others = [
-        {"apiVersion": "nano/v1", "kind": "Image", "metadata": {"name": "mini", "namespace": "shared"}},
+        {"apiVersion": "nano/v1", "kind": "Image", "metadata": {"name": "later", "namespace": "shared"}},
         {"apiVersion": "nano/v1", "kind": "Host", "metadata": {"name": "node-1"}, "spec": {}},
     ]
     others[0] |= {"spec": {"type": "Disk", "source": {"upload": {}}}}
     docs = "\n---\n".join((told, pool("lan"), *map(json.dumps, others)))
     said = running.says("apply", "--dry-run", "-f", "-", stdin=docs)
     assert "instance/p created (dry run)\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image", "shared/minni"], "--image shared/minni: there is no such image in namespace shared"),
+        (["--image", "shared/minni"], "; do you mean shared/mini? To create"),
+        (["--image", "mini"], "in namespace default; do you mean shared/mini?"),
+        (["--image", "other/mini"], "in namespace other; do you mean shared/mini?"),
+        (["--image", "windows"], "in namespace default (nanoctl get images -A lists them)."),
+        (["--image", "shared/mini", "--media", "shared/mimi"], "--media shared/mimi: there is no such image"),
+        (["--image", "a/b/c"], "there is no such image"),
+    ],
+)
+def test_run_refuses_an_image_that_is_not_there_with_those_that_are_near(
+    running: Cluster, words: list[str], said: str
+) -> None:
+    result = running.nanoctl("run", "mistyped", *words)
+    assert (result.exit_code, said in result.stderr) == (1, True), result.stderr
+    assert "add --wait-for-image" in result.stderr
+    assert running.nanoctl("get", "instance/mistyped").exit_code == 1
+
+
+def test_run_creates_what_waits_for_an_image_when_that_is_meant(running: Cluster) -> None:
+    result = running.nanoctl("run", "early", "--image", "shared/tomorrow", "--wait-for-image")
+    assert (result.exit_code, result.stdout) == (0, "instance/early created\n")
+    assert "Image shared/tomorrow does not exist" in result.stderr
+
+
+def test_images_are_completed(running: Cluster) -> None:
+    made = ShellComplete(cli, {}, "nanoctl", "_NANOCTL_COMPLETE")
+    words = ["run", "web", "--kubeconfig", str(running.kubeconfig), "--image"]
+    assert [one.value for one in made.get_completions(words, "sha")] == ["shared/mini"]
 
 
 def test_run_waits_until_it_runs_and_tells_the_address(running: Cluster) -> None:

@@ -59,6 +59,7 @@ HOOKS = {
 def test_machine_that_is_off_is_said_to_be_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with cluster(tmp_path, HOOKS) as running:
+        running.library()
         running.says("run", "web", "--image", "shared/mini")
         running.status("instances", "web", "default", phase="Stopped")
         refused = running.nanoctl("screenshot", "web")

@@ -19,6 +19,7 @@ NANOCTL = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "nanoctl"
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
+        made.library()
         made.says("run", "web-1", "--image", "shared/mini")
         made.running("web-1")
         yield made

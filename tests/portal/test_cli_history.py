@@ -35,6 +35,7 @@ spec: {storagePool: local}
 def c(tmp_path: Path) -> Iterator[Cluster]:
     with cluster(tmp_path) as running:
         running.says("apply", "-f", "-", stdin=POOLS)
+        running.library()
         yield running
 
 

@@ -28,6 +28,7 @@ RUN = ("run", "web", "--image", "shared/mini")
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(connections, "PAUSES", (0.01, 0.05, 0.2))
     with cluster(tmp_path) as started:
+        started.library()
         yield started
 
 

@@ -28,6 +28,7 @@ JSON = dict[str, Any]
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
+        made.library()
         for name in ("web-1", "web-2"):
             made.says("run", name, "--image", "shared/mini", "-l", "app=web")
         made.says("run", "db", "--image", "shared/mini", "-n", "shared")

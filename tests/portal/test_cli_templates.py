@@ -115,6 +115,7 @@ def test_a_hostile_depth_of_brackets_is_no_program_of_its_own() -> None:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cli")) as made:
+        made.library()
         for name in ("web-1", "web-2"):
             made.says("run", name, "--image", "shared/mini", "--cpus", "2")
         made.running("web-1")

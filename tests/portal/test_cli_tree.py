@@ -24,6 +24,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.creates("computepools", "default", spec={"storagePool": "local"})
         made.creates("storagepools", "local", spec={"type": "Local"}, status={"capacity": "6Ti"})
         made.creates("addresspools", "lan", spec={"subnet": "10.20.0.0/24"})
+        made.library()
         made.creates("hosts", "node-1", spec={"computePool": "default"})
         made.creates("instancesets", "web", "default", spec={"replicas": 0})
         for name in ("web-1", "web-2"):

@@ -21,7 +21,7 @@ def running(tmp_path: Path) -> Iterator[Cluster]:
     """One instance, nothing around it."""
     with cluster(tmp_path) as made:
         made.creates("computepools", "default", spec={"storagePool": "local", "strategy": "Pack"})
-        made.says("run", "web-1", "--image", "shared/mini")
+        made.says("run", "web-1", "--image", "shared/mini", "--wait-for-image")
         yield made
 
 
