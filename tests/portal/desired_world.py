@@ -42,6 +42,11 @@ def text(*docs: JSON) -> str:
     return "---\n".join(yaml.dump(one, Dumper=DUMPER, sort_keys=False, allow_unicode=True) for one in docs)
 
 
+def several(count: int, first: int = 0) -> str:
+    """A file of so many Instances, web-0 and on."""
+    return text(*(machine(f"web-{number}") for number in range(first, first + count)))
+
+
 def web(name: str) -> Key:
     return Key("instances", "default", name)
 
