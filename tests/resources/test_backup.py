@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import hashlib
-import io
 import os
 import random
 import shutil
@@ -13,18 +10,14 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-import orjson
 import pytest
 
 from nanovirt.resources import backup
-from nanovirt.resources.archive import END, MANIFEST, packed
+from nanovirt.resources.archive import MANIFEST
 from nanovirt.resources.backup import save, take
-from nanovirt.resources.backup_contents import Contents, inspect
 from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Expired, NanoError, Rejected, StoreCorrupt
@@ -33,36 +26,17 @@ from nanovirt.resources.hold import HOLD, held
 from nanovirt.resources.kind import Key
 from nanovirt.resources.recovery import repair
 from nanovirt.resources.restoring import restore
-from nanovirt.resources.segments import RAISED, every_segment, first_revision, segments
+from nanovirt.resources.segments import RAISED, first_revision, segments
 from nanovirt.resources.snapshots import snapshots
 from nanovirt.resources.store import Create, Delete
 from nanovirt.resources.store_directory import RESTORING, read_format, read_synced
+from tests.resources.backups import NOW, contents_of, summed_up_twice, taken
 from tests.resources.test_compaction import TINY, change, doc, key, known, live, opened, state
-
-NOW = datetime(2026, 11, 2, tzinfo=UTC)
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> Path:
-    """300 revisions, summed up twice."""
-    async with opened(tmp_path / "data") as engine:
-        await change(engine, 300)
-    for first in (first_revision(segments(tmp_path / "data" / "wal")[4]), live(tmp_path / "data")):
-        sum_up(tmp_path / "data", first, TINY.history)
-    async with opened(tmp_path / "data") as engine:
-        await change(engine, 60, seed=2)
-    return tmp_path / "data"
-
-
-def taken(store: Path, *, with_history: bool = False) -> Path:
-    file = store.parent / f"backup-{len(list(store.parent.iterdir()))}.tar"
-    save(take(store, with_history=with_history), file)
-    return file
-
-
-def contents_of(file: Path) -> Contents:
-    with file.open("rb") as opened_:
-        return inspect(opened_)[0]
+    return await summed_up_twice(tmp_path / "data")
 
 
 async def test_restored_store_holds_what_was_there_at_the_revision_of_the_backup(store: Path) -> None:
@@ -244,85 +218,6 @@ def test_common_tar_reads_a_backup(tmp_path: Path) -> None:
         assert [one.name for one in tar] == ["FORMAT", MANIFEST]
 
 
-# --- under load ---
-
-
-LOAD = """
-import asyncio, sys
-from dataclasses import replace
-from pathlib import Path
-from nanovirt.resources.engine import Engine
-from nanovirt.resources.file_log import FileLog
-from nanovirt.resources.registry import kinds
-from tests.resources.test_compaction import TINY, change
-kinds()
-async def main():
-    log = FileLog.open(Path(sys.argv[1]), replace(TINY, history=1 << 30))
-    engine = Engine(log)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(engine.run())
-        group.create_task(log.tend())
-        while True:
-            await change(engine, 50, seed=engine.committed)
-            with open(sys.argv[2], "w") as file:
-                file.write(str(engine.committed))
-asyncio.run(main())
-"""
-
-
-def loaded(directory: Path) -> subprocess.Popen[bytes]:
-    """A process that writes without a pause and sums up what it has written."""
-    said = directory.parent / "committed"
-    process = subprocess.Popen([sys.executable, "-c", LOAD, str(directory), str(said)])
-    while not said.exists() or not said.read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    return process
-
-
-def replayed(directory: Path, upto: int) -> dict[Key, bytes]:
-    """The state of a store at a revision, from its first record on."""
-    found: dict[Key, bytes] = {}
-    log = FileLog.open(directory, TINY)
-    engine = Engine(log)
-    assert engine.committed >= upto
-    for record in log.read():
-        for write in orjson.loads(record.body)["writes"] if record.rev <= upto else ():
-            at = Key(write["kind"], write["namespace"], write["name"])
-            found.pop(at, None)
-            if write["verb"] == "put":
-                found[at] = orjson.dumps(write["object"])
-    log.close()
-    return found
-
-
-@pytest.mark.timeout(300)
-async def test_backups_under_load_while_the_log_is_summed_up_are_each_of_one_revision(tmp_path: Path) -> None:
-    """The log keeps everything, so the state that a reader saw at the revision of each backup can be replayed."""
-    directory, files = tmp_path / "data", list[Path]()
-    process = loaded(directory)
-    try:
-        ends = time.monotonic() + 12
-        while time.monotonic() < ends:
-            with_history = len(files) % 5 == 0
-            files.append(taken(directory, with_history=with_history))
-            assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-    bases = {contents_of(file).base for file in files}
-    assert len(files) >= 8
-    assert len(bases) >= 3, "the log was not summed up meanwhile"
-    revisions = [contents_of(file).revision for file in files]
-    assert revisions == sorted(revisions)
-    for number in random.Random(1).sample(range(len(files)), 6):
-        new = tmp_path / f"new-{number}"
-        restore(files[number], new, NOW)
-        async with opened(new) as engine:
-            assert engine.committed == revisions[number] + RAISED + 1
-            assert state(engine) == replayed(directory, revisions[number])
-
-
 # --- interrupted ---
 
 
@@ -370,142 +265,6 @@ def test_store_is_never_restored_over_another_one(store: Path) -> None:
     with pytest.raises(Rejected, match="not empty"):
         restore(file, store, NOW)
     assert sorted((path, path.stat().st_size) for path in store.rglob("*")) == before
-
-
-# --- damaged and hostile files ---
-
-
-def refused(file: Path, match: str | None = None) -> None:
-    """It is refused, and nothing has come of it."""
-    new = file.parent / "refused"
-    with pytest.raises(Rejected, match=match):
-        restore(file, new, NOW)
-    assert not new.exists()
-
-
-def test_cut_off_backup_is_refused_wherever_it_ends(store: Path) -> None:
-    whole = taken(store).read_bytes()
-    file, chance = store.parent / "cut.tar", random.Random(3)
-    last = [len(whole) - less for less in (1, 512, 1024)]
-    for length in [0, 1, 511, 512, *last, *chance.sample(range(len(whole)), 60)]:
-        file.write_bytes(whole[:length])
-        refused(file)
-    file.write_bytes(whole + b"x")
-    refused(file)
-
-
-def test_backup_with_any_flipped_bit_is_refused(store: Path) -> None:
-    whole = bytearray(taken(store).read_bytes())
-    file, chance = store.parent / "bad.tar", random.Random(4)
-    new = store.parent / "refused"
-    places = [*range(600), *chance.sample(range(len(whole)), 150), *range(len(whole) - 1100, len(whole))]
-    for at in places:
-        whole[at] ^= 1 << at % 8
-        file.write_bytes(whole)
-        with pytest.raises(Rejected):
-            restore(file, new, NOW)
-        assert not new.exists(), at
-        whole[at] ^= 1 << at % 8
-
-
-def tar(file: Path, *members: tuple[tarfile.TarInfo, bytes], format_: int = tarfile.PAX_FORMAT) -> Path:
-    with tarfile.open(file, "w", format=format_) as made:
-        for info, content in members:
-            info.size = info.size or len(content)
-            made.addfile(info, io.BytesIO(content))
-    return file
-
-
-def named(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
-    return info
-
-
-@pytest.mark.parametrize(
-    "info",
-    [
-        named("FORMAT", tarfile.SYMTYPE, "/etc/passwd"),
-        named("FORMAT", tarfile.LNKTYPE, "/etc/passwd"),
-        named("FORMAT", tarfile.CHRTYPE),
-        named("FORMAT", tarfile.FIFOTYPE),
-        named("wal", tarfile.DIRTYPE),
-        named("FORMAT", tarfile.GNUTYPE_SPARSE),
-        named("wal/" + "0" * 200),
-    ],
-    ids=lambda info: f"{info.name[:30]!r}-{info.type!r}",
-)
-@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_archive_with_more_than_plain_files_is_refused(tmp_path: Path, info: tarfile.TarInfo, form: int) -> None:
-    if len(info.name) <= 100 or form != tarfile.USTAR_FORMAT:
-        refused(tar(tmp_path / "bad.tar", (info, b""), format_=form))
-
-
-def archived(file: Path, *names: str) -> Path:
-    """An archive as ours are packed, of empty files."""
-    file.write_bytes(b"".join([*(piece for name in names for piece in packed(name, 0, [])), END]))
-    return file
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../FORMAT", "/etc/passwd", "wal/../../x", "wal/0000000000000001.wal/..", "secrets.key", "pki/ca.key",
-     "wal/0000000000000001.wal\n", "QUARANTINE", "RESTORING", "LOCK", "wal/1.wal", "\xe9"],
-)  # fmt: skip
-def test_archive_with_a_name_that_does_not_belong_is_refused(tmp_path: Path, name: str) -> None:
-    refused(archived(tmp_path / "bad.tar", name), "does not belong|is no backup, or damaged")
-
-
-def test_archive_with_something_twice_is_refused(tmp_path: Path) -> None:
-    refused(archived(tmp_path / "bad.tar", "FORMAT", "FORMAT"), "does not belong")
-
-
-@pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1, -512, -1])
-def test_archive_that_lies_about_sizes_is_refused(tmp_path: Path, size: int) -> None:
-    info = named("FORMAT")
-    info.size = size
-    (tmp_path / "bad.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
-    refused(tmp_path / "bad.tar", "not all there")
-
-
-def forged(file: Path, base: str, **parts: tuple[str, bytes]) -> Path:
-    """An archive whose manifest agrees with its parts."""
-    files = {"FORMAT": orjson.dumps({"version": 2, "cluster": "c", "incarnation": 1})}
-    files |= dict(parts.values())
-    noted = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()}
-    said = orjson.dumps(asdict(Contents("c", 1, 0, 0, "", base, "", noted)))
-
-    def all_of_it() -> Iterator[bytes]:
-        for name, content in {**files, MANIFEST: said}.items():
-            yield from packed(name, len(content), [content])
-        yield END
-
-    file.write_bytes(b"".join(all_of_it()))
-    return file
-
-
-def test_part_that_unpacks_to_far_more_than_a_store_is_refused(tmp_path: Path) -> None:
-    bomb = gzip.compress(bytes(200 << 20), 9)
-    for name in (f"history/{1:016d}.wal.gz", f"history/{1:016d}.json.snap.gz"):
-        refused(forged(tmp_path / "bad.tar", "", part=(name, bomb)), "unpacks to more|damaged")
-    assert forged(tmp_path / "empty.tar", "")
-    assert contents_of(tmp_path / "empty.tar").revision == 0
-
-
-def test_backup_of_another_version_or_without_its_parts_is_refused(store: Path) -> None:
-    refused(forged(store.parent / "a.tar", "snap/x"), "does not hold")
-    other = forged(store.parent / "b.tar", "").read_bytes().replace(b'"backup":1', b'"backup":2')
-    (store.parent / "b.tar").write_bytes(other)
-    refused(store.parent / "b.tar", "of version 2")
-
-
-async def test_parts_of_two_backups_do_not_make_one(store: Path) -> None:
-    """A segment of another store, or an older one, does not follow, even if a manifest says so."""
-    async with opened(store.parent / "other") as engine:
-        await change(engine, 3)
-    segment = every_segment(store.parent / "other")[0]
-    part = (f"wal/{segment.name}", segment.read_bytes().rstrip(b"\0"))
-    refused(forged(store.parent / "a.tar", "", part=part), "another cluster")
 
 
 async def test_deleted_objects_stay_deleted(store: Path) -> None:

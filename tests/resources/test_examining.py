@@ -19,11 +19,11 @@ from nanovirt.resources.restoring import restore
 from nanovirt.resources.segments import RAISED, every_segment, first_revision, segments
 from nanovirt.resources.snapshots import snapshots
 from nanovirt.resources.store_directory import RESTORING, write_synced
-from tests.resources.test_backup import LOAD, loaded, replayed, store
+from tests.resources.backups import loaded, replayed
+from tests.resources.test_backup import store
 from tests.resources.test_compaction import TINY, change, live, opened, state
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
-assert LOAD
 __all__ = ["store"]
 
 
