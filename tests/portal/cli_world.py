@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 from click.testing import CliRunner, Result
 
@@ -36,6 +38,16 @@ from nanovirt.resources.store import Create, Delete, Half, Op, Update, transact
 
 FIRST = ("Namespace", "SystemTemplate")
 """What a server begins with and every cluster has here, too; pools are the business of each test."""
+POOL = """
+apiVersion: nano/v1
+kind: AddressPool
+metadata: {name: NAME, labels: {a: "1"}}
+spec:
+  network: NAME
+  subnet: 10.30.0.0/24
+  dns: [10.30.0.1]
+  ranges: [{name: low, first: 10.30.0.50, last: 10.30.0.99}]
+"""
 assert registry.MODULES
 
 
@@ -207,3 +219,16 @@ def cluster(
             one.join()
         running.loop.call_soon_threadsafe(stopping.set)
         thread.join()
+
+
+def pool(name: str, **spec: Any) -> str:
+    """A manifest of an AddressPool."""
+    doc = yaml.safe_load(POOL.replace("NAME", name))
+    return json.dumps(doc | {"spec": doc["spec"] | spec})
+
+
+def machine(wish: str = "Running", phase: str = "Running", **spec: Any) -> JSON:
+    """What power and waits look at: an Instance that has caught up with its spec."""
+    conditions = [{"type": "Ready", "status": "True", "observedGeneration": 2}]
+    status = {"phase": phase, "observedGeneration": 2, "conditions": conditions}
+    return {"metadata": {"name": "web", "generation": 2}, "spec": {"powerState": wish, **spec}, "status": status}

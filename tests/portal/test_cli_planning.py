@@ -10,8 +10,7 @@ import pytest
 
 from nanovirt.resources.kind import Key
 from nanovirt.resources.store import Change
-from tests.portal.cli_world import Cluster, cluster
-from tests.portal.test_cli_changing import pool
+from tests.portal.cli_world import Cluster, cluster, pool
 
 JSON = dict[str, Any]
 
