@@ -13,7 +13,9 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Protocol
 
 from nanovirt.agent.commands import Ended, ended
-from nanovirt.agent.filtering import TABLE, Card, Flow, Standing, allowed, settled
+from nanovirt.agent.filter_table import Standing, settled
+from nanovirt.agent.filtering import TABLE, Card
+from nanovirt.agent.flows import Flow, allowed
 from nanovirt.agent.taps import LEASED, PHYSICAL
 from nanovirt.resources.errors import HypervisorError
 

@@ -6,17 +6,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from nanovirt.agent.filtering import (
-    SETS,
-    Card,
-    Flow,
-    Standing,
-    added,
-    allowed,
-    base,
-    base_version,
-    settled,
-)
+from nanovirt.agent.filter_table import Standing, base, base_version, settled
+from nanovirt.agent.filtering import SETS, Card, added
+from nanovirt.agent.flows import Flow, allowed
 from nanovirt.resources.placement import PlacedRule
 from tests.conftest import Golden
 
