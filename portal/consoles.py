@@ -1,4 +1,4 @@
-"""Consoles of instances: tokens that open one, websockets and viewers that are carried on, and everything's end."""
+"""Consoles of instances: tokens that open one, and the websockets and viewers that are carried on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
@@ -17,31 +16,26 @@ from pydantic import ValidationError
 
 from nanovirt.portal.api.bodies import document_of
 from nanovirt.portal.api.failures import refusal, status_of
-from nanovirt.portal.api.fanout import STANDING
 from nanovirt.portal.api.replies import document, success
 from nanovirt.portal.api.requests import body
-from nanovirt.portal.authorization import authorize
 from nanovirt.portal.console_tokens import LIFE_SECONDS, ConsoleTokens, Grant, KindOfConsole
 from nanovirt.portal.identity import Identities, Subject
+from nanovirt.portal.open_consoles import Open, OpenConsoles, Over
 from nanovirt.portal.pki import digest
 from nanovirt.portal.relaying import WHY_HEADER, Placed, Relay
 from nanovirt.portal.sessions import check_origin
 from nanovirt.resources import wire
 from nanovirt.resources.codec import path_text
-from nanovirt.resources.console import DENIED, FRAME_MAX, IDLE, MOVED, PROTOCOL, TOKEN_PROTOCOL, USER_HEADER
-from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NanoError, Unauthorized, Unavailable
+from nanovirt.resources.console import FRAME_MAX, PROTOCOL, TOKEN_PROTOCOL, USER_HEADER
+from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NanoError, Unauthorized
 from nanovirt.resources.image import Sha256
 from nanovirt.resources.kind import GROUP_VERSION, Key
 from nanovirt.resources.metadata import Model
-from nanovirt.resources.store import Commit, Store
+from nanovirt.resources.store import Store
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS, WHOLE_SECONDS = 3600.0, 12 * 3600.0
-LOOK_SECONDS = 5.0
-"""Between looks whether a console may go on, when no commit calls for one."""
 BEAT_SECONDS = 15.0
-OF_ONE_INSTANCE, OF_ONE_USER, ALL = 16, 32, 1000
 LEAVING_SECONDS = 2.0
 WHY_MAX = 6 * 1024
 M = TypeVar("M", bound=Model)
@@ -63,26 +57,6 @@ class Admission(Model):
     digest: Sha256
 
 
-class Over(Exception):
-    """The end of a console, and what its websocket closes with."""
-
-    def __init__(self, code: int = 1000) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-@dataclass(eq=False)
-class Open:
-    """A console that somebody looks at; `heard` is when that somebody last typed."""
-
-    grant: Grant
-    placed: Placed
-    began: float
-    heard: float
-    look: asyncio.Event = field(default_factory=asyncio.Event)
-    reset: bool = False
-
-
 class Consoles:
     """`hooks` answer below instances and placements; `page` opens a websocket for whoever has a token."""
 
@@ -92,8 +66,7 @@ class Consoles:
         """`clock`: seconds that never jump."""
         self._store, self._relay, self._identities, self._clock = store, relay, identities, clock
         self.tokens = ConsoleTokens()
-        self._open: dict[Open, None] = {}
-        store.subscribe(self._follow)
+        self.open = OpenConsoles(store, relay, identities, clock)
 
     @property
     def hooks(self) -> Hooks:
@@ -136,12 +109,9 @@ class Consoles:
         del request
         uid = self._store.get(key).uid
         self.tokens.revoke(uid)
-        cut = [one for one in self._open if one.grant.uid == uid]
-        for one in cut:
-            one.reset = True
-            one.look.set()
+        cut = self.open.reset(uid)
         log.info("console reset", extra={"user": subject.name, "instance": f"{key.namespace}/{key.name}"})
-        return document(success({"name": key.name, "kind": "instances", "params": {"count": len(cut)}}))
+        return document(success({"name": key.name, "kind": "instances", "params": {"count": cut}}))
 
     # --- a browser, or nanoctl ---
 
@@ -165,14 +135,14 @@ class Consoles:
             raise Unauthorized(REFUSED)
         if grant.session is not None and self._identities.sessions.of(request) is not grant.session:
             raise Unauthorized("the token was given to another session; ask for another one")
-        mine = self._begin(grant)
+        mine = self.open.begin(grant)
         try:
             named = {USER_HEADER: grant.subject.name[:100]}
             force = "true" if grant.force else ""
             async with self._relay.open(key, grant.kind, headers=named, force=force) as agent:
                 return await self._carry(request, agent, mine)
         finally:
-            self._end(mine)
+            self.open.end(mine)
 
     async def _carry(
         self, request: web.BaseRequest, agent: aiohttp.ClientWebSocketResponse, mine: Open
@@ -201,7 +171,7 @@ class Consoles:
 
         code = 1000
         try:
-            code = await _until_one_ends(up, down, lambda: self._watch(mine))
+            code = await _until_one_ends(up, down, lambda: self.open.watch(mine))
         finally:
             log.info("console closed", extra={**_named(mine.grant, mine.placed), "code": code})
             with suppress(OSError, TimeoutError):
@@ -217,7 +187,7 @@ class Consoles:
         grant = self.tokens.take(asked.digest, self._clock())
         if grant is None or grant.kind != "viewer":
             raise Forbidden(REFUSED)
-        mine = self._begin(grant)
+        mine = self.open.begin(grant)
         try:
             if mine.placed.key != key or mine.placed.host != subject.host:
                 raise Forbidden(REFUSED)
@@ -232,77 +202,13 @@ class Consoles:
                     await asyncio.sleep(BEAT_SECONDS)
 
             try:
-                code = await _until_one_ends(beat, lambda: self._watch(mine))
+                code = await _until_one_ends(beat, lambda: self.open.watch(mine))
                 await response.write(f"{code}\n".encode())
             finally:
                 log.info("console closed", extra=_named(grant, mine.placed))
             return response
         finally:
-            self._end(mine)
-
-    # --- what is open ---
-
-    def _begin(self, grant: Grant) -> Open:
-        """Raises what it is refused with, as things stand now."""
-        self._check(grant)
-        placed = self._relay.placed(grant.instance)
-        same = [one for one in self._open if one.grant.uid == grant.uid]
-        users = [one for one in self._open if one.grant.subject.name == grant.subject.name]
-        if len(same) >= OF_ONE_INSTANCE or len(users) >= OF_ONE_USER or len(self._open) >= ALL:
-            most = f"{OF_ONE_INSTANCE} of an instance, {OF_ONE_USER} of a user, {ALL} in all"
-            raise Unavailable(f"too many consoles are open ({most}); close some of them")
-        now = self._clock()
-        mine = Open(grant, placed, now, now)
-        self._open[mine] = None
-        return mine
-
-    def _end(self, mine: Open) -> None:
-        self._open.pop(mine, None)
-
-    def _check(self, grant: Grant) -> None:
-        """Raises unless whoever was given the token may still look at that instance."""
-        subject = self._identities.again(grant.subject)
-        entry = self._store.peek(grant.instance)
-        authorize(subject, "create", "instances", "console", grant.instance, entry)
-        if entry is None or entry.uid != grant.uid:
-            raise Forbidden("the instance is gone; another one bears its name")
-        if grant.session is not None and not self._identities.sessions.goes_on(grant.session):
-            raise Unauthorized("the session is over")
-
-    def _follow(self, commit: Commit) -> None:
-        if not self._open:
-            return
-        keys = {change.key for change in commit.changes}
-        rights = any(key.plural in STANDING for key in keys)
-        for one in self._open:
-            if rights or one.grant.instance in keys or one.placed.key in keys:
-                one.look.set()
-
-    async def _watch(self, mine: Open) -> None:
-        """Raises Over as soon as the console may not go on."""
-        while True:
-            heard = mine.heard
-            mine.look.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await mine.look.wait()
-            if mine.grant.session is not None and mine.heard != heard:
-                self._identities.sessions.touch(mine.grant.session)
-            now = self._clock()
-            if now - mine.heard > IDLE_SECONDS or now - mine.began > WHOLE_SECONDS:
-                raise Over(IDLE)
-            if mine.reset:
-                raise Over(DENIED)
-            try:
-                self._check(mine.grant)
-            except NanoError:
-                raise Over(DENIED) from None
-            try:
-                placed = self._relay.placed(mine.grant.instance)
-            except NanoError:
-                raise Over(MOVED) from None
-            if placed != mine.placed:
-                raise Over(MOVED)
+            self.open.end(mine)
 
 
 LOOPBACK = ("", "127.0.0.1", "::1", "localhost")

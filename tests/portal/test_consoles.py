@@ -15,7 +15,7 @@ from aiohttp.test_utils import RawTestServer
 
 from nanovirt.agent.consoles import Consoles as HostConsoles
 from nanovirt.agent.simulation import SimulatedMachine
-from nanovirt.portal import consoles as module
+from nanovirt.portal import open_consoles as module
 from nanovirt.portal.api.dispatch import Api
 from nanovirt.portal.api.people import people
 from nanovirt.portal.consoles import Consoles
@@ -297,7 +297,7 @@ async def test_number_of_consoles_is_bounded(d: Desk) -> None:
     assert await d.refused(await d.token()) == 503
     await sockets[0].close()
     for _ in range(100):
-        if len(d.consoles._open) < module.OF_ONE_INSTANCE:
+        if len(d.consoles.open) < module.OF_ONE_INSTANCE:
             break
         await asyncio.sleep(0.02)
     socket = await d.open(await d.token())
