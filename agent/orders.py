@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from nanovirt.agent.observed import Observed
 from nanovirt.agent.steps import Act, RemoveVolume, ShrinkVolume
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.placement import Operation, OperationResult
-
-if TYPE_CHECKING:
-    from nanovirt.agent.plan import Observed, Wish
 
 
 def files(operations: tuple[Operation, ...]) -> Iterator[str]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from nanovirt.agent import drift, live, orders, power
 from nanovirt.agent.boot_order import NOBODY, Ahead
-from nanovirt.agent.changes import AttachCard, Change, MoveCard
-from nanovirt.agent.domain_disks import seeded
-from nanovirt.agent.drift import UNJUDGED, Form, Judgement
-from nanovirt.agent.leases import Served, reservations
+from nanovirt.agent.changes import AttachCard, MoveCard
+from nanovirt.agent.drift import UNJUDGED, Judgement
+from nanovirt.agent.leases import reservations
 from nanovirt.agent.live import Live
-from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.segments import Segment, device_of, segments_of
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.segments import segments_of
 from nanovirt.agent.steps import (
     Act,
     Define,
@@ -37,9 +34,8 @@ from nanovirt.agent.steps import (
     Undefine,
     Withhold,
 )
-from nanovirt.agent.taps import tap
 from nanovirt.agent.unheard import unheard
-from nanovirt.resources.guest import GuestReport
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import Placement, PlacementSpec, PlacementStatus
 
@@ -48,65 +44,6 @@ BRIDGE_SECONDS = 10.0
 """How often to look for a bridge that is missing."""
 TAKING_SECONDS = 2.0
 """How often to look at a guest that is taking memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A Placement, and what is derived from it once: digest of the hardware, reservations of the cards."""
-
-    placement: Placement
-    digest: str
-    reservations: tuple[Served, ...]
-
-    @classmethod
-    def of(cls, placement: Placement) -> Wish:
-        """Derive it."""
-        return cls(placement, digest(placement.spec), reservations(placement.spec))
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """The step that failed last, why (a word of reasons.py with its parameters), and when to try it again."""
-
-    step: Act
-    reason: str
-    params: Mapping[str, Any]
-    tries: int
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What is seen of one machine now, and what the server was told of it last."""
-
-    domain: SeenDomain | None = None
-    since: float = 0.0
-    """When the domain was first seen in this state."""
-    form: Form | None = None
-    """The definition; None if there is none."""
-    volumes: Mapping[str, SeenVolume] = field(default_factory=dict)
-    """Those of the Placement's files that are there."""
-    images: frozenset[str] = frozenset()
-    """Hashes of the images in the cache, of those that its volumes need."""
-    bridges: frozenset[str] = frozenset()
-    segments: frozenset[Segment] = frozenset()
-    """Those of its cards that are there."""
-    served: tuple[Served, ...] = ()
-    leased: frozenset[str] = frozenset()
-    boot_id: str = ""
-    ahead: Ahead = NOBODY
-    """Whom it waits for, since the host was booted anew."""
-    guest: GuestReport | None = None
-    """What the guest agent said last; None when it was not heard since the agent of the host began."""
-    told: PlacementStatus = field(default_factory=PlacementStatus)
-    trouble: Trouble | None = None
-    refused: Mapping[Change, Trouble] = field(default_factory=dict)
-    """Changes of the running machine that failed; they hold up nothing else."""
-
-    @property
-    def on(self) -> bool:
-        """Whether there is a machine that is not off."""
-        return self.domain is not None and self.domain.state != "Off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +71,6 @@ class Decision:
     def waits(self) -> bool:
         """After these steps something has to happen by itself."""
         return not self.steps or isinstance(self.steps[-1], LookAgain)
-
-
-def digest(spec: PlacementSpec) -> str:
-    """What the definition depends on, and nothing else: power, size of disks and leases are not of it."""
-    hardware = (
-        spec.domain.model_dump_json(),
-        (spec.cpu, spec.max_cpu, int(spec.memory), int(spec.max_memory or 0), spec.qos),
-        tuple((disk.name, disk.file, disk.bus, disk.purpose, disk.format, disk.qos) for disk in spec.volumes),
-        tuple((nic.name, nic.mac, nic.model, device_of(nic), nic.mtu, nic.qos, tap(nic)) for nic in spec.nics),
-        tuple((medium.name, medium.image.sha256 if medium.image else "") for medium in spec.media),
-        spec.boot_order,
-        seeded(spec),
-    )
-    return hashlib.sha256(repr(hardware).encode()).hexdigest()[:32]
 
 
 def decide(wish: Wish | None, seen: Observed, memory: Memory, now: float) -> Decision:

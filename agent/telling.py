@@ -7,8 +7,10 @@ from typing import Any
 from nanovirt.agent import orders, power
 from nanovirt.agent.machine import NoRoom
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Decision, Observed, Wish, doomed, outdated
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.plan import Decision, doomed, outdated
 from nanovirt.agent.steps import Act, Define, FetchImage, LookAgain, MakeVolume, RemoveVolume, Start
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.placement import (

@@ -12,10 +12,12 @@ from nanovirt.agent.changes import Change
 from nanovirt.agent.filtering import cards_of
 from nanovirt.agent.machine import SeenDomain
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
+from nanovirt.agent.observed import Observed, Trouble
+from nanovirt.agent.plan import Decision, decide
 from nanovirt.agent.segments import segments_of
 from nanovirt.agent.steps import Act, LookAgain, Remember, Step
 from nanovirt.agent.surroundings import Surroundings, disks_of, images_of
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.errors import Conflict, NanoError, NotFound, Rejected, Unavailable
 from nanovirt.resources.guest import GuestReport
 from nanovirt.resources.kind import Key

@@ -24,7 +24,8 @@ from nanovirt.agent.leases import reservations
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Decision, Observed, Wish, decide
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.plan import Decision, decide
 from nanovirt.agent.steps import (
     Define,
     FetchImage,
@@ -37,6 +38,7 @@ from nanovirt.agent.steps import (
     Step,
     Withhold,
 )
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.errors import HypervisorError
 from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import PlacementSpec

@@ -9,9 +9,11 @@ from nanovirt.agent import telling
 from nanovirt.agent.leases import reservations
 from nanovirt.agent.machine import SeenDomain, SeenVolume
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Decision, Observed, Wish, decide, digest
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.plan import Decision, decide
 from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.unheard import told_by
+from nanovirt.agent.wish import Wish, digest
 from nanovirt.resources.placement import Placement, PlacementStatus
 from tests.agent.placements import FILE, UUID, spec
 

@@ -15,7 +15,8 @@ from nanovirt.agent import live as live_changes
 from nanovirt.agent.drift import TOLD_MAX, Defined, Form, beyond, differences, flattened, judge
 from nanovirt.agent.libvirt_machine import LibvirtMachine
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Observed, digest
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.wish import digest
 from nanovirt.resources.instance import Drift
 from tests.agent.placements import placement, uuid
 from tests.agent.planning import DIGEST, OFF, ON, RUNNING, decided, knowing, names

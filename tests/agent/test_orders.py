@@ -8,9 +8,10 @@ import pytest
 
 from nanovirt.agent import orders
 from nanovirt.agent.machine import SeenDomain, SeenVolume
-from nanovirt.agent.plan import Observed, Trouble, Wish
+from nanovirt.agent.observed import Observed, Trouble
 from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.steps import RemoveVolume, ShrinkVolume
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.placement import Operation
 from nanovirt.resources.quantities import Bytes
 from tests.agent.placements import FILE, MAC, placement, spec, volume

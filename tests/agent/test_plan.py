@@ -9,7 +9,7 @@ import pytest
 
 from nanovirt.agent import telling
 from nanovirt.agent.machine import SeenVolume
-from nanovirt.agent.plan import Trouble, Wish, digest
+from nanovirt.agent.observed import Trouble
 from nanovirt.agent.segments import Segment
 from nanovirt.agent.steps import (
     Define,
@@ -21,6 +21,7 @@ from nanovirt.agent.steps import (
     Start,
     Withhold,
 )
+from nanovirt.agent.wish import Wish, digest
 from nanovirt.resources.placement import Placement
 from tests.agent.placements import FILE, MAC, SHA, at, placement, restart, spec, volume
 from tests.agent.planning import (

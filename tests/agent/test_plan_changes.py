@@ -11,7 +11,7 @@ from nanovirt.agent import power
 from nanovirt.agent.changes import AttachDisk, LimitCpu, ResizeDisk, SetCpus
 from nanovirt.agent.machine import SeenVolume
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Observed, Trouble, digest
+from nanovirt.agent.observed import Observed, Trouble
 from nanovirt.agent.simulated_hardware import started
 from nanovirt.agent.steps import (
     GrowVolume,
@@ -20,6 +20,7 @@ from nanovirt.agent.steps import (
     Serve,
     Withhold,
 )
+from nanovirt.agent.wish import digest
 from nanovirt.resources.placement import Placement, PlacementStatus
 from nanovirt.resources.quantities import Bytes
 from tests.agent.placements import FILE, MAC, placement, restart, spec, volume

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from nanovirt.agent import telling
-from nanovirt.agent.plan import Wish, decide
+from nanovirt.agent.plan import decide
 from nanovirt.agent.steps import (
     Destroy,
     RemoveVolume,
     Undefine,
     Withhold,
 )
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.placement import PlacementStatus
 from tests.agent.placements import FILE, MAC, REMOVE, placement
 from tests.agent.planning import (

@@ -9,8 +9,10 @@ import pytest
 
 from nanovirt.agent import power, telling
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Observed, Wish, decide
+from nanovirt.agent.observed import Observed
+from nanovirt.agent.plan import decide
 from nanovirt.agent.steps import Destroy, LookAgain, Resume, ShutDown, Start
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.placement import Placement
 from tests.agent.placements import at, placement, restart
 from tests.agent.planning import NOW, OFF, ON, RUNNING, decided, knowing, names, word

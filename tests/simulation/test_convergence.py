@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovirt.agent.leases import reservations
-from nanovirt.agent.plan import digest
+from nanovirt.agent.wish import digest
 from nanovirt.resources.placement import Placement
 from tests.agent.placements import FILE, REMOVE, UUID, at, placement, restart, spec
 from tests.simulation.world import Killed, World, drive

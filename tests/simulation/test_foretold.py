@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from nanovirt.agent.machine import SeenDomain
-from nanovirt.agent.plan import digest
+from nanovirt.agent.wish import digest
 from nanovirt.portal.cli import planning
 from nanovirt.portal.cli.applying import resolve
 from nanovirt.portal.cli.manifests import BadManifests, Manifest

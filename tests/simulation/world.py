@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from nanovirt.agent import telling
 from nanovirt.agent.main import SimulatedHost
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.plan import Decision, Observed, Trouble, Wish, decide
+from nanovirt.agent.observed import Observed, Trouble
+from nanovirt.agent.plan import Decision, decide
 from nanovirt.agent.steps import Act, Hands, LookAgain, Remember, Start, Step
+from nanovirt.agent.wish import Wish
 from nanovirt.resources.errors import NanoError
 from nanovirt.resources.placement import Placement, PlacementStatus
 
