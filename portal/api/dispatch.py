@@ -347,6 +347,8 @@ def _told(target: Target, written: Written) -> Reply:
     if written.entry is not None:
         code = 200 if written.before else 201
         return reply(shown(target, written.entry.raw), code, warnings=written.warnings)
+    if written.last is not None:
+        return reply(shown(target, written.last.raw), warnings=written.warnings)
     assert written.before is not None
     return _gone(target, target.key.name, written.before.uid)
 

@@ -14,11 +14,13 @@ from nanovirt.portal.api.requests import Options
 from nanovirt.portal.api.secrets import Vault
 from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
+from nanovirt.resources import stamping
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
 from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import PROPAGATION
 from nanovirt.resources.reasons import Reason
+from nanovirt.resources.rows import entry_of
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Store, Ticket, Update
 
@@ -35,11 +37,15 @@ Settle = Callable[[type[Document], JSON, JSON, JSON | None], None]
 
 
 class Written(NamedTuple):
-    """What a write led to: the object as stored (None: gone), the object before, and what to warn of."""
+    """What a write led to: the object as stored (None: gone), the object before, and what to warn of.
+
+    `last` is what a change made of an object that ended by it: it took the last finalizer away.
+    """
 
     entry: Entry | None
     before: Entry | None
     warnings: list[str]
+    last: Entry | None = None
 
 
 class Prepared(NamedTuple):
@@ -150,7 +156,8 @@ class Writer:
         if prepared.wanted is not None:
             warnings += admission.admit(self.world, prepared.wanted)
         entries = await self._commit(prepared.ops, subject, options)
-        return Written(entries[-1], prepared.before, warnings)
+        last = _ended(prepared) if entries[-1] is None and options.once is None else None
+        return Written(entries[-1], prepared.before, warnings, last)
 
     async def delete(self, subject: Subject, target: Target, deletion: Deletion) -> Written:
         """Remove or mark one object. Raises NotFound, Conflict (precondition), Held, Forbidden."""
@@ -209,6 +216,15 @@ def _prepare_status(target: Target, doc: JSON, before: Entry, expect: int | None
         raise NotAllowed(f"{target.facts.plural} have no status that can be written")
     made = decode(target.cls, {**load(before.raw), "status": doc.get("status") or {}})
     return Prepared([Update(target.key, made.to_json(), Half.STATUS, expect)], before)
+
+
+def _ended(prepared: Prepared) -> Entry | None:
+    """What the change made of an object that it ended, at the revision before: clients expect it of a PUT or PATCH."""
+    op, before = prepared.ops[-1], prepared.before
+    if not isinstance(op, Update) or before is None:
+        return None
+    last = stamping.main_replaced(KINDS[op.key.plural].facts, load(before.raw), op.doc)
+    return entry_of(op.key.plural, last, before.rev)
 
 
 def _farewell(key: Key, entry: Entry, deletion: Deletion) -> list[Op]:
