@@ -61,8 +61,14 @@ def parse(body: bytes, limit: int = BODY_MAX) -> JSON:
     if (len(body) > COUNTED or body.count(b"{") + body.count(b"[") > DEPTH_MAX) and _deeper(doc, DEPTH_MAX):
         raise _too_deep()
     if not isinstance(doc, dict):
-        raise Malformed(f"the body must be a JSON object, not {type(doc).__name__}")
+        raise Malformed(f"the body must be a JSON object, not {called(doc)}")
     return doc
+
+
+def called(value: Any) -> str:
+    """What JSON calls a value that is no object."""
+    kinds = ((bool, "true or false"), (str, "a text"), (int | float, "a number"), (list, "a list"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
 
 
 def _deeper(doc: Any, most: int) -> bool:

@@ -16,7 +16,7 @@ from nanovirt.resources import upgrades
 from nanovirt.resources.codec import JSON
 from nanovirt.resources.errors import NanoError, Rejected, Unavailable
 from nanovirt.resources.kind import KINDS, Key
-from nanovirt.resources.recovery import Survey, survey
+from nanovirt.resources.recovery import Survey, repair_command, survey
 from nanovirt.resources.segments import (
     Frame,
     beyond,
@@ -98,7 +98,7 @@ def _examined(directory: Path) -> Examined:
 def _obstacles(directory: Path, begun: Survey) -> Iterator[Finding]:
     """What a start would say, or see to."""
     if begun.damage:
-        mend = f"restore a backup, or: nanoctl store repair --accept-loss-after {begun.rev}"
+        mend = f"restore a backup, or: {repair_command(directory, begun.rev)}"
         yield Finding(begun.damage.path, f"damaged at byte {begun.damage.offset}: {begun.damage.why}", mend)
     elif begun.torn and begun.segment and not served(directory):
         why = f"{len(begun.torn)} bytes of a record that a crash cut off"

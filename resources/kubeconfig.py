@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -30,7 +31,7 @@ def from_kubeconfig(path: Path, context: str | None = None) -> Credentials:
 def _credentials(cluster: JSON, user: JSON, namespace: str, folder: Path) -> Credentials:
     kept = user.get("tokenFile")
     return Credentials(
-        server=str(cluster.get("server", "")).rstrip("/"),
+        server=_server(str(cluster.get("server") or "").rstrip("/")),
         ca_pem=pem_of(cluster, "certificate-authority", folder),
         token=user.get("token") or ((folder / kept).read_text().strip() if kept else ""),
         certificate_pem=pem_of(user, "client-certificate", folder),
@@ -48,8 +49,19 @@ def read(path: Path) -> JSON:
     except yaml.YAMLError as error:
         raise BadCredentials(f"{path} is not a kubeconfig: {error}") from error
     if not isinstance(config, dict):
-        raise BadCredentials(f"{path} is not a kubeconfig: it holds {type(config).__name__} instead of a mapping")
+        raise BadCredentials(f"{path} is not a kubeconfig: it {'is empty' if config is None else 'holds no mapping'}")
     return config
+
+
+def _server(url: str) -> str:
+    """The address, once it can be one. ValueError."""
+    try:
+        good = bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:  # a port that is no number, or none that there is
+        good = False
+    if not good:
+        raise ValueError(f"the server {url!r} is no address like https://HOST:5870")
+    return url
 
 
 def _entry(config: JSON, section: str, name: str, path: Path) -> JSON:

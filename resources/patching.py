@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import jsonpatch
@@ -12,6 +13,8 @@ from nanovirt.resources.codec import BODY_MAX, JSON, dump, parse
 from nanovirt.resources.errors import Invalid, Malformed, TooLarge
 
 OPERATIONS_MAX = 1000
+OF_CLASS = re.compile(r" \(<class '\w+'>\)")
+"""What the package says of the values that a `test` compares."""
 COPIES_MAX = 64
 """Each copy can double a document, so they are few and the size is looked at after each."""
 
@@ -118,4 +121,4 @@ def _operate(doc: Any, index: int, one: JSON) -> Any:
 
 
 def _short(error: Exception) -> str:
-    return str(error)[:200]
+    return OF_CLASS.sub("", str(error))[:200]

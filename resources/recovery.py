@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import shlex
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,7 +166,7 @@ def recover(directory: Path, identity: Format) -> Survey:
         settle(path)
     found = survey(directory, identity.cluster)
     if found.damage:
-        raise _corrupt(found, found.damage)
+        raise _corrupt(directory, found, found.damage)
     if found.torn and found.segment:
         kept = _quarantine(directory, found.segment, found.end, found.torn)
         _cut(found.segment, found.end)
@@ -271,6 +272,11 @@ def _place(found: Survey) -> dict[str, object]:
     return {"segment": str(found.segment), "offset": found.end, "last_good": found.rev}
 
 
-def _corrupt(found: Survey, damage: Damage) -> StoreCorrupt:
-    command = f"nanoctl store repair --accept-loss-after {found.rev}"
-    return StoreCorrupt(str(damage.path), damage.offset, found.rev, damage.why, command)
+def repair_command(directory: Path, rev: int) -> str:
+    """What mends that store, wherever it is typed: without --data it would be another one."""
+    folder = directory.resolve().parent
+    return f"nanoctl store repair --data {shlex.quote(str(folder))} --accept-loss-after {rev}"
+
+
+def _corrupt(directory: Path, found: Survey, damage: Damage) -> StoreCorrupt:
+    return StoreCorrupt(str(damage.path), damage.offset, found.rev, damage.why, repair_command(directory, found.rev))

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from nanovirt.resources.codec import BODY_MAX, DEPTH_MAX, JSON, dump, parse
+from nanovirt.resources.codec import BODY_MAX, DEPTH_MAX, JSON, called, dump, parse
 from nanovirt.resources.errors import Malformed, TooLarge
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -48,7 +48,7 @@ def parse_yaml(body: bytes) -> JSON:
     except (yaml.YAMLError, ValueError) as error:
         raise Malformed(f"the body is not valid YAML: {error}") from error
     if not isinstance(found, dict):
-        raise Malformed(f"the body must be a YAML mapping, not {type(found).__name__}")
+        raise Malformed(f"the body must be a YAML mapping, not {called(found)}")
     return parse(dump(found))
 
 

@@ -183,8 +183,11 @@ def _problem(manifest: Manifest) -> str:
         if not isinstance(doc.get(field), str) or not doc[field]:
             return f"{manifest.where(field)} has no {field}"
     metadata = doc.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if name is None or name == "":
         return f"{manifest.where('metadata')} has no metadata.name"
+    if not isinstance(name, str):
+        return f"{manifest.where('metadata.name')} has a metadata.name that YAML reads as {name!r}; put it in quotes"
     return ""
 
 

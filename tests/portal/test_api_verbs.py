@@ -142,7 +142,7 @@ async def test_own_finalizers_can_be_given_and_taken() -> None:
         assert (await w.call("DELETE", f"{NANO}/addresspools/lan")).doc["metadata"]["deletionTimestamp"]
         change: Any = {"metadata": {"finalizers": []}}
         done = await w.call("PATCH", f"{NANO}/addresspools/lan", change, headers=MERGE)
-        assert (done.code, done.doc["kind"]) == (200, "AddressPool"), "clients read the answer to a change as the object"
+        assert (done.code, done.doc["kind"]) == (200, "AddressPool"), "clients read the answer as the object"
         assert "finalizers" not in done.doc["metadata"]
         assert (await w.call("GET", f"{NANO}/addresspools/lan")).code == 404
 

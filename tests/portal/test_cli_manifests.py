@@ -20,6 +20,8 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{at}: &a{at} [*a{at - 1}, *a{at - 1}]\n" 
         ("7\n", ":1 (document 1) is the value 7, not a mapping"),
         ("\n\nkind: Instance\nmetadata: {name: x}\n", ":3 (document 1, Instance x) has no apiVersion"),
         ("apiVersion: v1\nkind: Namespace\n", ":1 (document 1, Namespace) has no metadata.name"),
+        ("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: 123\n", ":4 (document 1, Namespace 123) has a metadata."),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: on}\n", "YAML reads as True; put it in quotes"),
         ("apiVersion: v1\nkind: Namespace\nkind: Other\n", "kind stands twice in the mapping at line 1"),
         ("", "there is no manifest in"),
         ("---\n---\n", "there is no manifest in"),

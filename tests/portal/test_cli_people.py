@@ -53,6 +53,7 @@ def test_user_works_with_the_file_that_the_administrator_made(running: Cluster, 
     assert "keys" in running.says("get", "secret/s", "-o", "yaml", "--kubeconfig", alice)
     assert running.nanoctl("get", "secret/s", "--kubeconfig", bob).exit_code == 1
     assert running.nanoctl("get", "hosts", "--kubeconfig", alice).exit_code == 1
+    assert "role/operator               NotVisible" in running.says("defaults", "--kubeconfig", alice)
     assert running.says("chown", "secret/s", "bob", "-n", "team-a") == "secret/s belongs to bob\n"
     assert running.says("get", "secret/s", "-o", "name", "--kubeconfig", bob) == "secret/s\n"
     assert running.nanoctl("get", "secret/s", "--kubeconfig", alice).exit_code == 1

@@ -497,6 +497,16 @@ def test_a_kubeconfig_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         kubeconfig.from_kubeconfig(file)
     with pytest.raises(BadCredentials, match="no context 'b'; it has a"):
         kubeconfig.from_kubeconfig(file, "b")
+    file.write_text("")
+    with pytest.raises(BadCredentials, match="not a kubeconfig: it is empty"):
+        kubeconfig.from_kubeconfig(file)
+    for server in ("https://h:port", "https://h:99999", "https://h:0", "h:5870", ""):
+        file.write_text(
+            "contexts: [{name: a, context: {cluster: c, user: u}}]\ncurrent-context: a\n"
+            f"clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+        )
+        with pytest.raises(BadCredentials, match="is no address like https://HOST:5870"):
+            kubeconfig.from_kubeconfig(file)
     file.write_text("{not: [yaml")
     with pytest.raises(BadCredentials, match="not a kubeconfig"):
         kubeconfig.from_kubeconfig(file)

@@ -109,6 +109,15 @@ def test_body_that_cannot_be_read_is_refused_before_anything_looks_at_it(body: b
         parse(body)
 
 
+@pytest.mark.parametrize(
+    ("body", "called"),
+    [(b"null", "null"), (b"[]", "a list"), (b"true", "true or false"), (b"1.5", "a number"), (b'"x"', "a text")],
+)
+def test_body_that_is_no_object_is_called_as_json_calls_it(body: bytes, called: str) -> None:
+    with pytest.raises(Malformed, match=f"must be a JSON object, not {called}$"):
+        parse(body)
+
+
 def test_brackets_within_strings_do_not_count_as_depth() -> None:
     text = '\\"' + "[{" * 100
     assert parse(dump({"a": text}))["a"] == text

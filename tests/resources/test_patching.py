@@ -72,6 +72,11 @@ def test_operation_that_does_not_fit_is_invalid_and_numbered(op: Any) -> None:
         patched({"a": 1, "list": [1]}, {"op": "add", "path": "/z", "value": 1}, op)
 
 
+def test_failed_test_says_what_is_there_and_nothing_of_python() -> None:
+    with pytest.raises(Invalid, match=r"the test of /a failed: 2 is not equal to tested value 3$"):
+        json_patch({"a": 2}, [{"op": "test", "path": "/a", "value": 3}])
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[1]", b"[", b'"x"', b"[" * 40 + b"]" * 40])
 def test_body_that_is_no_list_of_operations_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):

@@ -39,7 +39,8 @@ def refused(directory: Path) -> StoreCorrupt:
     with pytest.raises(StoreCorrupt) as refusal:
         FileLog.open(directory, SMALL)
     assert contents(directory) == before
-    assert refusal.value.command == f"nanoctl store repair --accept-loss-after {refusal.value.last_good}"
+    folder, last_good = directory.resolve().parent, refusal.value.last_good
+    assert refusal.value.command == f"nanoctl store repair --data {folder} --accept-loss-after {last_good}"
     assert refusal.value.command in str(refusal.value)
     return refusal.value
 
