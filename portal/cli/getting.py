@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nanovirt.portal.cli import Misused, examples, tables, templates
+from nanovirt.portal.cli import Misused, examples, sentence, tables, templates
 from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
@@ -16,7 +16,7 @@ from nanovirt.portal.cli.moments import at_option
 from nanovirt.portal.cli.output import documents, lines, one_document
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources import wire
-from nanovirt.resources.errors import Expired
+from nanovirt.resources.errors import Expired, NotFound
 
 JSON = dict[str, Any]
 FORMATS = "wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADING:PATH,..."
@@ -65,13 +65,17 @@ def get(
         raise Misused("--watch tells what is to come; leave --at out")
     if watch and (len(targets) != 1 or output not in (None, "wide")):
         raise Misused("--watch follows one kind or one object, as a table")
+    absent = Absent(len(targets))
     if output not in (None, "wide"):
-        found = _found(session, targets, everywhere=all_namespaces, parameters=parameters)
-        single = all(target.name for target in targets)
-        _laid_out(found, output, single=single, managed=managed, headings=not no_headers)
+        found = _found(session, targets, absent, everywhere=all_namespaces, parameters=parameters)
+        single = len(targets) == 1 and bool(targets[0].name)
+        if found or not absent.told:
+            _laid_out(found, output, single=single, managed=managed, headings=not no_headers)
+        absent.refuse()
         return
-    shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
+    shown = Printer(session, absent, everywhere=all_namespaces, wide=output == "wide", headings=not no_headers)
     shown.print(targets, parameters)
+    absent.refuse()
     if watch:
         with until_interrupted():
             shown.follow(targets[0], parameters)
@@ -89,11 +93,39 @@ def _laid_out(found: list[JSON], output: str, *, single: bool, managed: bool, he
             click.echo(documents(found, output, single=single, managed=managed), nl=False)
 
 
-def _found(session: Session, targets: Sequence[Target], *, everywhere: bool, parameters: dict[str, str]) -> list[JSON]:
+class Absent:
+    """Of several objects, those that are not there: the others are shown before that is said."""
+
+    def __init__(self, asked: int) -> None:
+        self._several = asked > 1
+        self.told: list[NotFound] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Go on when one of several is not there."""
+        try:
+            yield
+        except NotFound as error:
+            if not self._several:
+                raise
+            self.told.append(error)
+
+    def refuse(self) -> None:
+        """Say each that is not there, the last by raising it."""
+        for error in self.told[:-1]:
+            click.echo(f"Error: {sentence(error)}", err=True)
+        if self.told:
+            raise self.told[-1]
+
+
+def _found(
+    session: Session, targets: Sequence[Target], absent: Absent, *, everywhere: bool, parameters: dict[str, str]
+) -> list[JSON]:
     found: list[JSON] = []
     for target in targets:
         if target.name:
-            found.append(session.get(target, parameters["at"]))
+            with absent.kept():
+                found.append(session.get(target, parameters["at"]))
         else:
             items, _ = session.list(target.kind, everywhere=everywhere, **parameters)
             found += [_whole(target.kind, item) for item in items]
@@ -116,8 +148,9 @@ def until_interrupted() -> Iterator[None]:
 class Printer:
     """Prints the server's tables, one below the other, and rows of changes below the last one."""
 
-    def __init__(self, session: Session, *, everywhere: bool, wide: bool, headings: bool) -> None:
-        self._session, self._everywhere, self._wide, self._headings = session, everywhere, wide, headings
+    def __init__(self, session: Session, absent: Absent, *, everywhere: bool, wide: bool, headings: bool) -> None:
+        self._session, self._absent = session, absent
+        self._everywhere, self._wide, self._headings = everywhere, wide, headings
         self._columns: Sequence[JSON] = ()
         self._widths: Sequence[int] = ()
         self._revision = ""
@@ -133,13 +166,15 @@ class Printer:
                 lines([""] if shown else [])
                 lines(tables.render(made, headings=self._headings))
                 shown += 1
-        if not shown:
+        if not shown and not self._absent.told:
             somewhere = not self._everywhere and any(kind.namespaced for kind in kinds)
             where = f" in namespace {self._session.namespace}; -A shows all of them." if somewhere else "."
             click.echo(f"No {', '.join(kind.plural for kind in kinds)} found{where}", err=True)
 
     def _grid(self, kind: Kind, names: Sequence[str], parameters: dict[str, str], prefix: str) -> tables.Grid:
         pages = list(self._pages(kind, names, parameters))
+        if not pages:
+            return tables.Grid([], [])
         self._columns = pages[0].get("columnDefinitions") or ()
         self._revision = pages[0]["metadata"].get("resourceVersion", "")
         namespaces = self._everywhere and kind.namespaced and not any(names)
@@ -159,7 +194,8 @@ class Printer:
             return
         for name in names:
             path = kind.path(self._session.namespace, name) + wire.query(at=parameters.get("at", ""))
-            yield self._session.connection.get(path, AS_TABLE)
+            with self._absent.kept():
+                yield self._session.connection.get(path, AS_TABLE)
 
     def follow(self, target: Target, parameters: dict[str, str]) -> None:
         """Print a row for each change, until interrupted; after a gap in the history all rows are printed again."""

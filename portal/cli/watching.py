@@ -14,7 +14,7 @@ from nanovirt.portal.cli.ages import age
 from nanovirt.portal.cli.catalogue import Kind
 from nanovirt.portal.cli.completion import kind_words
 from nanovirt.portal.cli.connection import AS_TABLE
-from nanovirt.portal.cli.getting import Printer, until_interrupted
+from nanovirt.portal.cli.getting import Absent, Printer, until_interrupted
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.resources.errors import Expired
 
@@ -55,7 +55,7 @@ def watch(
         with until_interrupted():
             board.run(parameters)
         return
-    shown = Printer(session, everywhere=all_namespaces, wide=output == "wide", headings=True)
+    shown = Printer(session, Absent(1), everywhere=all_namespaces, wide=output == "wide", headings=True)
     shown.print(targets, parameters)
     with until_interrupted():
         shown.follow(targets[0], parameters)

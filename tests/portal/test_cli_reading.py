@@ -96,6 +96,18 @@ def test_selectors_choose(running: Cluster) -> None:
     )
 
 
+@pytest.mark.parametrize("output", [[], ["-o", "name"], ["-o", "yaml"]])
+def test_of_several_names_those_that_are_there_are_shown_before_the_others_are_said(
+    running: Cluster, output: list[str]
+) -> None:
+    result = running.nanoctl("get", "instances", "no", "web-1", "nor", *output)
+    assert (result.exit_code, "web-1" in result.stdout) == (1, True)
+    assert [line.split('"')[1] for line in result.stderr.splitlines()] == ["no", "nor"]
+    result = running.nanoctl("get", "instances", "no", "nor", *output)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert [line.split('"')[1] for line in result.stderr.splitlines()] == ["no", "nor"]
+
+
 def test_nothing_found_is_said_on_standard_error(running: Cluster) -> None:
     result = running.nanoctl("get", "images")
     assert (result.exit_code, result.stdout) == (0, "")
