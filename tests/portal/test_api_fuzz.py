@@ -22,6 +22,8 @@ from tests.seeds import failed_once
 SLOWEST_SECONDS = 2.0
 FEW, MANY = 10_000, 200_000
 WORKERS = 8
+MEANT = 0.06
+"""So many of the requests are what a client means to send: mere chance hardly ever hits what is there, or changed."""
 NAMES = ("a", "b", "web-1", "lan", "default", "shared", "team-a", "node-1")
 SUBJECTS = ("admin", "admin", "admin", "admin", "stranger", "node-1", "nobody")
 COLLECTIONS = (
@@ -120,12 +122,25 @@ class Slow(NamedTuple):
     told: str
 
 
+class Asked(NamedTuple):
+    """A request in the name of `who`."""
+
+    who: str
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes | None
+
+
 class Fuzzer:
     """Makes requests from one seed, and judges the answers."""
 
     subjects: Sequence[str] = SUBJECTS
     collections: Sequence[str] = COLLECTIONS
     documents: Sequence[str] = DOCUMENTS
+    home: str = INSTANCES
+    """The collection of what is meant."""
     names: Sequence[str] = NAMES
     subresources: Sequence[str] = ("", "", "", "", "/status", "/timeline", "/scale", "/nothing", "/a/b")
 
@@ -145,11 +160,7 @@ class Fuzzer:
             await self._one()
 
     async def _one(self) -> None:
-        pick = self.random.choice
-        path, who = self._path(), pick(self.subjects)
-        method = self._method(path)
-        query, headers = self._query(method), self._headers(method)
-        body = self._body(path) if method in ("POST", "PUT", "PATCH", "DELETE") else None
+        who, method, path, query, headers, body = self._meant() if self.random.random() < MEANT else self._any()
         sent = {"params": query, "headers": headers, "data": body}
         began, withheld = time.monotonic(), self.pulse.withheld
         reply = await self.world.call(method, path, subject=who, **sent)
@@ -172,6 +183,27 @@ class Fuzzer:
         self.codes[reply.code] += 1
 
     # --- making ---
+
+    def _any(self) -> Asked:
+        """Whatever comes up."""
+        path, who = self._path(), self.random.choice(self.subjects)
+        method = self._method(path)
+        query, headers = self._query(method), self._headers(method)
+        body = self._body(path) if method in ("POST", "PUT", "PATCH", "DELETE") else None
+        return Asked(who, method, path, query, headers, body)
+
+    def _meant(self) -> Asked:
+        """An instance is made, put as it once was, or deleted, of a name that may be there, changed or gone."""
+        method = self.random.choice(("POST", "POST", "PUT", "DELETE"))
+        name = self.random.choice((self.random.choice(NAMES), f"meant-{self.random.randrange(200)}"))
+        doc = instance(name, cpus=self.random.randrange(1, 9), disks=[{"name": "a", "size": "1Gi"}])
+        if method == "PUT":
+            doc = self.random.choice([one for one in self.seen if one.get("kind") == "Instance"] or [doc])
+            name = doc["metadata"]["name"]
+        path = self.home if method == "POST" else f"{self.home}/{name}"
+        body = None if method == "DELETE" else json.dumps(doc).encode()
+        headers = {"Accept": self.random.choice(ACCEPTS), "Content-Type": TYPES[0]}
+        return Asked(self.subjects[0], method, path, {}, headers, body)
 
     def _method(self, _path: str) -> str:
         return self.random.choice(METHODS)
