@@ -30,6 +30,8 @@ PATIENT = 120.0
 """Seconds: what takes longer on a busy machine has failed."""
 TAIL = 80
 """Lines of the log that a failure shows."""
+CLAIMS: list[socket.socket] = []
+"""What holds the ports that `free_port` gave."""
 
 
 class ServerProcess:
@@ -207,14 +209,20 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, outside of those that the system gives to clients: a restart finds it free."""
+    """A TCP port that nobody listens on, outside of those that the system gives to clients: a restart finds it free.
+
+    It is this process's to its end: no test, in no process of this network namespace, is given it a second time.
+    """
     while True:
         port = random.randrange(20_000, 32_000)
+        claim = socket.socket(socket.AF_UNIX)
         try:
+            claim.bind(f"\0nano-test-port-{port}")  # a name that one process at most has, and loses with its life
             with socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True):
+                CLAIMS.append(claim)
                 return port
         except OSError:
-            continue
+            claim.close()
 
 
 @contextmanager
