@@ -8,6 +8,7 @@ from socket import socket
 from typing import Any, Final
 
 import libvirt
+from defusedxml import ElementTree
 
 from nanovirt.agent import hypervisor_looks as looks
 from nanovirt.agent.domain import screen_trouble
@@ -25,6 +26,10 @@ UNDEFINE: Final = (
 
 
 def define(connection: Any, xml: str) -> None:
+    wanted = ElementTree.fromstring(xml)
+    before, name = looks.find(connection, wanted.findtext("uuid") or ""), wanted.findtext("name")
+    if before is not None and before.name() != name and not before.isActive():
+        before.rename(name, 0)  # a definition with another name does not take its place
     domain = connection.defineXML(xml)
     if domain.autostart():
         domain.setAutostart(0)

@@ -154,8 +154,8 @@ def _on(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
     if seen.domain.state == "Paused" and decision.memory.intent == "Suspended":
         return _troubled(seen, decision) or ("Suspended", "", {})
     if seen.domain.state == "Paused":
-        detail = f"the machine is paused ({seen.domain.detail or 'for no known reason'})"
-        return "Failed", "HypervisorRefused", {"host": spec.host, "detail": detail}
+        params = {"detail": seen.domain.detail or "for no known reason", "seconds": int(power.PAUSED_SECONDS)}
+        return "Failed", "MachinePaused", {"host": spec.host, **params}
     troubled = _troubled(seen, decision)
     if troubled is not None:
         return "Running", troubled[1], troubled[2]

@@ -51,6 +51,7 @@ WARNINGS = frozenset(
         Reason.SecurityGroupNotFound,
         Reason.ImageFetchFailed,
         Reason.HypervisorRefused,
+        Reason.MachinePaused,
         Reason.BridgeMissing,
         Reason.DiskFull,
         Reason.Crashed,

@@ -10,6 +10,8 @@ Change = tuple[JSON | None, str]
 """A merge patch (None: nothing to do) and what to say about it."""
 VERBS = ("start", "stop", "restart", "reset", "suspend", "resume")
 ENDED = ("Stopped", "Failed")
+PAUSED = "MachinePaused"
+"""Why a machine is Failed although it has not ended."""
 PHASES = {
     "start": "Running",
     "stop": "Stopped",
@@ -40,9 +42,9 @@ def to_start(doc: JSON, now: datetime) -> Change:
     """The wish to run; for a machine that should run and has ended, an order to start it anew."""
     if _wish(doc) != "Running":
         return {"spec": {"powerState": "Running"}}, "resuming" if _phase(doc) == "Suspended" else "starting"
-    if _phase(doc) in ENDED:
+    if _phase(doc) in ENDED and not _paused(doc):  # an order would end the guest of a paused one first
         return {"spec": {"restart": _order(doc, now, "Graceful")}}, "starting again"
-    return None, _already(_phase(doc), "Running")
+    return None, _running_already(doc)
 
 
 def to_stop(doc: JSON, *, force: bool) -> Change:
@@ -62,7 +64,7 @@ def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:
         was = _wish(doc).lower()
         return {"spec": {"powerState": "Running"}}, f"was {was}; " + ("starting" if was == "stopped" else "resuming")
     if never_started(doc):
-        why = str(_scheduled(doc).get("message", ""))
+        why = str(_condition(doc, "Scheduled").get("message", ""))
         return None, f"it has no host yet, so there is nothing to restart; it starts as soon as it can. {why}".strip()
     mode = "Hard" if force else "Graceful"
     return {"spec": {"restart": _order(doc, now, mode)}}, "restarting" + (" by force" if force else "")
@@ -87,21 +89,34 @@ def to_resume(doc: JSON) -> Change:
         case "Stopped":
             return None, "is to be stopped; start it instead"
         case _:
-            return None, _already(_phase(doc), "Running")
+            return None, _running_already(doc)
+
+
+def leads_nowhere(verb: str, doc: JSON) -> bool:
+    """Whether it is to be stopped, and that verb does nothing about it: who waits for the effect waits in vain."""
+    return verb in ("suspend", "resume") and _wish(doc) == "Stopped"
 
 
 def never_started(doc: JSON) -> bool:
     """Whether it waits for a host, and is known to: what has just been made may have one in a moment."""
-    return _scheduled(doc).get("status", "True") != "True" and not doc["status"].get("placement")
+    return _condition(doc, "Scheduled").get("status", "True") != "True" and not doc["status"].get("placement")
 
 
-def _scheduled(doc: JSON) -> JSON:
+def _condition(doc: JSON, kind: str) -> JSON:
     conditions = (doc.get("status") or {}).get("conditions") or ()
-    return next((one for one in conditions if one.get("type") == "Scheduled"), {})
+    return next((one for one in conditions if one.get("type") == kind), {})
 
 
 def _already(phase: str, wish: str) -> str:
     return f"is {wish} already" if phase == wish else f"should be {wish} already, and is {phase}"
+
+
+def _running_already(doc: JSON) -> str:
+    return "is paused on its host, and goes on by itself" if _paused(doc) else _already(_phase(doc), "Running")
+
+
+def _paused(doc: JSON) -> bool:
+    return bool(_condition(doc, "Ready").get("reason") == PAUSED)
 
 
 def _wish(doc: JSON) -> str:

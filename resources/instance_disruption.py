@@ -28,7 +28,7 @@ LISTS = ("disks", "nics", "media")
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 ON = ("Starting", "Running", "Stopping", "Migrating", "Suspended", "Unknown")
 """Phases in which a guest may run."""
-COMING = ("Provisioning", "Starting", "HypervisorRefused")
+COMING = ("Provisioning", "Starting", "HypervisorRefused", "MachinePaused")
 """Why a machine that is to run is not Ready although it may begin to run at any moment, or does."""
 ACCEPTED = "nano/accept-data-loss"
 """The annotation of a write, never stored, that accepts what is lost by it."""

@@ -126,6 +126,7 @@ class Reason(Enum):
     HostUnreachable = (
         "Host {host} has not reported since its lease ended; what runs there is unknown and nothing is freed."
     )
+    MachinePaused = "The machine was paused on {host} behind Nano ({detail}); it goes on by itself after {seconds} s."
     HypervisorRefused = "The hypervisor of {host} refused: {detail}"
     ImageFetchFailed = "Host {host} could not fetch image {image}: {detail}"
     BridgeMissing = "Host {host} has no bridge {device}."

@@ -237,7 +237,9 @@ def told(cause: Cause) -> str:
         import difflib  # noqa: PLC0415 - only who errs waits for it
 
         last = cause.field.rpartition(".")[2]
-        near = difflib.get_close_matches(last, known.split(", "), 1)
+        own = known.split(", ")
+        outside = "." not in cause.field and "spec" in own  # beside spec, where most fields are meant to be in it
+        near = difflib.get_close_matches(last, own, 1, 0.8 if outside else 0.6) or [f"spec.{last}"] * outside
         message = f"there is no such field; do you mean {near[0]}?" if near else message
     return f"{cause.field}: {message}" if cause.field else message
 

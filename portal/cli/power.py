@@ -13,7 +13,7 @@ from nanovirt.portal.cli.catalogue import Kind, Target
 from nanovirt.portal.cli.completion import instance_names
 from nanovirt.portal.cli.session import Session, connected
 from nanovirt.portal.cli.waiting import Met, Seconds, condition, nothing_matches, until
-from nanovirt.portal.powering import PHASES, change, never_started
+from nanovirt.portal.powering import PHASES, change, leads_nowhere, never_started
 from nanovirt.resources.errors import Conflict, Rejected
 
 JSON = dict[str, Any]
@@ -136,8 +136,8 @@ def _apply(session: Session, asked: Asked, verb: str, *, force: bool = False) ->
             patch, said = change(verb, doc, now, force=force)
             if patch is not None:
                 session.patch(target, patch)
-            elif verb in ("restart", "reset") and never_started(doc):  # waiting would wait for something else
-                raise Rejected(said)
+            elif (verb in ("restart", "reset") and never_started(doc)) or (asked.waiting and leads_nowhere(verb, doc)):
+                raise Rejected(said)  # waiting would wait for something else, or in vain
         except (Rejected, Conflict) as error:
             refused += 1
             click.echo(f"{target} not changed: {sentence(error)}", err=True)

@@ -183,7 +183,7 @@ def until(
 def _changes(session: Session, kind: Kind, names: Sequence[str], deadline: float) -> Iterator[tuple[str, JSON | None]]:
     """Each named object as it is now and after every change, None for one that is not there."""
     chosen = f"metadata.name={names[0]}" if len(names) == 1 else ""
-    while time.monotonic() < deadline:
+    while True:  # at least one look, however short the time
         items, revision = session.list(kind, fieldSelector=chosen)
         there = {item["metadata"]["name"]: item for item in items}
         yield from ((name, there.get(name)) for name in names)
@@ -192,7 +192,9 @@ def _changes(session: Session, kind: Kind, names: Sequence[str], deadline: float
             for event in session.connection.watch(path, {"fieldSelector": chosen}, revision, deadline=deadline):
                 yield event.object["metadata"]["name"], None if event.type == "DELETED" else event.object
         except Expired:
-            continue
+            pass
+        if time.monotonic() >= deadline:
+            return
 
 
 def _waiting_for(waiting: dict[str, Target], last: dict[Target, JSON | None]) -> str:

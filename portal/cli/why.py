@@ -63,6 +63,7 @@ ADVICE = {
     "StorageNearlyFull": "make room on its hosts, or add one, before it is full",
     "AddressesExhausted": "give it another range, or delete what is not needed: nanoctl get addresses",
     "ImageFetchFailed": "see whether the host reaches the server; it tries again by itself",
+    "MachinePaused": "nothing, unless it is paused again at once: then see to the disks of that host",
     "HypervisorRefused": "see to libvirt and QEMU on that host; it tries again by itself",
     "DiskSmallerThanImage": "ask for a larger disk, or leave its size out",
     "MacInUse": "choose another MAC, or leave it out",

@@ -109,6 +109,16 @@ async def test_autostart_is_taken_away(machine: LibvirtMachine, host: Host) -> N
         assert not domain.autostart()
 
 
+async def test_name_that_was_changed_behind_is_taken_back(machine: LibvirtMachine, host: Host) -> None:
+    await machine.define(bare(), "digest")
+    with connected(host) as connection:
+        domain = connection.lookupByUUIDString(uuid(1))
+        name = domain.name()
+        domain.rename("theirs", 0)
+        await machine.define(bare(), "other")
+        assert connection.lookupByUUIDString(uuid(1)).name() == name
+
+
 async def test_new_definition_keeps_the_machine_type_of_the_old_one(machine: LibvirtMachine, host: Host) -> None:
     await machine.define(bare(), "digest")
     with connected(host) as connection:

@@ -103,7 +103,7 @@ def test_paused_machine_goes_on_after_a_while() -> None:
     paused = replace(ON, domain=replace(RUNNING, state="Paused", detail="io-error"), since=NOW)
     assert decided(placement(), paused, knowing(placement())).steps == (LookAgain(30),)
     assert decided(placement(), paused, knowing(placement()), NOW + 30).steps == (Resume(),)
-    assert word(placement(), paused, knowing(placement())) == ("Failed", "HypervisorRefused")
+    assert word(placement(), paused, knowing(placement())) == ("Failed", "MachinePaused")
 
 
 # --- restart ---

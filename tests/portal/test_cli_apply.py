@@ -90,6 +90,10 @@ def test_a_misspelt_field_is_answered_with_the_right_one(running: Cluster) -> No
     doc = "apiVersion: nano/v1\nkind: Instance\nmetadata: {name: x}\nspec:\n  cpuss: 2\n"
     result = running.nanoctl("apply", "-f", "-", stdin=doc)
     assert "stdin:5 (document 1, Instance x): spec.cpuss: there is no such field; do you mean cpus?" in result.stderr
+    for word, meant in (("data", "spec.data"), ("metdata", "metadata")):
+        doc = f"apiVersion: nano/v1\nkind: Secret\nmetadata: {{name: x}}\n{word}: {{}}\n"
+        result = running.nanoctl("apply", "-f", "-", stdin=doc)
+        assert f"{word}: there is no such field; do you mean {meant}?" in result.stderr
 
 
 def test_an_unknown_kind_is_told_with_its_line(running: Cluster) -> None:

@@ -38,6 +38,14 @@ def test_starting_a_machine_that_shut_itself_down_orders_a_restart() -> None:
     assert patch == {"spec": {"restart": {"at": "2026-11-22T09:00:00.000000Z", "mode": "Graceful"}}}
 
 
+def test_starting_a_machine_that_was_paused_behind_ends_nothing() -> None:
+    paused = machine(phase="Failed")
+    paused["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "MachinePaused"}]
+    assert to_start(paused, NOW) == (None, "is paused on its host, and goes on by itself")
+    assert to_resume(paused) == to_start(paused, NOW)
+    assert to_start(machine(phase="Failed"), NOW)[0] is not None
+
+
 def test_starting_a_stopped_machine_is_a_wish() -> None:
     assert to_start(machine("Stopped", "Stopped"), NOW)[0] == {"spec": {"powerState": "Running"}}
 
@@ -121,6 +129,15 @@ def test_stopping_what_waits_for_a_host_waits_for_nothing(running: Cluster) -> N
     said = running.says("stop", "idle", "--wait")
     assert said == "instance/idle stopping, within 60 s; it has no host yet, so nothing runs\n"
     assert running.object("instances", "idle", "default")["spec"]["powerState"] == "Stopped"
+
+
+def test_waiting_for_what_a_stopped_machine_never_does_is_refused_at_once(running: Cluster) -> None:
+    running.says("run", "off", "--image", "shared/mini", "--stopped")
+    for verb, why in (("suspend", "nothing to suspend"), ("resume", "start it instead")):
+        assert why in running.says(verb, "off")
+        told = running.nanoctl(verb, "off", "--wait", "--timeout", "60s")
+        assert told.exit_code == 1
+        assert why in told.stderr
 
 
 def test_each_instance_is_answered_by_itself_and_one_that_fails_keeps_no_other(running: Cluster) -> None:

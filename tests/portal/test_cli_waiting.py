@@ -72,6 +72,10 @@ def test_a_wait_that_is_over_exits_with_3_and_says_what_is_missing(running: Clus
     assert result.exit_code == 3
     assert "instance/never: Pending" in result.stderr
     assert "nanoctl why instance/never" in result.stderr
+    at_once = running.nanoctl("wait", "instance/never", "--for=condition=Ready", "--timeout", "0")
+    assert (at_once.exit_code, "instance/never: Pending" in at_once.stderr) == (3, True), at_once.stderr
+    running.running("never")
+    assert running.says("wait", "instance/never", "--for=condition=Ready", "--timeout", "0")
 
 
 def test_a_wait_for_a_field_that_no_object_has_is_refused_at_once(running: Cluster) -> None:

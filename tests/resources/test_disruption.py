@@ -301,6 +301,7 @@ def ready(reason: str, **status: Any) -> JSON:
         (ready("Provisioning", phase="Provisioning"), "Restart"),
         (ready("Starting", phase="Stopped"), "Restart"),
         (ready("HypervisorRefused", phase="Failed"), "Restart"),
+        (ready("MachinePaused", phase="Failed"), "Restart"),
         (ready("GuestShutdown", phase="Stopped"), "NextStart"),
         (ready("RestartBudgetSpent", phase="Failed"), "NextStart"),
     ],
