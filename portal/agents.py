@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from nanovirt.portal.api.requests import body
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import hold
-from nanovirt.resources.codec import dump, parse, path_text, trusted
+from nanovirt.resources.codec import causes_of, dump, parse, trusted
 from nanovirt.resources.conditions import find
-from nanovirt.resources.errors import Cause, Invalid
+from nanovirt.resources.errors import Invalid
 from nanovirt.resources.host import Host
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
@@ -157,9 +157,7 @@ def read_report(content: bytes) -> HostReport:
     try:
         return HostReport.model_validate(doc)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        causes = [Cause(path_text(one["loc"]), "FieldValueInvalid", one["msg"], {}) for one in found[:20]]
-        raise Invalid.of(causes) from error
+        raise Invalid.of(causes_of(error, most=20)) from error
 
 
 def storage_paths(host: Host, pools: dict[Key, StoragePool]) -> tuple[str, ...]:

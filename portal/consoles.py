@@ -25,9 +25,9 @@ from nanovirt.portal.pki import digest
 from nanovirt.portal.relaying import WHY_HEADER, Placed, Relay
 from nanovirt.portal.sessions import check_origin
 from nanovirt.resources import wire
-from nanovirt.resources.codec import path_text
+from nanovirt.resources.codec import causes_of
 from nanovirt.resources.console import FRAME_MAX, PROTOCOL, TOKEN_PROTOCOL, USER_HEADER
-from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NanoError, Unauthorized
+from nanovirt.resources.errors import Conflict, Forbidden, Invalid, NanoError, Unauthorized
 from nanovirt.resources.image import Sha256
 from nanovirt.resources.kind import GROUP_VERSION, Key
 from nanovirt.resources.metadata import Model
@@ -246,10 +246,7 @@ def _read(kind: type[M], doc: Any) -> M:
     try:
         return kind.model_validate({name: doc[name] for name in doc if name not in ("kind", "apiVersion")})
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise Invalid.of(
-            [Cause(path_text(one["loc"]), "FieldValueInvalid", one["msg"], {}) for one in found]
-        ) from error
+        raise Invalid.of(causes_of(error)) from error
 
 
 def _named(grant: Grant, placed: Placed | None = None) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from ipaddress import IPv4Address
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -106,22 +106,22 @@ class AddressPool(
         spec = self.spec
         yield from twice("spec.ranges", [one.name for one in spec.ranges])
         if spec.subnet.prefixlen > 30 or spec.subnet.prefixlen < 8:
-            yield Cause("spec.subnet", "FieldValueInvalid", f"{spec.subnet}: a prefix from /8 to /30 is needed", {})
+            yield Cause.of("spec.subnet", f"{spec.subnet}: a prefix from /8 to /30 is needed")
         if spec.gateway is not None and spec.gateway not in spec.subnet:
-            yield _cause("spec.gateway", Reason.NotInSubnet, ip=str(spec.gateway), subnet=str(spec.subnet))
+            yield Cause.of("spec.gateway", Reason.NotInSubnet, ip=str(spec.gateway), subnet=str(spec.subnet))
         for index, one in enumerate(spec.ranges):
             yield from self._range_problems(f"spec.ranges[{index}]", one)
         ordered = sorted(spec.ranges, key=lambda one: one.first)
         for one, other in itertools.pairwise(ordered):
             if other.first <= one.last:
-                yield _cause("spec.ranges", Reason.RangesOverlap, one=one.name, other=other.name)
+                yield Cause.of("spec.ranges", Reason.RangesOverlap, one=one.name, other=other.name)
 
     def _range_problems(self, field: str, one: AddressRange) -> Iterator[Cause]:
         for end, ip in (("first", one.first), ("last", one.last)):
             if ip not in self.spec.subnet:
-                yield _cause(f"{field}.{end}", Reason.NotInSubnet, ip=str(ip), subnet=str(self.spec.subnet))
+                yield Cause.of(f"{field}.{end}", Reason.NotInSubnet, ip=str(ip), subnet=str(self.spec.subnet))
         if one.last < one.first:
-            yield _cause(field, Reason.RangeReversed, first=str(one.first), last=str(one.last))
+            yield Cause.of(field, Reason.RangeReversed, first=str(one.first), last=str(one.last))
 
     def excluded(self) -> frozenset[IPv4Address]:
         """Addresses that no instance gets: reserved ones, the gateway, network and broadcast address."""
@@ -136,7 +136,3 @@ class AddressPool(
     def total(self) -> int:
         """How many addresses the pool can hand out."""
         return sum(one.size for one in self.spec.ranges) - sum(1 for ip in self.excluded() if self.holds(ip))
-
-
-def _cause(field: str, reason: Reason, **params: Any) -> Cause:
-    return Cause(field, reason.name, reason.say(**params), params)

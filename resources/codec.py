@@ -137,8 +137,7 @@ def _refused(cls: type[Document], error: ValidationError) -> Invalid | Malformed
 def _cause(cls: type[Document], error: Any) -> Cause:
     field = path_text(error["loc"])
     if error["type"] == "extra_forbidden":
-        params = {"known": ", ".join(_known(cls, error["loc"][:-1]))}
-        return Cause(field, Reason.FieldUnknown.name, Reason.FieldUnknown.say(**params), params)
+        return Cause.of(field, Reason.FieldUnknown, known=", ".join(_known(cls, error["loc"][:-1])))
     bounds = {name: value for name, value in error.get("ctx", {}).items() if name in BOUNDS}
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
@@ -146,6 +145,12 @@ def _cause(cls: type[Document], error: Any) -> Cause:
     elif error["type"] in SAID:
         message = SAID[error["type"]].format(**bounds)
     return Cause(field, WORDS.get(error["type"], "FieldValueInvalid"), message, bounds)
+
+
+def causes_of(error: ValidationError, most: int | None = None) -> list[Cause]:
+    """What pydantic finds wrong with what is no kind, in its own words; the first `most` of it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [Cause.of(path_text(one["loc"]), one["msg"]) for one in found[:most]]
 
 
 def path_text(loc: tuple[int | str, ...]) -> str:
@@ -190,8 +195,7 @@ def later(model: BaseModel, path: str = "") -> list[Cause]:
         value = model.__dict__[name]
         where = f"{path}.{alias}" if path else alias
         if mark is not None and value != default and mark.refuses(value, default):
-            params = {"what": str(value) if mark.values else "It"}
-            causes.append(Cause(where, Reason.NotYetSupported.name, Reason.NotYetSupported.say(**params), params))
+            causes.append(Cause.of(where, Reason.NotYetSupported, what=str(value) if mark.values else "It"))
         elif nested and type(value) is tuple:
             for index, item in enumerate(value):
                 causes += later(item, f"{where}[{index}]") if _is_model(item.__class__) else ()

@@ -16,5 +16,5 @@ def twice(field: str, names: Collection[str], key: str = "name") -> Iterator[Cau
     for index, one in enumerate(names):
         if one in seen:
             where = f"{field}[{index}].{key}".rstrip(".")
-            yield Cause(where, Reason.FieldDuplicate.name, Reason.FieldDuplicate.say(value=one), {"value": one})
+            yield Cause.of(where, Reason.FieldDuplicate, value=one)
         seen.add(one)

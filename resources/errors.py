@@ -15,6 +15,12 @@ class Cause(NamedTuple):
     message: str
     params: dict[str, Any]
 
+    @classmethod
+    def of(cls, field: str, why: Reason | str, /, **params: Any) -> Cause:
+        """What a reason says with these `params`; a text is a sentence of its own (FieldValueInvalid)."""
+        word, message = (why.name, why.say(**params)) if isinstance(why, Reason) else ("FieldValueInvalid", why)
+        return cls(field, word, message, params)
+
 
 class NanoError(Exception):
     """Whatever Nano itself says went wrong; the message names what, to what, and what to do next."""
@@ -54,9 +60,9 @@ class Invalid(Rejected):
     reason = "Invalid"
 
     def __init__(self, field: str, why: Reason | str, **params: Any) -> None:
-        word, message = (why.name, why.say(**params)) if isinstance(why, Reason) else ("FieldValueInvalid", why)
-        super().__init__(f"{field}: {message}" if field else message, **params)
-        self.causes = (Cause(field, word, message, params),)
+        cause = Cause.of(field, why, **params)
+        super().__init__(f"{field}: {cause.message}" if field else cause.message, **params)
+        self.causes = (cause,)
 
     @classmethod
     def of(cls, causes: list[Cause]) -> Invalid:

@@ -95,7 +95,4 @@ class Image(
             self.spec.source.instance,
         ]
         if sum(member is not None for member in given) != 1:
-            members = "upload, file"
-            yield Cause(
-                "spec.source", "OneMemberRequired", Reason.OneMemberRequired.say(members=members), {"members": members}
-            )
+            yield Cause.of("spec.source", Reason.OneMemberRequired, members="upload, file")

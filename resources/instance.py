@@ -282,11 +282,11 @@ def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
     if len(nics) > 1:
         yield from twice(f"{at}.nics", [one.name for one in nics])
     if not MEMORY_MIN <= memory <= MEMORY_MAX:
-        yield _bad(f"{at}.memory", f"{memory}: from 64Mi to 64Ti (and mind the unit)")
+        yield Cause.of(f"{at}.memory", f"{memory}: from 64Mi to 64Ti (and mind the unit)")
     if spec.max_cpus is not None and spec.max_cpus < spec.cpus:
-        yield _bad(f"{at}.maxCpus", f"{spec.max_cpus} is less than cpus, {spec.cpus}")
+        yield Cause.of(f"{at}.maxCpus", f"{spec.max_cpus} is less than cpus, {spec.cpus}")
     if spec.max_memory is not None and not spec.memory <= spec.max_memory <= MEMORY_MAX:
-        yield _bad(f"{at}.maxMemory", f"{spec.max_memory}: from memory, {spec.memory}, to 64Ti")
+        yield Cause.of(f"{at}.maxMemory", f"{spec.max_memory}: from memory, {spec.memory}, to 64Ti")
     for index, nic in enumerate(nics):
         yield from _nic_problems(f"{at}.nics[{index}]", nic)
     for index, disk in enumerate(disks):
@@ -298,10 +298,6 @@ def spec_problems(spec: InstanceSpec, at: str = "spec") -> Iterator[Cause]:
     if spec.qos is not None:
         yield from _rates(f"{at}.qos.disk", spec.qos.disk)
         yield from _network_rates(f"{at}.qos.network", spec.qos.network)
-
-
-def _bad(field: str, say: str) -> Cause:
-    return Cause(field, "FieldValueInvalid", say, {})
 
 
 def _claimed_twice(spec: InstanceSpec, at: str) -> Iterator[Cause]:
@@ -321,8 +317,7 @@ def _twice(field: str, values: list[str], key: str) -> Iterator[Cause]:
     seen: set[str] = set()
     for index, one in enumerate(values):
         if one and one in seen:
-            say = Reason.FieldDuplicate.say(value=one)
-            yield Cause(f"{field}[{index}].{key}", Reason.FieldDuplicate.name, say, {"value": one})
+            yield Cause.of(f"{field}[{index}].{key}", Reason.FieldDuplicate, value=one)
         seen.add(one)
 
 
@@ -332,42 +327,38 @@ def _boot_problems(spec: InstanceSpec, at: str) -> Iterator[Cause]:
     disks = {disk.name for disk in spec.disks}
     for index, medium in enumerate(spec.media):
         if medium.name in disks:
-            yield _bad(f"{at}.media[{index}].name", f"a disk is called {medium.name} already; choose another name")
+            yield Cause.of(f"{at}.media[{index}].name", f"a disk is called {medium.name} already; choose another name")
     yield from twice(f"{at}.bootOrder", spec.boot_order, "")
     nics = {nic.name for nic in spec.nics} if spec.nics is not None else {DEFAULT_NIC}
     known = disks | {medium.name for medium in spec.media} | nics
     for index, name in enumerate(spec.boot_order):
         if name not in known:
             say = f"there is no disk, medium or nic {name}; there are {', '.join(sorted(known))}"
-            yield _bad(f"{at}.bootOrder[{index}]", say)
+            yield Cause.of(f"{at}.bootOrder[{index}]", say)
         elif name in nics and name in disks:
-            yield _bad(f"{at}.bootOrder[{index}]", f"{name} is a disk and a nic; give one of them another name")
+            yield Cause.of(f"{at}.bootOrder[{index}]", f"{name} is a disk and a nic; give one of them another name")
 
 
 def _nic_problems(field: str, nic: Nic) -> Iterator[Cause]:
     if nic.ip is not None and nic.address_pool is None:
-        yield Cause(f"{field}.ip", Reason.NeedsAddressPool.name, Reason.NeedsAddressPool.say(), {})
+        yield Cause.of(f"{field}.ip", Reason.NeedsAddressPool)
     yield from twice(f"{field}.securityGroups", nic.security_groups, key="")
     if (nic.address_pool is None) == (nic.network is None):
-        members = "addressPool, network"
-        say = Reason.OneMemberRequired.say(members=members)
-        yield Cause(field, Reason.OneMemberRequired.name, say, {"members": members})
+        yield Cause.of(field, Reason.OneMemberRequired, members="addressPool, network")
 
 
 def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
     source = disk.source
     image, volume = (source.image, source.volume) if source is not None else (None, None)
     if source is not None and (image is None) == (volume is None) and not (source.snapshot or source.disk):
-        members = "image, volume"
-        say = Reason.OneMemberRequired.say(members=members)
-        yield Cause(f"{field}.source", Reason.OneMemberRequired.name, say, {"members": members})
+        yield Cause.of(f"{field}.source", Reason.OneMemberRequired, members="image, volume")
     elif disk.size is None and source is None:
         say = "an empty disk needs a size, for example 20Gi"
         yield Cause(f"{field}.size", Reason.FieldValueRequired.name, say, {})
     if disk.size is not None and not DISK_MIN <= disk.size <= DISK_MAX:
-        yield _bad(f"{field}.size", f"{disk.size}: from 1Mi to 64Ti")
+        yield Cause.of(f"{field}.size", f"{disk.size}: from 1Mi to 64Ti")
     if disk.format is not None and source is not None:
-        yield _bad(f"{field}.format", "only an empty disk is formatted; leave out the format, or the source")
+        yield Cause.of(f"{field}.format", "only an empty disk is formatted; leave out the format, or the source")
     if disk.qos is not None:
         yield from _rates(f"{field}.qos", disk.qos)
 
@@ -375,10 +366,10 @@ def _disk_problems(field: str, disk: Disk) -> Iterator[Cause]:
 def _rates(field: str, qos: DiskQos) -> Iterator[Cause]:
     for name, value in (("read", qos.read_bytes_per_second), ("write", qos.write_bytes_per_second)):
         if value is not None and not 1024 <= value <= 2**50:
-            yield _bad(f"{field}.{name}BytesPerSecond", f"{value}: from 1Ki to 1Pi")
+            yield Cause.of(f"{field}.{name}BytesPerSecond", f"{value}: from 1Ki to 1Pi")
 
 
 def _network_rates(field: str, qos: NetworkQos) -> Iterator[Cause]:
     for name, value in (("inbound", qos.inbound_bits_per_second), ("outbound", qos.outbound_bits_per_second)):
         if value is not None and not 8000 <= value <= 10**13:
-            yield _bad(f"{field}.{name}BitsPerSecond", f"{value}: from 8k to 10T")
+            yield Cause.of(f"{field}.{name}BitsPerSecond", f"{value}: from 8k to 10T")

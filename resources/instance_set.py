@@ -126,12 +126,9 @@ class InstanceSet(
         for index, nic in enumerate(spec.nics or ()):
             for field, value in (("ip", nic.ip), ("mac", nic.mac)):
                 if value is not None:
-                    params = {"what": field}
-                    say = Reason.NotInTemplate.say(**params)
-                    yield Cause(f"{at}.nics[{index}].{field}", Reason.NotInTemplate.name, say, params)
+                    yield Cause.of(f"{at}.nics[{index}].{field}", Reason.NotInTemplate, what=field)
         if (size := len(dump(self.spec.template.to_json())) * self.spec.replicas) > MEMBERS_BYTES:
-            bounds = {"size": size, "limit": MEMBERS_BYTES}
-            yield Cause("spec.replicas", Reason.MembersTooLarge.name, Reason.MembersTooLarge.say(**bounds), bounds)
+            yield Cause.of("spec.replicas", Reason.MembersTooLarge, size=size, limit=MEMBERS_BYTES)
 
 
 class Naming(NamedTuple):
@@ -171,9 +168,9 @@ def naming(rule: str, name: str) -> Naming:
 def _rule_problems(rule: str, name: str) -> Iterator[Cause]:
     if rule.count(INDEX) != 1:
         say = f"{rule!r} needs {INDEX} once, for example {NAME}-{INDEX}"
-        yield Cause("spec.nameRule", "FieldValueInvalid", say, {})
+        yield Cause.of("spec.nameRule", say)
         return
     try:
         fields.label(naming(rule, name).name(INDEX_MAX))
     except ValueError as error:
-        yield Cause("spec.nameRule", "FieldValueInvalid", str(error), {})
+        yield Cause.of("spec.nameRule", str(error))

@@ -225,9 +225,7 @@ def _twice(shape: Shape, value: Any, where: str) -> Iterator[Cause]:
         seen = set[str]()
         for index, mark in enumerate(shape.marks(value) or ()):
             if mark in seen:
-                params = {"value": mark[2:]}
-                say = Reason.FieldDuplicate.say(**params)
-                yield Cause(f"{where}[{index}]", Reason.FieldDuplicate.name, say, params)
+                yield Cause.of(f"{where}[{index}]", Reason.FieldDuplicate, value=mark[2:])
             seen.add(mark)
         for index, item in enumerate(value):
             yield from _twice(shape.items, item, f"{where}[{index}]")

@@ -57,9 +57,8 @@ class Role(
             for kind in rule.kinds:
                 refused = [verb for verb in rule.verbs if not grantable(verb, *_parts(kind))]
                 if refused:
-                    params = {"verbs": ", ".join(refused), "kind": kind}
-                    said = Reason.NotGrantable.say(**params)
-                    yield Cause(f"spec.rules[{at}].verbs", Reason.NotGrantable.name, said, params)
+                    said = ", ".join(refused)
+                    yield Cause.of(f"spec.rules[{at}].verbs", Reason.NotGrantable, verbs=said, kind=kind)
 
     def grants(self) -> Iterator[tuple[str, str, str]]:
         """Each (verb, plural, sub-resource) that the role grants."""

@@ -80,5 +80,4 @@ class Secret(
 
 
 def _too_long(field: str, size: int, limit: int) -> Cause:
-    params = {"size": size, "limit": limit}
-    return Cause(field, Reason.SecretTooLong.name, Reason.SecretTooLong.say(**params), params)
+    return Cause.of(field, Reason.SecretTooLong, size=size, limit=limit)

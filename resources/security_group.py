@@ -71,18 +71,18 @@ class SecurityGroup(
         entries = sum(len(one.ports) + len(one.remotes) for one in rules)
         if entries > ENTRIES_MAX:
             say = f"{entries} ports and remotes together; at most {ENTRIES_MAX} in a group"
-            yield Cause("spec.rules", "FieldValueInvalid", say, {})
+            yield Cause.of("spec.rules", say)
 
 
 def _rule_problems(field: str, rule: SecurityRule) -> Iterator[Cause]:
     if rule.ports and rule.protocol not in WITH_PORTS:
         say = f"{rule.protocol} has no ports; leave them out, or write protocol TCP or UDP"
-        yield Cause(f"{field}.ports", "FieldValueInvalid", say, {})
+        yield Cause.of(f"{field}.ports", say)
     for index, written in enumerate(rule.ports):
         first, last = span(written)
         if not 1 <= first <= last <= 65535:
             say = f"{written}: ports go from 1 to 65535, the lower one first"
-            yield Cause(f"{field}.ports[{index}]", "FieldValueInvalid", say, {})
+            yield Cause.of(f"{field}.ports[{index}]", say)
 
 
 def span(ports: str) -> tuple[int, int]:

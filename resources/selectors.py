@@ -84,9 +84,8 @@ def _terms(text: str, facts: Facts) -> Iterator[Term]:
             raise Malformed(f"field selector {part[:100]!r} is not like status.phase=Running or metadata.name!=web")
         path, sign, value = match.groups()
         if path not in selectable(facts):
-            params = {"path": path, "known": ", ".join(selectable(facts))}
-            say = Reason.UnknownFieldSelector.say(**params)
-            raise Malformed(say, (Cause(path, Reason.UnknownFieldSelector.name, say, params),))
+            cause = Cause.of(path, Reason.UnknownFieldSelector, path=path, known=", ".join(selectable(facts)))
+            raise Malformed(cause.message, (cause,))
         yield Term(path, sign != "!=", re.sub(r"\\([,=\\])", r"\1", value.strip()))
 
 

@@ -73,4 +73,4 @@ class SystemTemplate(
     def problems(self) -> Iterator[Cause]:
         """Secure Boot is the firmware's own doing, and kept safe by what only the newer machine has."""
         if self.spec.secure_boot and (self.spec.firmware, self.spec.machine) != ("UEFI", "q35"):
-            yield Cause("spec.secureBoot", "FieldValueInvalid", "Secure Boot needs firmware UEFI and machine q35", {})
+            yield Cause.of("spec.secureBoot", "Secure Boot needs firmware UEFI and machine q35")

@@ -56,7 +56,7 @@ class User(
         """The name is short enough for a label, and not taken by the system."""
         name = self.metadata.name
         if name in RESERVED:
-            yield Cause("metadata.name", Reason.NameReserved.name, Reason.NameReserved.say(name=name), {"name": name})
+            yield Cause.of("metadata.name", Reason.NameReserved, name=name)
         if len(name) > LABEL_VALUE_MAX:
             said = f"the name of a user has at most {LABEL_VALUE_MAX} characters"
-            yield Cause("metadata.name", "FieldValueInvalid", said, {})
+            yield Cause.of("metadata.name", said)

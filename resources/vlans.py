@@ -40,7 +40,7 @@ def problems(field: str, written: Collection[str] | None) -> Iterator[Cause]:
     """Entries that are no VLANs: what is beyond the last, reversed, or takes 0 for one among others."""
     if written is not None and not written:
         say = 'an empty list would carry nothing; leave it out for all VLANs, or write "0" for frames without a tag'
-        yield Cause(field, "FieldValueInvalid", say, {})
+        yield Cause.of(field, say)
     for index, one in enumerate(written or ()):
         first, last = span(one)
         say = ""
@@ -51,7 +51,7 @@ def problems(field: str, written: Collection[str] | None) -> Iterator[Cause]:
         elif first == 0 and "-" in one:
             say = f'{one}: 0 stands for frames without a tag, which are no VLAN; write "0", and the range from 1'
         if say:
-            yield Cause(f"{field}[{index}]", "FieldValueInvalid", say, {})
+            yield Cause.of(f"{field}[{index}]", say)
 
 
 def among(written: Iterable[str], vlan: int) -> bool:

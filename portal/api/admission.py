@@ -37,7 +37,7 @@ class Held(Conflict):
 
     def __init__(self, key: Key, why: Reason, **params: Any) -> None:
         super().__init__(key.plural, key.name, why.say(**params))
-        self.causes = (Cause("", why.name, why.say(**params), params),)
+        self.causes = (Cause.of("", why, **params),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def bad_name(key: Key) -> Sequence[Cause]:
     try:
         check(key.name)
     except ValueError as error:
-        return (Cause("metadata.name", "FieldValueInvalid", str(error), {}),)
+        return (Cause.of("metadata.name", str(error)),)
     return ()
 
 
@@ -137,7 +137,7 @@ def changed(wanted: Wanted) -> Iterator[Cause]:
     facts = wanted.made.facts
     for path in facts.immutable:
         if _at(wanted.old, path) != _at(wanted.doc, path):
-            yield Cause(path, Reason.FieldImmutable.name, Reason.FieldImmutable.say(), {})
+            yield Cause.of(path, Reason.FieldImmutable)
     if wanted.key.plural == "instances" and (wanted.old.get("status") or {}).get("placement"):
         yield from changed_machine(wanted.old, wanted.doc, wanted.accepted)
 
@@ -146,10 +146,10 @@ def changed_machine(old: JSON, doc: JSON, accepted: frozenset[str]) -> Iterator[
     """What a machine that has a host cannot become, and what it would lose that nobody accepted."""
     for path, _, _, effect, accept, why in changes("Instance", old, doc):
         if effect is Effect.Refused and path not in Instance.facts.immutable:
-            yield _cause(path, Reason.ChangeRefused, detail=why)
+            yield Cause.of(path, Reason.ChangeRefused, detail=why)
         elif effect is Effect.DataLoss and accept not in accepted:
             disk = path.partition("[")[2].partition("]")[0]
-            yield _cause(path, Reason.DataLossNotAccepted, disk=disk, accept=accept)
+            yield Cause.of(path, Reason.DataLossNotAccepted, disk=disk, accept=accept)
 
 
 def _at(doc: Any, path: str) -> Any:
@@ -191,7 +191,7 @@ def brought(wanted: Wanted, mentioned: Sequence[Mention]) -> list[Mention]:
 def reference_missing(mention: Mention) -> Cause:
     """What is said about a reference to nothing."""
     kind = KINDS[mention.target.plural].facts.kind
-    return _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
+    return Cause.of(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 
 
 def unseen(world: World, wanted: Wanted, sees: Callable[[Key, Entry], bool]) -> Iterator[Cause]:
@@ -209,7 +209,7 @@ def unseen(world: World, wanted: Wanted, sees: Callable[[Key, Entry], bool]) -> 
         entry = world.store.peek(target)
         if entry is None or not sees(target, entry):
             kind = KINDS[target.plural].facts.kind
-            yield _cause(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
+            yield Cause.of(mention.field, Reason.ReferenceMissing, kind=kind, name=mention.written)
 
 
 def _grows(wanted: Wanted) -> bool:
@@ -231,7 +231,7 @@ def lost_addresses(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[C
         if entry.row.address_pool == wanted.key.name and not pool.holds(IPv4Address(entry.row.ip))
     )
     for row, _ in zip(lost, range(SHOWN), strict=False):
-        yield _cause("spec.ranges", Reason.RangeHoldsAddressInUse, ip=row.ip, instance=row.instance)
+        yield Cause.of("spec.ranges", Reason.RangeHoldsAddressInUse, ip=row.ip, instance=row.instance)
 
 
 def taken_gateway(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Cause]:
@@ -241,7 +241,7 @@ def taken_gateway(store: View, wanted: Wanted, pool: AddressPool) -> Iterator[Ca
         return
     holder = store.peek(Key("addresses", "", address_name(wanted.key.name, str(gateway))))
     if holder is not None:
-        yield _cause("spec.gateway", Reason.AddressInUse, ip=str(gateway), instance=holder.row.instance)
+        yield Cause.of("spec.gateway", Reason.AddressInUse, ip=str(gateway), instance=holder.row.instance)
 
 
 # --- network cards --------------------------------------------------------------------------------------
@@ -268,21 +268,21 @@ def _bad_ip(world: World, wanted: Wanted, field: str, pool_name: str, ip: IPv4Ad
         return
     pool = trusted(AddressPool, entry.raw)
     if not pool.holds(ip):
-        yield _cause(field, Reason.NotInRanges, ip=str(ip), pool=pool_name)
+        yield Cause.of(field, Reason.NotInRanges, ip=str(ip), pool=pool_name)
     elif ip in pool.excluded():
-        yield _cause(field, Reason.AddressReserved, ip=str(ip), pool=pool_name)
+        yield Cause.of(field, Reason.AddressReserved, ip=str(ip), pool=pool_name)
     name = address_name(pool_name, str(ip))
     holder = world.store.peek(Key("addresses", "", name))
     holders = (*((holder.row.instance,) if holder else ()), *world.index.ips.get(name, ()))
     other = next((one for one in holders if one != _own(wanted)), "")
     if other:
-        yield _cause(field, Reason.AddressInUse, ip=str(ip), instance=_told_to(world, wanted, other))
+        yield Cause.of(field, Reason.AddressInUse, ip=str(ip), instance=_told_to(world, wanted, other))
 
 
 def _bad_mac(world: World, wanted: Wanted, field: str, mac: str) -> Iterator[Cause]:
     other = next((one for one in world.index.macs.get(mac, ()) if one != _own(wanted)), "")
     if other:
-        yield _cause(field, Reason.MacInUse, mac=mac, instance=_told_to(world, wanted, other))
+        yield Cause.of(field, Reason.MacInUse, mac=mac, instance=_told_to(world, wanted, other))
 
 
 def _own(wanted: Wanted) -> str:
@@ -394,7 +394,3 @@ def _named(world: World, key: Key, given: int, sees: Sight) -> str:
     words = [", ".join(named)] if named else []
     words += [f"{others} others" if others > 1 else "another"] if others > 0 else []
     return " and ".join(words) or "objects that are being written"
-
-
-def _cause(field: str, why: Reason, **params: Any) -> Cause:
-    return Cause(field, why.name, why.say(**params), params)

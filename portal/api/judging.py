@@ -168,9 +168,7 @@ def _namespace_missing(world: World, namespace: str, coming: set[Key]) -> Iterat
     try:
         admission.check_namespace(world, namespace)
     except NotFound:
-        params = {"kind": "Namespace", "name": namespace}
-        word = Reason.ReferenceMissing
-        yield Cause("metadata.namespace", word.name, word.say(**params), params)
+        yield Cause.of("metadata.namespace", Reason.ReferenceMissing, kind="Namespace", name=namespace)
 
 
 def refused(batch: Batch) -> Refused:

@@ -30,8 +30,7 @@ def small_disks(
         needed = entry.row.status_virtual_size if entry is not None and entry.row.status_phase == "Ready" else None
         if needed is not None and disk.size < Bytes.read(needed):
             params = {"disk": disk.name, "asked": str(disk.size), "image": image, "has": needed}
-            why = Reason.DiskSmallerThanImage
-            yield Cause(f"{at}.disks[{number}].size", why.name, why.say(**params), params)
+            yield Cause.of(f"{at}.disks[{number}].size", Reason.DiskSmallerThanImage, **params)
 
 
 def _asks_anew(disk: Disk, before: JSON | None, *, begun: bool) -> bool:

@@ -17,9 +17,9 @@ from nanovirt.portal.api.requests import body
 from nanovirt.portal.api.writing import NAME_LETTERS
 from nanovirt.portal.identity import Subject
 from nanovirt.portal.pki import TOKEN_PREFIX, digest
-from nanovirt.resources.codec import JSON, path_text
+from nanovirt.resources.codec import JSON, causes_of
 from nanovirt.resources.credential import Credential, CredentialSpec
-from nanovirt.resources.errors import Cause, Forbidden, Invalid, Malformed, NotFound
+from nanovirt.resources.errors import Forbidden, Invalid, Malformed, NotFound
 from nanovirt.resources.fields import Title
 from nanovirt.resources.kind import GROUP_VERSION, Key
 from nanovirt.resources.metadata import Model, ObjectMeta, OwnerReference
@@ -102,9 +102,7 @@ def _asked(doc: JSON) -> TokenRequest:
     try:
         return TokenRequest.model_validate({name: doc[name] for name in doc if name not in ("kind", "apiVersion")})
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        causes = [Cause(path_text(one["loc"]), "FieldValueInvalid", one["msg"], {}) for one in found]
-        raise Invalid.of(causes) from error
+        raise Invalid.of(causes_of(error)) from error
 
 
 def _name_for(request: web.BaseRequest, subject: Subject, user: Entry) -> str:

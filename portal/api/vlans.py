@@ -35,7 +35,7 @@ def bad_vlans(store: View, ask: Callable[[], Index], old: JSON | None, instance:
         if pool is not None and nic.vlan not in (0, pool.spec.vlan):
             for other in twins(ask(), pool):
                 params = {"pool": pool.metadata.name, "other": other, "vlan": spoken(pool.spec.vlan)}
-                yield _cause(field, Reason.VlanOfPoolOnly, **params)
+                yield Cause.of(field, Reason.VlanOfPoolOnly, **params)
                 break
 
 
@@ -52,7 +52,7 @@ def _uncarried(store: View, status: JSON, field: str, nic: Nic, pool: AddressPoo
     network, vlan = network_of(nic, pool), vlan_of(nic, pool)
     if trusted(Host, entry.raw).withholds(network, vlan):
         lacks = f"the bridge of its host {status['host']} for network {network} does not carry {spoken(vlan)}"
-        yield _cause(field, Reason.ChangeRefused, detail=f"{lacks}; name one of spec.bridges[].vlans of that Host")
+        yield Cause.of(field, Reason.ChangeRefused, detail=f"{lacks}; name one of spec.bridges[].vlans of that Host")
 
 
 # --- address pools --------------------------------------------------------------------------------------
@@ -64,16 +64,16 @@ def overlaps(store: View, index: Index, pool: AddressPool) -> Iterator[Cause]:
     for name, row in _sharing(index, pool):
         params = {"subnet": str(spec.subnet), "other": row.subnet, "pool": name}
         if (row.vlan or 0) == spec.vlan:
-            yield _cause("spec.subnet", Reason.SubnetOverlaps, **params, network=spec.network, vlan=spoken(spec.vlan))
+            yield Cause.of("spec.subnet", Reason.SubnetOverlaps, **params, network=spec.network, vlan=spoken(spec.vlan))
             continue
         shared = True
         if found := next(_strays(store, name, row.vlan or 0, ("placements", "instances")), ""):
-            yield _cause("spec.subnet", Reason.SubnetOverlapsStray, **params, instance=found, stray=name)
+            yield Cause.of("spec.subnet", Reason.SubnetOverlapsStray, **params, instance=found, stray=name)
     own = pool.metadata.name
     if shared and (found := next(_strays(store, own, spec.vlan, ("instances",)), "")):
         name, row = next(_sharing(index, pool))
         params = {"subnet": str(spec.subnet), "other": row.subnet, "pool": name}
-        yield _cause("spec.subnet", Reason.SubnetOverlapsStray, **params, instance=found, stray=own)
+        yield Cause.of("spec.subnet", Reason.SubnetOverlapsStray, **params, instance=found, stray=own)
 
 
 def twins(index: Index, pool: AddressPool) -> Iterator[str]:
@@ -103,7 +103,3 @@ def _strays(store: View, pool: str, vlan: int, kinds: tuple[str, ...]) -> Iterat
             for nic in spec.get("nics") or ():
                 if nic.get("addressPool") == pool and nic.get("vlan", 0) not in own:
                     yield f"{key.namespace}/{spec.get('instance', key.name)}"
-
-
-def _cause(field: str, why: Reason, **params: Any) -> Cause:
-    return Cause(field, why.name, why.say(**params), params)
