@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanovirt.agent.live import awaiting
-from nanovirt.resources.instance import AwaitingChange, DiskFormat
+from nanovirt.resources.devices import DiskFormat
+from nanovirt.resources.instance import AwaitingChange
 from nanovirt.resources.placement import PlacedGuest, PlacedSecret, PlacementSpec
 
 NO_FORMAT: dict[str, Any] = {}

@@ -13,8 +13,9 @@ from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, AddressSpec, address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import DEFAULT_NIC, Nic, network_of, vlan_of
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import DEFAULT_NIC, Instance, Nic, network_of, vlan_of
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.metadata import ObjectMeta
 from nanovirt.resources.placement import Lease, PlacedNic
 from nanovirt.resources.qos import NetworkQos

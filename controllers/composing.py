@@ -26,8 +26,9 @@ from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import Disk, Nic, network_of, vlan_of
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Disk, Instance, Nic, network_of, vlan_of
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Document
 from nanovirt.resources.placement import (
     Domain,

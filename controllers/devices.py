@@ -6,9 +6,10 @@ from typing import Literal
 
 from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.world import World
+from nanovirt.resources.devices import Medium
 from nanovirt.resources.fields import resolve
 from nanovirt.resources.image import Image
-from nanovirt.resources.instance import Instance, Medium
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.placement import PlacedImage, PlacedMedium
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.system_template import SystemTemplate

@@ -9,9 +9,10 @@ from nanovirt.controllers.actions import owner_of, set_status
 from nanovirt.controllers.devices import ready_image
 from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.world import World
+from nanovirt.resources.devices import Disk
 from nanovirt.resources.host import Host
 from nanovirt.resources.image import Image
-from nanovirt.resources.instance import Disk, Instance
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
 from nanovirt.resources.metadata import ObjectMeta, OwnerReference
 from nanovirt.resources.placement import PlacedImage, PlacedVolume

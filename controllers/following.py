@@ -19,8 +19,9 @@ from nanovirt.controllers.orders import Orders
 from nanovirt.controllers.room import Room
 from nanovirt.controllers.world import World
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import DEFAULT_NIC, Nic
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import DEFAULT_NIC, Instance, Nic
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.placement import Domain, PlacedMedium, PlacedNic, PlacedVolume, Placement, PlacementSpec
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.store import Op

@@ -21,8 +21,9 @@ from nanovirt.controllers.world import World
 from nanovirt.resources.address import Address, address_name
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import Nic, network_of, vlan_of
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Instance, Nic, network_of, vlan_of
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.metadata import ADOPTED_LABEL
 from nanovirt.resources.placement import Domain, PlacedNic, Placement
 from nanovirt.resources.reasons import Reason

@@ -17,8 +17,9 @@ from nanovirt.controllers.orders import Orders
 from nanovirt.controllers.room import Room
 from nanovirt.controllers.world import World
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import Disk
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Disk, Instance
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.placement import Domain, PlacedVolume, Placement
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from nanovirt.controllers.lacks import Missing
 from nanovirt.controllers.world import World
+from nanovirt.resources.devices import Nic
 from nanovirt.resources.fields import resolve
-from nanovirt.resources.instance import Nic
 from nanovirt.resources.placement import PlacedNic, PlacedRule
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.security_group import Direction, SecurityGroup

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nanovirt.resources.compute_pool import ComputePool
+from nanovirt.resources.devices import Disk
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import MIB, Disk, InstanceSpec
+from nanovirt.resources.instance import MIB, InstanceSpec
 from nanovirt.resources.placement import Placement
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos, Qos
 from nanovirt.resources.quantities import Bytes

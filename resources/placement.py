@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from nanovirt.resources.codec import load
+from nanovirt.resources.devices import DiskFormat
 from nanovirt.resources.fields import AbsolutePath, Ip, Mac, Name, NameOrNothing, ShortName, Subnet, Time, Uid
 from nanovirt.resources.guest import AdminName, GuestReport, Hostname, SshKey, TimeZone
 from nanovirt.resources.host import DeviceName
-from nanovirt.resources.instance import AwaitingChange, DiskFormat, Drift, PowerState, Restart, RestartPolicy
+from nanovirt.resources.instance import AwaitingChange, Drift, PowerState, Restart, RestartPolicy
 from nanovirt.resources.kind import NAMESPACED, Column, Refers, Resource, Spec, Status
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import CpuQos, DiskQos, NetworkQos

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from nanovirt.resources.errors import Cause
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.quantities import Bits, Bytes, Millicpus
 
@@ -42,3 +44,17 @@ class Qos(Model):
     cpu: CpuQos = CpuQos()
     disk: DiskQos = DiskQos()
     network: NetworkQos = NetworkQos()
+
+
+def disk_rate_problems(field: str, qos: DiskQos) -> Iterator[Cause]:
+    """Rates that no disk is held to."""
+    for name, value in (("read", qos.read_bytes_per_second), ("write", qos.write_bytes_per_second)):
+        if value is not None and not 1024 <= value <= 2**50:
+            yield Cause.of(f"{field}.{name}BytesPerSecond", f"{value}: from 1Ki to 1Pi")
+
+
+def network_rate_problems(field: str, qos: NetworkQos) -> Iterator[Cause]:
+    """Rates that no card is held to."""
+    for name, value in (("inbound", qos.inbound_bits_per_second), ("outbound", qos.outbound_bits_per_second)):
+        if value is not None and not 8000 <= value <= 10**13:
+            yield Cause.of(f"{field}.{name}BitsPerSecond", f"{value}: from 8k to 10T")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from nanovirt.portal.api.index import View
 from nanovirt.resources.codec import JSON
+from nanovirt.resources.devices import Disk
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.fields import resolve
-from nanovirt.resources.instance import Disk, InstanceSpec
+from nanovirt.resources.instance import InstanceSpec
 from nanovirt.resources.kind import Key
 from nanovirt.resources.quantities import Bytes
 from nanovirt.resources.reasons import Reason

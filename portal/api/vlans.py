@@ -9,9 +9,10 @@ from typing import Any
 from nanovirt.portal.api.index import Index, View
 from nanovirt.resources.address_pool import AddressPool
 from nanovirt.resources.codec import JSON, load, trusted
+from nanovirt.resources.devices import Nic, network_of, vlan_of
 from nanovirt.resources.errors import Cause
 from nanovirt.resources.host import Host
-from nanovirt.resources.instance import Instance, Nic, network_of, vlan_of
+from nanovirt.resources.instance import Instance
 from nanovirt.resources.kind import Key
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.vlans import spoken

@@ -13,8 +13,8 @@ import pytest
 
 from nanovirt.agent.memory import FileMemories, KeptMemories, Memories, Memory
 from nanovirt.agent.unheard import Told
+from nanovirt.resources.devices import DiskFormat
 from nanovirt.resources.errors import HypervisorError
-from nanovirt.resources.instance import DiskFormat
 from nanovirt.resources.placement import PlacedGuest
 from tests.agent.placements import UUID, at, placement, restart, uuid
 
