@@ -24,9 +24,10 @@ from nanovirt.resources.compaction import sum_up
 from nanovirt.resources.engine import Engine
 from nanovirt.resources.errors import Forgotten, Invalid, Unavailable
 from nanovirt.resources.file_log import FileLog, Sizes
-from nanovirt.resources.history import Question, answer, resolve
+from nanovirt.resources.history import Question, answer
 from nanovirt.resources.kind import Key
 from nanovirt.resources.log import Log, MemoryLog
+from nanovirt.resources.moments import resolve
 from nanovirt.resources.past import AT_ONCE, WAITING, Past
 from nanovirt.resources.recorded import Filed, Recorded, Source
 from nanovirt.resources.registry import kinds
