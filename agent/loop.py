@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from nanovirt.agent.exposition import exposition
 from nanovirt.agent.firewall import Filters, NoFilters
 from nanovirt.agent.guests import Guests
+from nanovirt.agent.holdings import files, folders, holdings, unclaimed
 from nanovirt.agent.leases import Leases
 from nanovirt.agent.machine import Machine
 from nanovirt.agent.memory import Memories, Memory
@@ -29,7 +29,6 @@ from nanovirt.resources.report import (
     LEASE_SECONDS,
     REPORT_SECONDS,
     Gateway,
-    HeldNic,
     Holding,
     HostFacts,
     HostReport,
@@ -119,7 +118,7 @@ class Agent:
     async def run(self) -> None:
         """Work until cancelled. HypervisorError if the memories cannot be read: it does not act without them."""
         memories = await self._around.memories.load()
-        self._paths = _folders(memories.values())
+        self._paths = folders(memories.values())
         await self._look()
         async with self._group as group:
             self._around.machine.on_change(self._changed)
@@ -262,13 +261,13 @@ class Agent:
             self._around.leases.refresh()
             self._notice_leases()
             sequence += 1
-            holdings = await self._holdings() if self._asked or self._asked_once else None
+            held = await self._holdings() if self._asked or self._asked_once else None
             report = HostReport(
                 sequence=sequence,
                 facts=self._told(),
                 unclaimed=self._unclaimed,
                 usage=self.sampler.latest,
-                holdings=holdings,
+                holdings=held,
                 removals=self._removals.told,
             )
             await self._send(report)
@@ -313,8 +312,7 @@ class Agent:
             return None
         made = [worker.memory.placement for worker in self._workers.values()]
         made += [one.wish.placement for worker in self._workers.values() for one in worker.orders.values()]
-        own = {volume.file for one in made if one is not None for volume in one.spec.volumes}
-        return frozenset(own | {disk.file for one in self._unclaimed if one.facts for disk in one.facts.disks})
+        return files([one for one in made if one is not None], self._unclaimed)
 
     def _notice_hold(self, reply: ReportReply) -> None:
         """A restored server knows less than this host: what it said before it was lost goes on being obeyed."""
@@ -329,17 +327,7 @@ class Agent:
         except HypervisorError as error:
             log.warning("domains cannot be listed; will retry", extra={"detail": str(error)})
             return None
-        notes = self._past | {uuid: worker.memory for uuid, worker in self._workers.items()}
-        return tuple(
-            Holding(
-                uuid=uuid,
-                name=domains[uuid].name if uuid in domains else "",
-                state=domains[uuid].state if uuid in domains else "",
-                nics=_nics(notes.get(uuid)),
-                epoch=notes[uuid].epoch if uuid in notes else 0,
-            )
-            for uuid in sorted({*domains, *(uuid for uuid, note in notes.items() if note.epoch)})
-        )
+        return holdings(domains, self._notes())
 
     def _not_heard(self, error: NanoError) -> None:
         if self._heard:
@@ -369,26 +357,9 @@ class Agent:
         claimed = {uuid for uuid, worker in self._workers.items() if worker.orders}
         strangers = [domain for uuid, domain in sorted(domains.items()) if uuid not in claimed]
         facts = {one.uuid: await self._around.machine.describe(one.uuid) for one in strangers[:DESCRIBED]}
-        self._unclaimed = tuple(
-            Unclaimed(
-                uuid=one.uuid, name=one.name, state=one.state, nics=self._nics_of(one.uuid), facts=facts.get(one.uuid)
-            )
-            for one in strangers
-        )
+        self._unclaimed = unclaimed(strangers, self._notes(), facts)
         self._asked, self._counted = False, True
 
-    def _nics_of(self, uuid: str) -> tuple[HeldNic, ...]:
-        worker = self._workers.get(uuid)
-        return _nics(worker.memory if worker else self._past.get(uuid))
-
-
-def _nics(memory: Memory | None) -> tuple[HeldNic, ...]:
-    """The cards of a machine as its newest order has them."""
-    placement = memory.placement if memory else None
-    return tuple(HeldNic(mac=nic.mac, ip=str(nic.ip or "")) for nic in placement.spec.nics) if placement else ()
-
-
-def _folders(memories: Iterable[Memory]) -> tuple[str, ...]:
-    """Where remembered machines have their disks: counts until the server says which storage paths there are."""
-    placements = [memory.placement for memory in memories if memory.placement is not None]
-    return tuple(sorted({str(PurePosixPath(one.file).parent) for made in placements for one in made.spec.volumes}))
+    def _notes(self) -> dict[str, Memory]:
+        """What is remembered of machines, by their uuids; of some nothing else is left."""
+        return self._past | {uuid: worker.memory for uuid, worker in self._workers.items()}
