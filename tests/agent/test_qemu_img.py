@@ -88,10 +88,12 @@ async def test_hanging_tool_is_ended(tool: Path, tmp_path: Path, monkeypatch: py
 
 
 async def test_tool_that_nobody_waits_for_is_ended(tool: Path, tmp_path: Path) -> None:
-    write(tool, f"echo $$ > {tmp_path}/pid; exec sleep 1000")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await qemu_img.create(tmp_path / "x", 512)
+    write(tool, f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 1000")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(qemu_img.create(tmp_path / "x", 512))
+        while not (tmp_path / "pid").exists():
+            await asyncio.sleep(0.01)
+        waiting.cancel()
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()
 

@@ -116,7 +116,7 @@ class Watch:
 
     response: ClientResponse
 
-    async def next(self, seconds: float = 5) -> JSON:
+    async def next(self, seconds: float = 30) -> JSON:
         """The next event."""
         async with asyncio.timeout(seconds):
             line = await self.response.content.readline()
@@ -129,7 +129,7 @@ class Watch:
         events = [await self.next() for _ in range(count)]
         return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
 
-    async def end(self, seconds: float = 5) -> bytes:
+    async def end(self, seconds: float = 30) -> bytes:
         """What comes until the end."""
         async with asyncio.timeout(seconds):
             return await self.response.content.read()

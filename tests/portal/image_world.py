@@ -130,7 +130,7 @@ async def half_sent(opened: Shop, length: int) -> AsyncIterator[asyncio.StreamWr
     writer.write(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(RAW)}\r\n\r\n".encode() + RAW[:length])
     try:
         await writer.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (told := opened.reports.image(KEY)) is None or told.phase != "Uploading":
                 await asyncio.sleep(0.01)
         yield writer

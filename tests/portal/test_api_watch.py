@@ -133,7 +133,7 @@ async def test_bookmarks_tell_how_far_the_watch_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fanout, "TICK_SECONDS", 0.05)
     async with world() as w, w.watch(INSTANCES, allowWatchBookmarks="true") as watch, w.watch(INSTANCES) as plain:
         await w.make(f"{NANO}/addresspools", pool())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 event = await watch.next()
                 assert event["type"] == "BOOKMARK"

@@ -178,7 +178,7 @@ async def test_watch_lasts_no_longer_than_its_token(p: People) -> None:
     await p.token("alice", expiresSeconds=60)
     p.clock.passes(seconds=59.5)
     async with p.watch("alice", SECRETS) as watch:
-        assert await watch.end(3) == b""
+        assert await watch.end() == b""
 
 
 async def test_another_token_of_the_same_user_goes_on(p: People) -> None:

@@ -28,7 +28,7 @@ async def socket_of(w: World, subject: str = "admin") -> AsyncIterator[ClientWeb
 
 
 async def said(socket: ClientWebSocketResponse) -> Any:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return json.loads(await socket.receive_str())
 
 

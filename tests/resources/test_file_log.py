@@ -160,7 +160,10 @@ async def test_idle_log_notes_what_was_synced(tmp_path: Path, monkeypatch: pytes
     log.close()
 
 
-async def test_busy_log_notes_what_was_synced_at_most_once_a_period(tmp_path: Path) -> None:
+async def test_busy_log_notes_what_was_synced_at_most_once_a_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_log, "NOTE_SYNCED_EVERY", 60.0)
     log = FileLog.open(tmp_path, SMALL)
     for rev in range(1, 6):
         await log.append([record(rev)])

@@ -427,13 +427,13 @@ async def test_patient_writes_share_the_sync_of_the_next_that_is_not(monkeypatch
         assert (log.sizes, store.committed) == ([], 0)
         await transact(store, [Create(A._replace(name="c"), doc(A._replace(name="c")))], "alice")
         assert log.sizes == [3]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             for ticket in tickets:
                 await ticket.durable()
 
 
 async def test_patient_write_alone_is_durable_within_a_moment(open_log: OpenLog) -> None:
-    async with running(open_log()) as store, asyncio.timeout(5):
+    async with running(open_log()) as store, asyncio.timeout(30):
         await store.stage([Create(A, doc(A))], "controllers", patient=True).durable()
         assert store.get(A).rev == 1
 
@@ -441,7 +441,7 @@ async def test_patient_write_alone_is_durable_within_a_moment(open_log: OpenLog)
 @pytest.mark.parametrize("pending", [False, True], ids=["nothing waits", "patience waits"])
 async def test_full_log_leaves_no_patience_behind(pending: bool) -> None:
     log = Counting()
-    async with running(log) as store, asyncio.timeout(5):
+    async with running(log) as store, asyncio.timeout(30):
         log.full = True
         log.gate.clear()
         store.stage([Create(A, doc(A))], "alice")
