@@ -44,6 +44,8 @@ CONTRACT = pytest("resources/test_store.py", "-k", "taken_once")
 BROKEN_LOG = pytest("resources/test_store.py", "-k", "full or fail")
 TAKEN_BACK = pytest("faults/test_log_under_faults.py", "-k", "confirmed_before_a_failure")
 NEVER_AGAIN = pytest("faults/test_log_under_faults.py", "-k", "never_tried_again")
+UNSYNCED = pytest("faults/test_log_under_faults.py", "-k", "may_have_left_unsynced")
+"""Power cuts find it, too, but only in every second run of so many states."""
 SHORT_WRITES = pytest("faults/test_log_at_every_call.py", "-k", "all-again-SHORT")
 OUT_OF_ORDER = pytest("resources/test_recovery.py", "-k", "does_not_follow")
 RESTORED = pytest("resources/test_backup.py", "-k", "reuse_of_a_revision")
@@ -109,7 +111,7 @@ MUTANTS = (
         RECOVERY,
         "        os.fsync(fd)\n        os.posix_fadvise",
         "        os.posix_fadvise",
-        POWER_CUTS,
+        UNSYNCED,
     ),
     Mutant("lose the sync of the folder above", DIRECTORY, "    sync_directory(directory.parent)\n", "", POWER_CUTS),
     Mutant(
