@@ -50,9 +50,10 @@ def decide(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdi
         case "Running":
             return _off(spec, seen, memory, now)
         case "Stopped" if seen.on:
-            return _stopping(spec, seen, memory, now, hard=False)
+            return _stopping(spec, seen, memory, now, hard=_cut(spec, memory))
         case "Stopped":
-            return _with(memory, intent="Off", asked=None, ended="", detail=""), ()
+            done = spec.restart.at if spec.restart is not None and _cut(spec, memory) else memory.restart_at
+            return _with(memory, intent="Off", asked=None, ended="", detail="", restart_at=done), ()
         case "Suspended" if seen.on:
             return _suspending(seen, memory)
         case "Suspended":
@@ -62,6 +63,13 @@ def decide(spec: PlacementSpec, seen: Seen, memory: Memory, now: float) -> Verdi
 def due(restart: Restart | None, memory: Memory) -> bool:
     """Whether a restart is asked for that was not carried out yet."""
     return restart is not None and (memory.restart_at is None or restart.at > memory.restart_at)
+
+
+def _cut(spec: PlacementSpec, memory: Memory) -> bool:
+    """Whether it is to end without being asked, this once: a hard restart of which only the ending is wished now."""
+    return (
+        spec.restart is not None and spec.restart.mode == "Hard" and due(spec.restart, memory) and not _adopted(memory)
+    )
 
 
 def _with(memory: Memory, **changes: Any) -> Memory:

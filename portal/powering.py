@@ -29,7 +29,7 @@ def change(verb: str, doc: JSON, now: datetime, *, force: bool = False) -> Chang
         case "start":
             return to_start(doc, now)
         case "stop":
-            return to_stop(doc, force=force)
+            return to_stop(doc, now, force=force)
         case "suspend":
             return to_suspend(doc)
         case "resume":
@@ -47,15 +47,15 @@ def to_start(doc: JSON, now: datetime) -> Change:
     return None, _running_already(doc)
 
 
-def to_stop(doc: JSON, *, force: bool) -> Change:
-    """The wish to stop; by force, with no grace from now on."""
-    grace = doc["spec"].get("stopGraceSeconds", 60)
-    if force and grace != 0:
-        said = f"stopping by force; its stopGraceSeconds is 0 from now on (was {grace})"
-        return {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}, said
-    if _wish(doc) == "Stopped":
+def to_stop(doc: JSON, now: datetime, *, force: bool) -> Change:
+    """The wish to stop; by force, with an order to cut the power once: a hard restart whose start is not wished."""
+    wish = {} if _wish(doc) == "Stopped" else {"powerState": "Stopped"}
+    if force and _phase(doc) not in ENDED and not never_started(doc):
+        return {"spec": {**wish, "restart": _order(doc, now, "Hard")}}, "stopping by force"
+    if not wish:
         return None, _already(_phase(doc), "Stopped")
-    return {"spec": {"powerState": "Stopped"}}, "stopping" + (" by force" if force else f", within {grace} s")
+    grace = doc["spec"].get("stopGraceSeconds", 60)
+    return {"spec": wish}, "stopping" + (" by force" if force else f", within {grace} s")
 
 
 def to_restart(doc: JSON, now: datetime, *, force: bool) -> Change:

@@ -32,7 +32,10 @@ Phase = Literal[
 
 
 class Restart(Model):
-    """An order to start anew, once for each value of `at`; written by /restart and /reset, or by hand."""
+    """An order to start anew, once for each value of `at`; written by /restart and /reset, or by hand.
+
+    With `powerState: Stopped`, one of mode Hard cuts the power once, instead of asking the guest.
+    """
 
     at: Time
     mode: Literal["Graceful", "Hard"] = "Graceful"

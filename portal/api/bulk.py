@@ -108,7 +108,7 @@ class Bulk:
             nonlocal said
             doc = load(raw)
             patch, said = powering.change(verb, doc, asked.at, force=asked.force)
-            if asked.exact and _ordered(doc, asked.at) and "restart" in (patch or {}).get("spec", {}):
+            if asked.exact and _ordered(doc, asked.at) and list((patch or {}).get("spec", {})) == ["restart"]:
                 patch, said = None, "was ordered already"
             return patching.merge(doc, patch or {})
 

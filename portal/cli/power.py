@@ -76,7 +76,7 @@ def start(session: Session, asked: Asked) -> None:
         stop -l app=web
     """)
 )
-@click.option("--force", is_flag=True, help="Cut the power at once: sets stopGraceSeconds to 0.")
+@click.option("--force", is_flag=True, help="Cut the power at once, this time.")
 @_chosen
 def stop(session: Session, asked: Asked, *, force: bool) -> None:
     """Stop instances.

@@ -143,6 +143,31 @@ def test_restart_of_a_stopped_machine_waits_for_the_next_start() -> None:
     assert decided(made, ended("Shutdown"), knowing(made, intent="Off")).steps == ()
 
 
+def test_machine_that_is_to_stop_loses_its_power_by_a_hard_order_once() -> None:
+    made = placement(power_state="Stopped", restart=restart(5, "Hard"), generation=2)
+    cut = decided(made, ON, knowing(placement()))
+    assert names(cut) == ["Remember", "Destroy"]
+    off = decided(made, ended("Destroyed"), cut.memory)
+    assert (names(off), off.memory.restart_at) == (["Remember"], at(5))
+    assert names(decided(made, ended("Destroyed"), off.memory)) == []
+    assert names(decided(made, ON, off.memory)) == ["Remember", "ShutDown", "LookAgain"], "somebody else started it"
+
+
+def test_grace_that_runs_is_cut_short_by_a_hard_order() -> None:
+    made = placement(power_state="Stopped", restart=restart(5, "Hard"))
+    assert names(decided(made, ON, knowing(made, intent="Off", asked=NOW - 5, pressed=NOW - 1))) == ["Destroy"]
+
+
+def test_graceful_order_cuts_no_power() -> None:
+    made = placement(power_state="Stopped", restart=restart(5))
+    assert names(decided(made, ON, knowing(placement()))) == ["Remember", "ShutDown", "LookAgain"]
+
+
+def test_hard_order_that_may_be_done_already_cuts_no_power() -> None:
+    made = placement(power_state="Stopped", restart=restart(5, "Hard"))
+    assert "Destroy" not in names(decided(made, ON, replace(BLANK, started=0)))
+
+
 def test_done_restart_is_told() -> None:
     made = placement(restart=restart(5))
     assert told(made, ON, knowing(made, restart_at=at(5))).restarted_at == at(5)

@@ -37,7 +37,7 @@ async def test_sub_verb_writes_the_wish_in_the_callers_name() -> None:
         resumed = await w.call("POST", f"{INSTANCES}/web-1/resume", {})
         assert resumed.doc["spec"]["powerState"] == "Running"
         forced = await w.call("POST", f"{INSTANCES}/web-1/stop", {"force": True})
-        assert forced.doc["spec"]["stopGraceSeconds"] == 0
+        assert (forced.doc["spec"]["stopGraceSeconds"], forced.doc["spec"]["restart"]["mode"]) == (60, "Hard")
 
 
 async def test_sub_verb_with_a_key_takes_effect_once() -> None:

@@ -50,14 +50,20 @@ def test_starting_a_stopped_machine_is_a_wish() -> None:
     assert to_start(machine("Stopped", "Stopped"), NOW)[0] == {"spec": {"powerState": "Running"}}
 
 
-def test_stopping_by_force_takes_the_grace_away_and_says_so() -> None:
-    patch, said = to_stop(machine(stopGraceSeconds=60), force=True)
-    assert patch == {"spec": {"powerState": "Stopped", "stopGraceSeconds": 0}}
-    assert "was 60" in said
+def test_stopping_by_force_is_ordered_once_and_leaves_the_grace() -> None:
+    order = {"restart": {"at": "2026-11-22T09:00:00.000000Z", "mode": "Hard"}}
+    patch, said = to_stop(machine(stopGraceSeconds=60), NOW, force=True)
+    assert (patch, said) == ({"spec": {"powerState": "Stopped", **order}}, "stopping by force")
+    assert to_stop(machine("Stopped", "Stopping"), NOW, force=True)[0] == {"spec": order}
+
+
+def test_stopping_by_force_what_does_not_run_orders_nothing() -> None:
+    assert to_stop(machine("Stopped", "Stopped"), NOW, force=True)[0] is None
+    assert to_stop(machine("Running", "Failed"), NOW, force=True)[0] == {"spec": {"powerState": "Stopped"}}
 
 
 def test_stopping_twice_changes_nothing() -> None:
-    assert to_stop(machine("Stopped", "Stopping"), force=False)[0] is None
+    assert to_stop(machine("Stopped", "Stopping"), NOW, force=False)[0] is None
 
 
 def test_an_order_is_newer_than_the_last_one_even_on_a_machine_whose_clock_is_behind() -> None:
