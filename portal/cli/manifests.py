@@ -11,6 +11,7 @@ from typing import IO, Any
 import yaml
 
 from nanovirt.resources.errors import Malformed
+from nanovirt.resources.yaml_reading import doubt
 
 JSON = dict[str, Any]
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -137,6 +138,9 @@ def documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]
         except (yaml.YAMLError, ValueError) as error:
             yield None, f"{file}:{_line(error) or node.start_mark.line + 1} (document {number}) {_told(error)}"
             continue
+        if doubts := list(_doubts(node, "", set())):
+            yield from ((None, f"{file}:{line} (document {number}) {path}: {said}") for line, path, said in doubts)
+            continue
         yield from (
             _items(Manifest(file, number, doc, node))
             if isinstance(doc, dict)
@@ -214,6 +218,23 @@ def _constructed(node: yaml.Node) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _doubts(node: yaml.Node, path: str, seen: set[int]) -> Iterator[tuple[int, str, str]]:
+    """Line, path and what is to be said of each value that readers of YAML do not agree on."""
+    if isinstance(node, yaml.ScalarNode):
+        if said := doubt(node.tag, str(node.value)):
+            yield node.start_mark.line + 1, path, said
+    elif id(node) not in seen:  # an alias: it was looked at where it stands
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                below = f"{path}.{key.value}".removeprefix(".")
+                yield from _doubts(key, below, seen)
+                yield from _doubts(value, below, seen)
+        else:
+            for at, one in enumerate(node.value):
+                yield from _doubts(one, f"{path}[{at}]", seen)
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
