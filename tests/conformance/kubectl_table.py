@@ -262,10 +262,10 @@ WAITING = (
     Check("wait tmpl/t-1 --for=delete --timeout=5s", since=30),
     Check("wait inst -l app=web --for=condition=Ready --timeout=30s", out="web-1 condition met"),
     Check("wait inst -l app=nothing --for=condition=Ready --timeout=1s", err="no matching resources", code=1),
-    Check("get tmpl -w --request-timeout=3s", out=(r"^linux ", r"^list-1 +Other .*Sata", r"^list-1 +Other .*Ide"), meanwhile=("create -f list.yaml", """patch tmpl list-1 --type=merge -p '{"spec":{"diskBus":"Ide"}}'""")),
-    Check("get tmpl -w --output-watch-events --request-timeout=3s", out=(r"^ADDED +list-1 ", r"^MODIFIED +list-1 ", r"^DELETED +list-2 "), meanwhile=("""patch tmpl list-1 --type=merge -p '{"spec":{"diskBus":"Scsi"}}'""", "delete tmpl list-2")),
+    Check("get tmpl -w --request-timeout=5s", out=(r"^linux ", r"^list-1 +Other .*Sata", r"^list-1 +Other .*Ide"), meanwhile=("create -f list.yaml", """patch tmpl list-1 --type=merge -p '{"spec":{"diskBus":"Ide"}}'""")),
+    Check("get tmpl -w --output-watch-events --request-timeout=5s", out=(r"^ADDED +list-1 ", r"^MODIFIED +list-1 ", r"^DELETED +list-2 "), meanwhile=("""patch tmpl list-1 --type=merge -p '{"spec":{"diskBus":"Scsi"}}'""", "delete tmpl list-2")),
     Check("get inst web-1 --watch-only -o jsonpath='{.spec.cpus}{\"\\n\"}' --request-timeout=2500ms", out="^5$", meanwhile=("""patch inst web-1 --type=merge -p '{"spec":{"cpus":5}}'""",)),
-    Check("get tmpl -w -l in=list -o name --request-timeout=2500ms", out="list-1", never="linux", meanwhile=("label tmpl list-1 in-", "label tmpl list-1 in=list")),
+    Check("get tmpl -w -l in=list -o name --request-timeout=5s", out="list-1", never="linux", meanwhile=("label tmpl list-1 in-", "label tmpl list-1 in=list")),
     Check("get events -w --request-timeout=2500ms", out="web-1.*Placed on"),
 )
 

@@ -22,7 +22,8 @@ BY_CERTIFICATE = ("discovery", "rights", "creating", "changing")
 AT_LEAST = 100
 LOGGED = re.compile(r"[IWE]\d{4} ")
 """How what kubectl says only with -v=6 begins: each answer that it got, one a line."""
-WATCHING = re.compile(r"watch=true.* 200 OK")
+WATCHING = re.compile(r'watch=true"? (status=")?200 OK')
+"""How an answered watch is logged by kubectl 1.20, and by newer ones."""
 LOOKING_SECONDS = 2.0
 BINARIES = ROOT / ".venv" / "bin"
 
