@@ -57,6 +57,9 @@ class Model(BaseModel):
         return made
 
 
+LABEL_KEY = re.compile(r"(?:[a-z0-9][-a-z0-9.]{0,252}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_KEY_RULE = "a key is 1 to 63 letters, digits, '-', '_' and '.', perhaps after a domain and '/' (example.com/tier)"
+"""As in Kubernetes, so that selectors can name it; asked of new labels only, since older releases stored any."""
 _NOT_PLAIN = re.compile(r"[ ,()=!\x00-\x1f\x7f]")
 
 

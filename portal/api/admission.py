@@ -22,7 +22,7 @@ from nanovirt.resources.instance import Instance
 from nanovirt.resources.instance_disruption import ACCEPTED
 from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import KINDS, Document, Key
-from nanovirt.resources.metadata import OWNER_LABEL, RESERVED_PREFIX
+from nanovirt.resources.metadata import LABEL_KEY, LABEL_KEY_RULE, OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, SHARED, by_kind
 from nanovirt.resources.store import Entry
@@ -323,13 +323,19 @@ def without_acceptance(doc: JSON) -> JSON:
 
 
 def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
-    """Labels and finalizers under `nano/` are the server's: kept from `old`; a new object gets its owner."""
+    """Labels and finalizers under `nano/` are the server's: kept from `old`; a new object gets its owner.
+
+    Invalid: a new label has a name that no selector can name. One that is there already stays.
+    """
     metadata = doc["metadata"]
     labels = {name: text for name, text in metadata.get("labels", {}).items() if not name.startswith(RESERVED_PREFIX)}
+    ours = old["metadata"].get("labels", {}) if old else {}
+    for name in labels:
+        if name not in ours and not LABEL_KEY.fullmatch(name):
+            raise Invalid("metadata.labels", f"label {name[:60]!r}: {LABEL_KEY_RULE}")
     if old is None:
         labels[OWNER_LABEL] = owner
     else:
-        ours = old["metadata"].get("labels", {})
         labels |= {name: text for name, text in ours.items() if name.startswith(RESERVED_PREFIX)}
     metadata["labels"] = labels
     given, held = metadata.get("finalizers", ()), old["metadata"].get("finalizers", ()) if old else ()

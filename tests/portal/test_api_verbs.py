@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from nanovirt.portal.api.protobuf import piece
+from nanovirt.resources.codec import load
 from nanovirt.resources.kind import Key
-from nanovirt.resources.store import Create
+from nanovirt.resources.store import Create, Update, transact
 from tests.portal.api_world import INSTANCES, JSON_PATCH, MERGE, NANO, instance, pool, world
 
 TEMPLATES = f"{NANO}/systemtemplates"
@@ -132,6 +133,21 @@ async def test_delete_without_finalizers_answers_success_with_the_uid() -> None:
         assert (gone.code, gone.doc["status"]) == (200, "Success")
         assert gone.doc["details"]["uid"] == made["metadata"]["uid"]
         assert (await w.call("GET", f"{NANO}/addresspools/lan")).code == 404
+
+
+@pytest.mark.parametrize("key", ["a b", "ü", "a/b/c", "-x", "x-", "/x", "x/", "A.b/c", "x" * 64])
+async def test_a_label_that_no_selector_can_name_is_refused_and_one_that_is_there_stays(key: str) -> None:
+    async with world() as w:
+        await w.make(f"{NANO}/addresspools", pool())
+        change = {"metadata": {"labels": {key: "v"}}}
+        refused = await w.call("PATCH", f"{NANO}/addresspools/lan", change, headers=MERGE)
+        assert (refused.code, refused.doc["details"]["causes"][0]["field"]) == (422, "metadata.labels")
+        kept = load(w.store.get(Key("addresspools", "", "lan")).raw)
+        kept["metadata"]["labels"][key] = "v"  # as an older release stored it
+        await transact(w.store, [Update(Key("addresspools", "", "lan"), kept)], "system")
+        more = {"metadata": {"labels": {"example.com/tier_1.b": "v"}}}
+        changed = await w.call("PATCH", f"{NANO}/addresspools/lan", more, headers=MERGE)
+        assert changed.doc["metadata"]["labels"] == {"nano/owner": "admin", key: "v", "example.com/tier_1.b": "v"}
 
 
 async def test_own_finalizers_can_be_given_and_taken() -> None:
