@@ -37,6 +37,19 @@ def test_untagged_network_is_in_a_list_only_as_zero() -> None:
     assert host("0").withholds("default", 1)
 
 
+def test_two_networks_may_have_one_bridge_each_with_its_vlans() -> None:
+    """A trunk of several networks: what a card may be in goes by the network that it names."""
+    lan = {"network": "lan", "device": "br0", "vlans": ["0"]}
+    both = made("Host", "node-1", bridges=[lan, {"network": "dmz", "device": "br0", "vlans": ["20-29"]}])
+    assert isinstance(both, Host)
+    assert not list(both.problems())
+    assert (both.bridge("lan"), both.bridge("dmz")) == ("br0", "br0")
+    assert not both.withholds("lan", 0)
+    assert both.withholds("lan", 20)
+    assert not both.withholds("dmz", 20)
+    assert both.withholds("dmz", 0)
+
+
 def test_bridge_without_a_list_carries_all_and_no_bridge_withholds_nothing() -> None:
     plain = made("Host", "node-1", bridges=[{"network": "default", "device": "br0"}])
     assert isinstance(plain, Host)
