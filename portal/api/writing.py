@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from nanovirt.portal.api import admission, strictness
+from nanovirt.portal.api import admission, strictness, zones
 from nanovirt.portal.api.admission import Wanted, World
 from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
@@ -106,7 +106,7 @@ class Writer:
         self._vault.keep(wanted)
         if settle is not None:
             settle(target.cls, admission.without_acceptance(doc), stored, None)
-        return Prepared([Create(key, stored)], None, wanted, warnings)
+        return Prepared([Create(key, stored)], None, wanted, [*warnings, *zones.unknown(wanted)])
 
     async def change(
         self,
@@ -148,6 +148,7 @@ class Writer:
             settle(target.cls, admission.without_acceptance(doc), stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
+        warnings = [*warnings, *zones.unknown(wanted)]
         return Prepared([Update(target.key, stored, Half.MAIN, expect)], before, wanted, warnings)
 
     async def carry_out(self, prepared: Prepared, subject: Subject, options: Options) -> Written:

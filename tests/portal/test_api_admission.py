@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from nanovirt.portal.api import zones
 from nanovirt.portal.api.index import Index, card_claims, mentions
 from nanovirt.resources.address import address_name
 from nanovirt.resources.engine import Engine
@@ -13,7 +14,7 @@ from nanovirt.resources.kind import KINDS, Key
 from nanovirt.resources.log import MemoryLog
 from nanovirt.resources.shapes import shape_of
 from nanovirt.resources.store import Create, Delete, Half, Update, transact
-from tests.portal.api_world import INSTANCES, MERGE, NANO, World, instance, pool, world
+from tests.portal.api_world import INSTANCES, MERGE, NANO, Reply, World, instance, pool, world
 
 POOLS = f"{NANO}/addresspools"
 UID = "11111111-1111-1111-1111-111111111111"
@@ -123,6 +124,29 @@ async def test_missing_reference_is_accepted_with_a_warning() -> None:
         assert said.code == 201
         assert '299 - "spec.disks[0].source.image: Image shared/debian does not exist."' in said.warnings
         assert any("ComputePool default" in one for one in said.warnings)
+
+
+async def test_time_zone_that_the_server_does_not_know_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zones, "known", lambda: frozenset({"Asia/Shanghai", "Europe/Berlin", "UTC"}))
+
+    def of_zone(told: Reply) -> list[str]:
+        return [one for one in told.warnings if "timeZone" in one]
+
+    async with world() as w:
+        said = await w.call("POST", INSTANCES, instance(guest={"timeZone": "Asia/Shangai"}))
+        text = "spec.guest.timeZone: Asia/Shangai is no time zone that this server knows; do you mean Asia/Shanghai?"
+        assert (said.code, of_zone(said)) == (201, [f'299 - "{text}"'])
+
+        async def patched(**spec: Any) -> list[str]:
+            return of_zone(await w.call("PATCH", f"{INSTANCES}/web-1", {"spec": spec}, headers=MERGE))
+
+        assert not await patched(cpus=2)
+        for zone, meant in (("Berlin", "Europe/Berlin"), ("europe/berlin", "Europe/Berlin"), ("Mars/Base", "")):
+            (told,) = await patched(guest={"timeZone": zone})
+            assert told.endswith(f'do you mean {meant}?"' if meant else 'knows"')
+        assert not await patched(guest={"timeZone": "UTC"})
+        monkeypatch.setattr(zones, "known", frozenset)
+        assert not await patched(guest={"timeZone": "Mars/Base"})
 
 
 def _disks(*named: str) -> list[dict[str, Any]]:
