@@ -103,7 +103,7 @@ async def test_conversion_may_take_only_so_much_of_the_processor(tool: Path, tmp
     begun = time.monotonic()
     with pytest.raises(HypervisorError, match="it was ended"):
         await qemu_img.convert(tmp_path / "in", "raw", tmp_path / "out", 1)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
 
 
 async def test_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
