@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import click
@@ -24,7 +24,7 @@ class Below(NamedTuple):
     full: bool = False
     """It is named as NAMESPACE/NAME."""
     homeless: bool = False
-    """Only those that no host has."""
+    """Only those that no host has, or one that this user may not see."""
 
     def peg(self, above: JSON) -> str:
         """What an object hangs by below `above`."""
@@ -34,12 +34,12 @@ class Below(NamedTuple):
             return str(metadata["uid"])
         return f"{space}/{metadata['name']}" if space else str(metadata["name"])
 
-    def pegs(self, one: JSON) -> list[str]:
-        """The pegs that an object hangs by."""
+    def pegs(self, one: JSON, hosts: Collection[str] = ()) -> list[str]:
+        """The pegs that an object hangs by; `hosts` are those that are shown."""
         if self.path == OWNERS:
             return [owner["uid"] for owner in one["metadata"].get("ownerReferences") or ()]
         name = at(one, self.path)
-        if not name or (self.homeless and at(one, "status.host")):
+        if not name or (self.homeless and at(one, "status.host") in hosts):
             return []
         return [f"{one['metadata']['namespace']}/{name}" if self.local else name]
 
@@ -116,8 +116,9 @@ class Forest:
     def _below(self, below: Below) -> dict[str, list[JSON]]:
         if below not in self._hanging:
             hanging = self._hanging[below] = {}
+            hosts = {one["metadata"]["name"] for one in self._every("hosts")} if below.homeless else ()
             for one in self._every(below.plural):
-                for peg in below.pegs(one):
+                for peg in below.pegs(one, hosts):
                     hanging.setdefault(peg, []).append(one)
         return self._hanging[below]
 

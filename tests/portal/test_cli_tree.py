@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,26 @@ def test_events_that_a_gap_hid_are_told_after_it(running: Cluster, monkeypatch: 
     running.nanoctl("events", "-w")
     assert [line.split()[2] for line in printed].count("Hidden") == 1
     assert [line.split()[2] for line in printed].count("Scheduled") == 1
+
+
+TEAM = """
+{apiVersion: nano/v1, kind: User, metadata: {name: alice}}
+---
+{apiVersion: nano/v1, kind: Role, metadata: {name: runner}, spec: {rules: [
+  {kinds: [instances], verbs: [get, list, create]}, {kinds: [computepools], verbs: [get, list]}]}}
+---
+{apiVersion: nano/v1, kind: Group, metadata: {name: team}, spec: {
+  members: [alice], roles: [runner], namespaces: [default, shared]}}
+"""
+
+
+def test_who_may_not_see_hosts_has_instances_below_their_pool(running: Cluster, tmp_path: Path) -> None:
+    running.says("apply", "-f", "-", stdin=TEAM)
+    alice = tmp_path / "alice.kubeconfig"
+    alice.write_text(running.says("kubeconfig", "--user", "alice", "--expires", "1d"))
+    spec = {"computePool": "default", "disks": [{"name": "system", "size": "1Gi"}]}
+    mine = {"apiVersion": "nano/v1", "kind": "Instance", "metadata": {"name": "mine"}, "spec": spec}
+    running.says("apply", "-f", "-", "--kubeconfig", str(alice), stdin=json.dumps(mine))
+    running.running("mine")
+    rows = [line.split()[:3] for line in running.says("tree", "--kubeconfig", str(alice)).splitlines()[1:]]
+    assert ["├─", "instance/mine", "Running"] in rows
