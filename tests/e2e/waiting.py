@@ -119,3 +119,14 @@ def instance(name: str, **spec: Any) -> JSON:
 def instance_key(name: str) -> Key:
     """Where an instance of the namespace `default` stands."""
     return Key("instances", "default", name)
+
+
+async def run(client: Client, name: str, **spec: Any) -> JSON:
+    """A new instance, once it runs."""
+    await client.create(instance(name, **spec))
+    return await until(client, instance_key(name), "Running")
+
+
+def addresses(docs: dict[str, JSON]) -> list[str]:
+    """Every address of these instances."""
+    return [one["ip"] for doc in docs.values() for one in doc["status"]["addresses"]]
