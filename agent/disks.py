@@ -149,26 +149,29 @@ def _remove(file: Path) -> None:
 
 
 def _seen(file: Path) -> SeenVolume | None:
-    try:
-        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    """A volume of ours: a qcow2 file, and never behind a link."""
+    if (looked := _look(file, os.O_NOFOLLOW)) is None:
         return None
-    except OSError as error:
-        raise _refused(file, error) from error
-    try:
-        found = os.fstat(opened)
-        head = os.pread(opened, _SIZE_AT + _SIZE.size, 0) if stat.S_ISREG(found.st_mode) else b""
-    finally:
-        os.close(opened)
-    if not head.startswith(MAGIC) or len(head) < _SIZE_AT + _SIZE.size:
+    found, size = looked
+    if size is None:
         raise HypervisorError(f"{file} is not a qcow2 file, so it is no volume of ours; it is left alone")
-    return SeenVolume(str(file), _SIZE.unpack_from(head, _SIZE_AT)[0], found.st_blocks * 512)
+    return SeenVolume(str(file), size, found.st_blocks * 512)
 
 
 def _seen_anywhere(file: Path) -> SeenVolume | None:
     """A file that was there before Nano: qcow2 or raw, maybe behind a link."""
+    if (looked := _look(file)) is None:
+        return None
+    found, size = looked
+    if not stat.S_ISREG(found.st_mode):
+        raise HypervisorError(f"{file} is no regular file; it is left alone")
+    return SeenVolume(str(file), found.st_size if size is None else size, found.st_blocks * 512)
+
+
+def _look(file: Path, flags: int = 0) -> tuple[os.stat_result, int | None] | None:
+    """What stands there, and the size that a qcow2 header says, if it has one; None when nothing does."""
     try:
-        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -178,12 +181,8 @@ def _seen_anywhere(file: Path) -> SeenVolume | None:
         head = os.pread(opened, _SIZE_AT + _SIZE.size, 0) if stat.S_ISREG(found.st_mode) else b""
     finally:
         os.close(opened)
-    if not stat.S_ISREG(found.st_mode):
-        raise HypervisorError(f"{file} is no regular file; it is left alone")
     whole = head.startswith(MAGIC) and len(head) == _SIZE_AT + _SIZE.size
-    return SeenVolume(
-        str(file), _SIZE.unpack_from(head, _SIZE_AT)[0] if whole else found.st_size, found.st_blocks * 512
-    )
+    return found, _SIZE.unpack_from(head, _SIZE_AT)[0] if whole else None
 
 
 def _refused(file: Path, error: OSError) -> HypervisorError:
