@@ -17,7 +17,6 @@ from nanovirt.resources.kind import LATER, NAMESPACED, Column, Refers, Resource,
 from nanovirt.resources.metadata import Model
 from nanovirt.resources.qos import Qos, disk_rate_problems, network_rate_problems
 from nanovirt.resources.quantities import Bytes
-from nanovirt.resources.reasons import Reason
 
 MIB = 2**20
 FINALIZER = "nano/instance"
@@ -225,21 +224,13 @@ def _claimed_twice(spec: InstanceSpec, at: str) -> Iterator[Cause]:
     """What only one disk or card can have."""
     if len(spec.disks) > 1:
         mounts = [disk.format.mount_path if disk.format else "" for disk in spec.disks]
-        yield from _twice(f"{at}.disks", mounts, "format.mountPath")
+        yield from twice(f"{at}.disks", mounts, "format.mountPath")
         volumes = [(disk.source.volume or "") if disk.source else "" for disk in spec.disks]
-        yield from _twice(f"{at}.disks", volumes, "source.volume")
+        yield from twice(f"{at}.disks", volumes, "source.volume")
     if spec.nics is not None and len(spec.nics) > 1:
-        yield from _twice(f"{at}.nics", [nic.mac or "" for nic in spec.nics], "mac")
+        yield from twice(f"{at}.nics", [nic.mac or "" for nic in spec.nics], "mac")
         ips = [f"{nic.ip} of {nic.address_pool}" if nic.ip else "" for nic in spec.nics]
-        yield from _twice(f"{at}.nics", ips, "ip")
-
-
-def _twice(field: str, values: list[str], key: str) -> Iterator[Cause]:
-    seen: set[str] = set()
-    for index, one in enumerate(values):
-        if one and one in seen:
-            yield Cause.of(f"{field}[{index}].{key}", Reason.FieldDuplicate, value=one)
-        seen.add(one)
+        yield from twice(f"{at}.nics", ips, "ip")
 
 
 def _boot_problems(spec: InstanceSpec, at: str) -> Iterator[Cause]:

@@ -19,7 +19,7 @@ class Reason(Enum):
     FieldValueRequired = "The field is required."
     FieldUnknown = "There is no such field; known here: {known}."
     FieldImmutable = "The field cannot be changed after creation; make a new object instead."
-    FieldDuplicate = "{value} stands twice in the list; names in a list are unique."
+    FieldDuplicate = "{value} stands twice in the list; each item needs its own."
     NotYetSupported = "{what} is not built yet, though the design has it: nothing would act on it; leave it out."
     OneMemberRequired = "Exactly one of {members} must be given."
     NotInSubnet = "{ip} lies outside the subnet {subnet}."
