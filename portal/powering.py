@@ -42,7 +42,7 @@ def to_start(doc: JSON, now: datetime) -> Change:
     """The wish to run; for a machine that should run and has ended, an order to start it anew."""
     if _wish(doc) != "Running":
         return {"spec": {"powerState": "Running"}}, "resuming" if _phase(doc) == "Suspended" else "starting"
-    if _phase(doc) in ENDED and not _paused(doc):  # an order would end the guest of a paused one first
+    if _ended(doc):
         return {"spec": {"restart": _order(doc, now, "Graceful")}}, "starting again"
     return None, _running_already(doc)
 
@@ -50,7 +50,7 @@ def to_start(doc: JSON, now: datetime) -> Change:
 def to_stop(doc: JSON, now: datetime, *, force: bool) -> Change:
     """The wish to stop; by force, with an order to cut the power once: a hard restart whose start is not wished."""
     wish = {} if _wish(doc) == "Stopped" else {"powerState": "Stopped"}
-    if force and _phase(doc) not in ENDED and not never_started(doc):
+    if force and not _ended(doc) and not never_started(doc):
         return {"spec": {**wish, "restart": _order(doc, now, "Hard")}}, "stopping by force"
     if not wish:
         return None, _already(_phase(doc), "Stopped")
@@ -113,6 +113,11 @@ def _already(phase: str, wish: str) -> str:
 
 def _running_already(doc: JSON) -> str:
     return "is paused on its host, and goes on by itself" if _paused(doc) else _already(_phase(doc), "Running")
+
+
+def _ended(doc: JSON) -> bool:
+    """Whether it is off; one that was paused behind Nano is Failed, and its guest is still there."""
+    return _phase(doc) in ENDED and not _paused(doc)
 
 
 def _paused(doc: JSON) -> bool:

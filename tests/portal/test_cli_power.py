@@ -43,6 +43,14 @@ def test_starting_a_machine_that_was_paused_behind_ends_nothing() -> None:
     paused["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "MachinePaused"}]
     assert to_start(paused, NOW) == (None, "is paused on its host, and goes on by itself")
     assert to_resume(paused) == to_start(paused, NOW)
+
+
+def test_stopping_by_force_cuts_the_power_of_one_that_was_paused_behind() -> None:
+    paused = machine(phase="Failed")
+    paused["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "MachinePaused"}]
+    patch, _ = to_stop(paused, NOW, force=True)
+    assert patch is not None
+    assert patch["spec"]["restart"]["mode"] == "Hard"
     assert to_start(machine(phase="Failed"), NOW)[0] is not None
 
 
