@@ -19,10 +19,8 @@ from nanovirt.resources.codec import JSON, load, trusted
 from nanovirt.resources.disruption import Effect, changes
 from nanovirt.resources.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from nanovirt.resources.instance import Instance
-from nanovirt.resources.instance_disruption import ACCEPTED
 from nanovirt.resources.instance_set import InstanceSet
 from nanovirt.resources.kind import KINDS, Document, Key
-from nanovirt.resources.metadata import LABEL_KEY, LABEL_KEY_RULE, OWNER_LABEL, RESERVED_PREFIX
 from nanovirt.resources.reasons import Reason
 from nanovirt.resources.registry import DEFAULT, SHARED, by_kind
 from nanovirt.resources.store import Entry
@@ -299,49 +297,6 @@ def _told_to(world: World, wanted: Wanted, holder: str) -> str:
     if wanted.sees is None or (entry is not None and wanted.sees(key, entry)):
         return holder
     return "an instance of somebody else"
-
-
-def take_acceptance(doc: JSON, said: frozenset[str] = frozenset()) -> frozenset[str]:
-    """What a write accepts to lose: as its query `said`, and in an annotation, taken out since it holds once."""
-    annotations = doc["metadata"].get("annotations")
-    if not annotations or ACCEPTED not in annotations:
-        return said
-    words = annotations.pop(ACCEPTED)
-    return said | {one.strip() for one in words.split(",") if one.strip()}
-
-
-def without_acceptance(doc: JSON) -> JSON:
-    """The document as asked for, without that annotation: nobody comes to own it."""
-    metadata = doc.get("metadata") or {}
-    if ACCEPTED not in (metadata.get("annotations") or {}):
-        return doc
-    kept = {name: text for name, text in metadata["annotations"].items() if name != ACCEPTED}
-    return {**doc, "metadata": {**metadata, "annotations": kept}}
-
-
-# --- labels and finalizers that are the server's ---------------------------------------------------------
-
-
-def stamp_reserved(doc: JSON, old: JSON | None, owner: str) -> None:
-    """Labels and finalizers under `nano/` are the server's: kept from `old`; a new object gets its owner.
-
-    Invalid: a new label has a name that no selector can name. One that is there already stays.
-    """
-    metadata = doc["metadata"]
-    labels = {name: text for name, text in metadata.get("labels", {}).items() if not name.startswith(RESERVED_PREFIX)}
-    ours = old["metadata"].get("labels", {}) if old else {}
-    for name in labels:
-        if name not in ours and not LABEL_KEY.fullmatch(name):
-            raise Invalid("metadata.labels", f"label {name[:60]!r}: {LABEL_KEY_RULE}")
-    if old is None:
-        labels[OWNER_LABEL] = owner
-    else:
-        labels |= {name: text for name, text in ours.items() if name.startswith(RESERVED_PREFIX)}
-    metadata["labels"] = labels
-    given, held = metadata.get("finalizers", ()), old["metadata"].get("finalizers", ()) if old else ()
-    if given or held:
-        theirs = [one for one in given if not one.startswith(RESERVED_PREFIX)]
-        metadata["finalizers"] = [*(one for one in held if one.startswith(RESERVED_PREFIX)), *theirs]
 
 
 # --- deleting -------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from nanovirt.portal.api.bodies import document_of
+from nanovirt.portal.api.heads import NAME_LETTERS
 from nanovirt.portal.api.repeating import HEADER, key_in
 from nanovirt.portal.api.replies import document, success
 from nanovirt.portal.api.requests import body
-from nanovirt.portal.api.writing import NAME_LETTERS
 from nanovirt.portal.identity import Subject
 from nanovirt.portal.pki import TOKEN_PREFIX, digest
 from nanovirt.resources.codec import JSON, causes_of

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nanovirt.portal.api import admission, strictness, zones
+from nanovirt.portal.api import admission, reserved, strictness, zones
 from nanovirt.portal.api.admission import Wanted, World
+from nanovirt.portal.api.heads import new_key, same_identity
 from nanovirt.portal.api.index import Index
 from nanovirt.portal.api.paths import Target
 from nanovirt.portal.api.requests import Options
@@ -16,19 +16,12 @@ from nanovirt.portal.authorization import authorize, sight_of, visible
 from nanovirt.portal.identity import Subject
 from nanovirt.resources import stamping
 from nanovirt.resources.codec import BODY_MAX, JSON, decode, dump, load
-from nanovirt.resources.errors import Conflict, Invalid, Malformed, NotAllowed, NotFound, TooLarge
+from nanovirt.resources.errors import Conflict, NotAllowed, NotFound, TooLarge
 from nanovirt.resources.kind import KINDS, Document, Key
 from nanovirt.resources.metadata import PROPAGATION
-from nanovirt.resources.reasons import Reason
 from nanovirt.resources.rows import entry_of
 from nanovirt.resources.sealing import Sealer
 from nanovirt.resources.store import Create, Delete, Entry, Half, Once, Op, Store, Ticket, Update
-
-NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""As Kubernetes makes names: no vowels, so no words."""
-
-SERVERS_OWN = frozenset(("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"))
-"""What nobody says of a new object."""
 
 Transform = Callable[[bytes], JSON]
 """From the stored bytes to the document that is wanted."""
@@ -95,17 +88,17 @@ class Writer:
     ) -> Prepared:
         """A creation that is right by itself; whether the name is free, the store says. `owner`: "" is the subject."""
         authorize(subject, "create", target.key.plural, "", target.key)
-        key = _new_key(target, doc)
+        key = new_key(target, doc)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored = made.to_json()
-        admission.take_acceptance(stored)
-        admission.stamp_reserved(stored, None, owner or subject.name)
+        reserved.take_acceptance(stored)
+        reserved.stamp_reserved(stored, None, owner or subject.name)
         wanted = Wanted(key, made, stored, sees=sight_of(subject))
         self._vault.keep(wanted)
         if settle is not None:
-            settle(target.cls, admission.without_acceptance(doc), stored, None)
+            settle(target.cls, reserved.without_acceptance(doc), stored, None)
         return Prepared([Create(key, stored)], None, wanted, [*warnings, *zones.unknown(wanted)])
 
     async def change(
@@ -133,19 +126,19 @@ class Writer:
         """A change that is right by itself, of the object as the pending state has it."""
         before = self._seen(subject, verb, target)
         doc = self._vault.transformed(target.facts, before, transform)
-        expect = _same_identity(target, doc, before)
+        expect = same_identity(target, doc, before)
         if target.subresource == "status":
             return _prepare_status(target, doc, before, expect)
         admission.refuse_system(target.cls)
         doc.pop("status", None)
         made, warnings = strictness.read(target.cls, doc, options.validation)
         stored, old = made.to_json(), load(before.raw)
-        accepted = admission.take_acceptance(stored, options.accept)
-        admission.stamp_reserved(stored, old, subject.name)
+        accepted = reserved.take_acceptance(stored, options.accept)
+        reserved.stamp_reserved(stored, old, subject.name)
         wanted = Wanted(target.key, made, stored, before, old, sight_of(subject), accepted)
         self._vault.keep(wanted)
         if settle is not None:
-            settle(target.cls, admission.without_acceptance(doc), stored, old)
+            settle(target.cls, reserved.without_acceptance(doc), stored, old)
         if len(before.raw) > BODY_MAX // 2:
             _fits(stored)
         warnings = [*warnings, *zones.unknown(wanted)]
@@ -238,67 +231,6 @@ def _farewell(key: Key, entry: Entry, deletion: Deletion) -> list[Op]:
         return [Delete(key, deletion.revision, deletion.uid)]
     doc["metadata"]["finalizers"] = [*held, *more]
     return [Update(key, doc, Half.MAIN, deletion.revision), Delete(key, None, deletion.uid)]
-
-
-def _new_key(target: Target, doc: JSON) -> Key:
-    """Where a new object will stand; fills name, namespace, apiVersion and kind of `doc`."""
-    metadata = _check_head(target, doc)
-    key = target.key
-    if not key.namespace and target.facts.namespaced:
-        raise NotAllowed(f"create {key.plural} below their namespace: /apis/.../namespaces/NAMESPACE/{key.plural}")
-    name = metadata.get("name") or ""
-    if not name and metadata.get("generateName"):
-        name = f"{str(metadata['generateName'])[:58]}{''.join(secrets.choice(NAME_LETTERS) for _ in range(5))}"
-    if not name:
-        raise Invalid("metadata.name", Reason.FieldValueRequired)
-    if not isinstance(name, str):
-        raise Invalid("metadata.name", "the name is a text")
-    metadata["name"] = name
-    if key.namespace:
-        metadata["namespace"] = key.namespace
-    if not SERVERS_OWN.isdisjoint(metadata):
-        for owned in SERVERS_OWN & metadata.keys():
-            del metadata[owned]
-    return key if name == key.name else key._replace(name=name)
-
-
-def _check_head(target: Target, doc: JSON) -> dict[str, Any]:
-    """The metadata of `doc`, once apiVersion, kind and namespace are what the URL says. Raises Malformed."""
-    facts, ours = target.cls.facts, target.key.namespace
-    version, kind = facts.group_version, facts.kind
-    if doc.setdefault("apiVersion", version) != version or doc.setdefault("kind", kind) != kind:
-        field, wanted = ("kind", kind) if doc["apiVersion"] == version else ("apiVersion", version)
-        raise Malformed(f"the body says {field} {str(doc[field])[:80]!r}, the URL {wanted!r}")
-    metadata = doc.setdefault("metadata", {})
-    if not isinstance(metadata, dict):
-        raise Malformed("metadata must be an object")
-    namespace = metadata.get("namespace") or ours
-    if namespace != ours:
-        where = ours or "(cluster-scoped)"
-        raise Malformed(f"the body says namespace {str(namespace)[:80]!r}, the URL {where!r}")
-    return metadata
-
-
-def _same_identity(target: Target, doc: JSON, before: Entry) -> int | None:
-    """The revision that the client wants to change, if it says one. Raises Malformed or Conflict."""
-    metadata = _check_head(target, doc)
-    key = target.key
-    if metadata.setdefault("name", key.name) != key.name:
-        raise Malformed(f"the body says name {str(metadata['name'])[:80]!r}, the URL {key.name!r}")
-    if key.namespace:
-        metadata["namespace"] = key.namespace
-    if metadata.get("uid") not in (None, "", before.uid):
-        raise Conflict(key.plural, key.name, f"it has uid {before.uid}, not {str(metadata['uid'])[:40]}")
-    for owned in ("uid", "generation", "creationTimestamp", "deletionTimestamp"):
-        metadata.pop(owned, None)
-    said = metadata.get("resourceVersion")
-    if said in (None, ""):
-        return None
-    if not isinstance(said, str) or not said.isascii() or not said.isdigit() or len(said) > 15:
-        raise Malformed(f"resourceVersion {str(said)[:40]!r} is none that this server gave")
-    if int(said) != before.rev:
-        raise Conflict(key.plural, key.name)
-    return before.rev
 
 
 def _fits(doc: JSON) -> None:

@@ -25,7 +25,7 @@ from tests.e2e.server_process import running_server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 SLOWEST_SECONDS = 2.0
 TRIES = 3
-"""So often a request is asked until an answer is soon enough: that a machine stood still is not the server's doing."""
+"""So often a GET is asked until an answer is soon enough: that a machine stood still is not the server's doing."""
 FEW, MANY = 3, 60
 NAMES = ("one", "two")
 GROUPS = ("apis/nano/v1", "api/v1")
@@ -65,7 +65,7 @@ class Door:
             if case.method in ("POST", "PUT") and isinstance(case.body, dict):
                 case.body |= {"apiVersion": group_version, "kind": kind, "metadata": {"name": name}}
         taken = [self._once(case)]
-        while taken[-1] >= SLOWEST_SECONDS and len(taken) < TRIES:
+        while case.method == "GET" and taken[-1] >= SLOWEST_SECONDS and len(taken) < TRIES:
             print(f"{case.method} {case.formatted_path} took {taken[-1]:.1f} s")  # noqa: T201 - excused or not
             taken.append(self._once(case))
         assert taken[-1] < SLOWEST_SECONDS, f"{case.method} {case.formatted_path} took {taken} s"

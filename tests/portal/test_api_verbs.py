@@ -150,6 +150,17 @@ async def test_a_label_that_no_selector_can_name_is_refused_and_one_that_is_ther
         assert changed.doc["metadata"]["labels"] == {"nano/owner": "admin", key: "v", "example.com/tier_1.b": "v"}
 
 
+async def test_what_a_set_makes_gets_no_label_that_no_selector_can_name() -> None:
+    async with world() as w:
+        doc = instance("web")
+        doc["kind"], doc["spec"] = (
+            "InstanceSet",
+            {"template": {"metadata": {"labels": {"a b": "v"}}, "spec": doc["spec"]}},
+        )
+        refused = await w.call("POST", f"{NANO}/namespaces/default/instancesets", doc)
+        assert (refused.code, refused.doc["details"]["causes"][0]["field"]) == (422, "spec.template.metadata.labels")
+
+
 async def test_own_finalizers_can_be_given_and_taken() -> None:
     async with world() as w:
         doc = pool()
