@@ -48,9 +48,13 @@ def to_start(doc: JSON, now: datetime) -> Change:
 
 
 def to_stop(doc: JSON, now: datetime, *, force: bool) -> Change:
-    """The wish to stop; by force, with an order to cut the power once: a hard restart whose start is not wished."""
+    """The wish to stop; by force, with an order to cut the power once: a hard restart whose start is not wished.
+
+    The phase may lag behind a start, or be that of a refused step; an order for what is off counts as done.
+    """
     wish = {} if _wish(doc) == "Stopped" else {"powerState": "Stopped"}
-    if force and not _ended(doc) and not never_started(doc):
+    off = not wish and _phase(doc) == "Stopped"
+    if force and not off and not never_started(doc):
         return {"spec": {**wish, "restart": _order(doc, now, "Hard")}}, "stopping by force"
     if not wish:
         return None, _already(_phase(doc), "Stopped")

@@ -43,6 +43,7 @@ def test_starting_a_machine_that_was_paused_behind_ends_nothing() -> None:
     paused["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "MachinePaused"}]
     assert to_start(paused, NOW) == (None, "is paused on its host, and goes on by itself")
     assert to_resume(paused) == to_start(paused, NOW)
+    assert to_start(machine(phase="Failed"), NOW)[0] is not None
 
 
 def test_stopping_by_force_cuts_the_power_of_one_that_was_paused_behind() -> None:
@@ -51,7 +52,6 @@ def test_stopping_by_force_cuts_the_power_of_one_that_was_paused_behind() -> Non
     patch, _ = to_stop(paused, NOW, force=True)
     assert patch is not None
     assert patch["spec"]["restart"]["mode"] == "Hard"
-    assert to_start(machine(phase="Failed"), NOW)[0] is not None
 
 
 def test_starting_a_stopped_machine_is_a_wish() -> None:
@@ -65,9 +65,30 @@ def test_stopping_by_force_is_ordered_once_and_leaves_the_grace() -> None:
     assert to_stop(machine("Stopped", "Stopping"), NOW, force=True)[0] == {"spec": order}
 
 
-def test_stopping_by_force_what_does_not_run_orders_nothing() -> None:
-    assert to_stop(machine("Stopped", "Stopped"), NOW, force=True)[0] is None
-    assert to_stop(machine("Running", "Failed"), NOW, force=True)[0] == {"spec": {"powerState": "Stopped"}}
+def test_stopping_by_force_what_was_stopped_and_has_ended_orders_nothing() -> None:
+    assert to_stop(machine("Stopped", "Stopped"), NOW, force=True) == (None, "is Stopped already")
+
+
+@pytest.mark.parametrize(
+    ("wish", "phase"),
+    [
+        ("Running", "Stopped"),  # a start of a moment ago, of which the host has said nothing yet
+        ("Running", "Failed"),
+        ("Stopped", "Failed"),
+        ("Suspended", "Stopped"),
+    ],
+)
+def test_stopping_by_force_cuts_the_power_whatever_phase_was_seen_last(wish: str, phase: str) -> None:
+    patch, said = to_stop(machine(wish, phase), NOW, force=True)
+    assert patch is not None
+    assert (patch["spec"]["restart"]["mode"], said) == ("Hard", "stopping by force")
+    assert ({**machine(wish, phase)["spec"], **patch["spec"]})["powerState"] == "Stopped"
+
+
+def test_machine_whose_resuming_is_refused_is_not_restarted_by_a_start() -> None:
+    refused = machine("Running", "Suspended")
+    refused["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "HypervisorRefused"}]
+    assert to_start(refused, NOW) == (None, "should be Running already, and is Suspended")
 
 
 def test_stopping_twice_changes_nothing() -> None:
