@@ -108,7 +108,7 @@ class Bulk:
             nonlocal said
             doc = load(raw)
             patch, said = powering.change(verb, doc, asked.at, force=asked.force)
-            if asked.exact and _ordered(doc, asked.at) and list((patch or {}).get("spec", {})) == ["restart"]:
+            if asked.exact and "restart" in (patch or {}).get("spec", {}) and _ordered(doc, asked.at):
                 patch, said = None, "was ordered already"
             return patching.merge(doc, patch or {})
 
@@ -141,6 +141,7 @@ class Bulk:
 
 
 def _ordered(doc: JSON, at: datetime) -> bool:
+    """Whether an order of that time was given already, or a later one, which it must not follow."""
     before = (doc["spec"].get("restart") or {}).get("at")
     return before is not None and datetime.fromisoformat(before) >= at
 

@@ -116,3 +116,23 @@ async def test_many_restarts_sent_twice_happen_once() -> None:
         assert (await spec(w, "web-1")) == first
         keyed = await w.call("POST", f"{INSTANCES}/restart", order, headers={"Idempotency-Key": "x"})
         assert keyed.code == 400
+
+
+@pytest.mark.parametrize("path", ["web-1/stop", "stop"])
+async def test_forced_stop_sent_again_after_somebody_started_the_machine_ends_nothing(path: str) -> None:
+    async with world() as w:
+        await some(w, "web-1")
+        order = {"force": True, "at": AT} | ({"names": ["web-1"]} if path == "stop" else {})
+        assert (await w.call("POST", f"{INSTANCES}/{path}", order)).code == 200
+        assert (await spec(w, "web-1"))["restart"] == {"at": AT, "mode": "Hard"}
+        await w.call("POST", f"{INSTANCES}/web-1/start")
+        started = await spec(w, "web-1")
+        again = await w.call("POST", f"{INSTANCES}/{path}", order)
+        assert again.code == 200
+        if path == "stop":
+            assert again.doc["items"][0]["message"] == "was ordered already"
+        assert (await spec(w, "web-1")) == started
+        assert started["powerState"] == "Running"
+        later = order | {"at": "2026-11-22T06:00:01Z"}
+        await w.call("POST", f"{INSTANCES}/{path}", later)
+        assert (await spec(w, "web-1"))["restart"]["at"] == later["at"]
