@@ -152,7 +152,8 @@ def _on(spec: PlacementSpec, seen: Observed, decision: Decision) -> Word:
     if decision.memory.intent == "Off" or seen.domain.state == "Stopping":
         return "Stopping", "Stopping", {}
     if seen.domain.state == "Paused" and decision.memory.intent == "Suspended":
-        return _troubled(seen, decision) or ("Suspended", "", {})
+        troubled = _troubled(seen, decision)
+        return ("Suspended", *troubled[1:]) if troubled is not None else ("Suspended", "", {})
     if seen.domain.state == "Paused":
         params = {"detail": seen.domain.detail or "for no known reason", "seconds": int(power.PAUSED_SECONDS)}
         return "Failed", "MachinePaused", {"host": spec.host, **params}

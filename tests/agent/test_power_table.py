@@ -9,7 +9,7 @@ import pytest
 
 from nanovirt.agent import power, telling
 from nanovirt.agent.memory import Memory
-from nanovirt.agent.observed import Observed
+from nanovirt.agent.observed import Observed, Trouble
 from nanovirt.agent.plan import decide
 from nanovirt.agent.steps import Destroy, LookAgain, Resume, ShutDown, Start
 from nanovirt.agent.wish import Wish
@@ -99,6 +99,15 @@ def test_suspended_machine_is_resumed_at_once_and_one_paused_by_others_after_a_w
     assert after.memory.intent == "Started"
     assert Start() not in after.steps
     assert names(decided(placement(), replace(PAUSED, since=NOW), knowing(placement()))) == ["LookAgain"]
+
+
+def test_suspended_machine_whose_resuming_is_refused_stands_still_and_says_so() -> None:
+    memory = knowing(placement(), intent="Suspended")
+    trouble = Trouble(Resume(), "HypervisorRefused", {"host": "node-1", "detail": "no"}, 1, NOW + 7)
+    refused = replace(PAUSED, trouble=trouble)
+    assert Resume() not in decided(placement(), refused, memory).steps
+    assert word(placement(), refused, memory) == ("Suspended", "HypervisorRefused")
+    assert Resume() in decided(placement(), refused, memory, NOW + 7).steps
 
 
 def test_suspended_machine_hears_its_power_button_since_it_is_resumed_first() -> None:
