@@ -205,8 +205,8 @@ def _of_field(met: Machine, path: str, current: Any, desired: Any) -> FieldChang
     if path == "spec.powerState":
         return told(Effect.Restart if met.runs and desired == "Stopped" else Effect.Live)
     if within(path, ("spec.restart",)):
-        ordered = met.runs and met.spec.get("powerState", "Running") == "Running"
-        return told(Effect.Restart if ordered and _is_new_order(path, current, desired) else Effect.Live)
+        ends = met.runs and _obeyed(met.spec)
+        return told(Effect.Restart if ends and _is_new_order(path, current, desired) else Effect.Live)
     return told(Effect.Live)
 
 
@@ -223,6 +223,12 @@ def _amount(met: Machine, path: str, current: Any, desired: Any) -> Effect:
     fits = most is not None and amount(desired) <= amount(most)
     more = amount(desired) > amount(has)
     return Effect.Live if fits and (more or path == "spec.memory") else Effect.Restart
+
+
+def _obeyed(spec: JSON) -> bool:
+    """Whether an order to start anew ends a guest now: of one that is to be stopped a hard one cuts the power."""
+    wish = spec.get("powerState", "Running")
+    return bool(wish == "Running" or (wish == "Stopped" and (spec.get("restart") or {}).get("mode") == "Hard"))
 
 
 def _is_new_order(path: str, current: Any, desired: Any) -> bool:

@@ -291,6 +291,27 @@ def test_order_that_is_no_later_one_restarts_nobody() -> None:
         assert found.effect is Effect.Live
 
 
+@pytest.mark.parametrize(
+    ("wish", "mode", "expected"),
+    [
+        ("Running", "Graceful", Effect.Restart),
+        ("Stopped", "Hard", Effect.Restart),  # the grace runs: its power is cut
+        ("Stopped", "Graceful", Effect.Live),
+        ("Suspended", "Hard", Effect.Live),
+    ],
+)
+def test_order_counts_where_it_ends_a_guest(wish: str, mode: str, expected: Effect) -> None:
+    for phase in ("Stopping", "Suspended"):
+        before = instance(RUNNING | {"phase": phase}, powerState=wish)
+        for was in ({}, {"restart": FIRST | {"mode": mode}}):
+            then = before | {"spec": before["spec"] | was}
+            (found,) = changes("Instance", then, instance({}, powerState=wish, restart=SECOND | {"mode": mode}))
+            assert found.effect is expected
+    off = instance(STOPPED, powerState="Stopped")
+    (found,) = changes("Instance", off, instance({}, powerState="Stopped", restart=FIRST | {"mode": mode}))
+    assert found.effect is Effect.Live
+
+
 def ready(reason: str, **status: Any) -> JSON:
     return RUNNING | {"conditions": [{"type": "Ready", "status": "False", "reason": reason}]} | status
 
