@@ -23,8 +23,11 @@ Path = tuple[Step, ...]
 DOTTED = re.compile(r"(\.\.|\.)?((?:\\.|[^\s.\[\]{}()'\"\\,|=<>!?@$])+)")
 """`.name`, with `\\.` for a dot that belongs to the name."""
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-SLICE = re.compile(r"(-?\d+)?(:)?(-?\d+)?(?::(\d+))?")
-FILTER = re.compile(r"\?\(\s*@(?P<path>.*?)\s*(?:(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>[^=<>!]+?))?\s*\)")
+SLICE = re.compile(r"(-?\d+)?(?:(:)(-?\d+)?(?::(\d+))?)?")
+FILTER = re.compile(
+    r"\?\(\s*@(?P<path>.*?)\s*"
+    r"(?:(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>'[^']*'|\"[^\"]*\"|[^=<>!'\"]+?))?\s*\)"
+)
 SIGNS = {
     "==": operator.eq, "!=": operator.ne,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -96,9 +99,9 @@ def _member(one: str, said: str) -> Path:
     if quoted := QUOTED.fullmatch(one):
         name = quoted[1] if quoted[1] is not None else quoted[2]
         plain = re.sub(r"\\(.)", r"\1", name)
-        return (partial(_named, plain, parse(f".{name}") if "." in name.replace("\\.", "") else ()),)
+        return (partial(_named, plain, _steps_in(name)),)
     match = SLICE.fullmatch(one)
-    if not one or match is None or match[4] == "0":
+    if not one or match is None or int(match[4] or 1) == 0:
         raise Misused(
             f"path {said!r}: [{one}] is not understood; write [*], [0], [-1], [0:2], ['name'] or [?(@.name==\"value\")]"
         )
@@ -109,14 +112,25 @@ def _member(one: str, said: str) -> Path:
     return (partial(_cut, slice(*ends)),)
 
 
+def _steps_in(name: str) -> Path:
+    """What a quoted name is as a path; nothing when it is none, as it may still be a key."""
+    try:
+        return parse(f".{name}") if "." in name.replace("\\.", "") else ()
+    except Misused:
+        return ()
+
+
 def _filter(inside: str, said: str) -> Step:
     match = FILTER.fullmatch(inside)
-    if match is None or any(sign in inside for sign in ("&&", "||", "=~")):
+    if match is None or any(sign in QUOTED.sub("''", inside) for sign in ("&&", "||", "=~")):
         raise Misused(f'path {said!r}: [{inside}] is not understood; write one comparison: [?(@.name=="value")]')
     path = parse(match["path"])
     if match["sign"] is None:
         return partial(_having, path)
-    return partial(_comparing, path, SIGNS[match["sign"]], _literal(match["value"], said))
+    wanted = _literal(match["value"], said)
+    if wanted is None and match["sign"] not in ("==", "!="):
+        raise Misused(f"path {said!r}: [{inside}] is not understood; null is neither more nor less: write == or !=")
+    return partial(_comparing, path, SIGNS[match["sign"]], wanted)
 
 
 def _literal(word: str, said: str) -> Any:
@@ -215,7 +229,9 @@ def _comparing(path: Path, holds: Callable[[Any, Any], bool], wanted: Any, found
 
 
 def _alike(value: Any, wanted: Any) -> bool:
-    """Whether the two can be compared: numbers with numbers, text with text, true with true."""
+    """Whether the two can be compared: numbers with numbers, text with text, true with true, and all with null."""
+    if wanted is None:
+        return True
     if isinstance(value, bool) or isinstance(wanted, bool):
         return isinstance(value, bool) and isinstance(wanted, bool)
     if isinstance(value, int | float) and isinstance(wanted, int | float):
