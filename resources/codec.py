@@ -137,7 +137,8 @@ def _refused(cls: type[Document], error: ValidationError) -> Invalid | Malformed
 def _cause(cls: type[Document], error: Any) -> Cause:
     field = path_text(error["loc"])
     if error["type"] == "extra_forbidden":
-        return Cause.of(field, Reason.FieldUnknown, known=", ".join(_known(cls, error["loc"][:-1])))
+        known = ", ".join(_known(cls, error["loc"][:-1]))
+        return Cause.of(field, Reason.FieldUnknown, known=known, **_meant(cls, error["loc"]))
     bounds = {name: value for name, value in error.get("ctx", {}).items() if name in BOUNDS}
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
@@ -159,6 +160,12 @@ def path_text(loc: tuple[int | str, ...]) -> str:
     for step in loc:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text
+
+
+def _meant(cls: type[BaseModel], loc: tuple[int | str, ...]) -> dict[str, str]:
+    """`meant`: where a field that stands at the top is known, one step below."""
+    places = ("metadata", "spec") if len(loc) == 1 else ()
+    return next(({"meant": f"{place}.{loc[0]}"} for place in places if loc[0] in _known(cls, (place,))), {})
 
 
 def _known(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

@@ -238,9 +238,10 @@ def told(cause: Cause) -> str:
 
         last = cause.field.rpartition(".")[2]
         own = known.split(", ")
-        outside = "." not in cause.field and "spec" in own  # beside spec, where most fields are meant to be in it
-        near = difflib.get_close_matches(last, own, 1, 0.8 if outside else 0.6) or [f"spec.{last}"] * outside
-        message = f"there is no such field; do you mean {near[0]}?" if near else message
+        outside = "." not in cause.field and "spec" in own  # beside spec, where fields of a spec are rather meant
+        near = difflib.get_close_matches(last, own, 1, 0.8 if outside else 0.6)
+        meant = cause.params.get("meant") or (near[0] if near else "")
+        message = f"there is no such field; do you mean {meant}?" if meant else message
     return f"{cause.field}: {message}" if cause.field else message
 
 

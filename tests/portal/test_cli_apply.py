@@ -90,10 +90,23 @@ def test_a_misspelt_field_is_answered_with_the_right_one(running: Cluster) -> No
     doc = "apiVersion: nano/v1\nkind: Instance\nmetadata: {name: x}\nspec:\n  cpuss: 2\n"
     result = running.nanoctl("apply", "-f", "-", stdin=doc)
     assert "stdin:5 (document 1, Instance x): spec.cpuss: there is no such field; do you mean cpus?" in result.stderr
-    for word, meant in (("data", "spec.data"), ("metdata", "metadata")):
+    for word, meant in (
+        ("data", "spec.data"),
+        ("metdata", "metadata"),
+        ("labels", "metadata.labels"),
+        ("namespace", "metadata.namespace"),
+    ):
         doc = f"apiVersion: nano/v1\nkind: Secret\nmetadata: {{name: x}}\n{word}: {{}}\n"
         result = running.nanoctl("apply", "-f", "-", stdin=doc)
         assert f"{word}: there is no such field; do you mean {meant}?" in result.stderr
+
+
+def test_a_field_that_is_known_nowhere_is_answered_with_no_other_place(running: Cluster) -> None:
+    for word in ("banana", "cpus"):
+        doc = f"apiVersion: nano/v1\nkind: Secret\nmetadata: {{name: x}}\n{word}: {{}}\n"
+        result = running.nanoctl("apply", "-f", "-", stdin=doc)
+        assert f"{word}: There is no such field; known here: " in result.stderr
+        assert "do you mean" not in result.stderr
 
 
 def test_an_unknown_kind_is_told_with_its_line(running: Cluster) -> None:

@@ -77,6 +77,16 @@ def test_unknown_field_is_refused_and_known_ones_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "meant"),
+    [("cpus", "spec.cpus"), ("labels", "metadata.labels"), ("generateName", "metadata.generateName"), ("banana", None)],
+)
+def test_unknown_field_at_the_top_is_told_where_it_is_known(field: str, meant: str | None) -> None:
+    with pytest.raises(Malformed) as refused:
+        decode(Instance, instance() | {field: 1})
+    assert refused.value.causes[0].params.get("meant") == meant
+
+
+@pytest.mark.parametrize(
     ("ranges", "reason"),
     [
         ([("a", "10.0.0.9", "10.0.0.2")], "RangeReversed"),
