@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -106,10 +107,17 @@ def _check(session: Session, option: str, image: str) -> None:
     except Forbidden:
         return
     except NotFound:
+        _check_namespace(session)
         near = _near(image, _images(session))
         meant = f"; do you mean {' or '.join(near)}?" if near else " (nanoctl get images -A lists them)."
         early = "To create what waits until there is one, add --wait-for-image"
         raise Rejected(f"{option} {image}: there is no such image in namespace {space}{meant} {early}") from None
+
+
+def _check_namespace(session: Session) -> None:
+    """NotFound when the instance's own namespace is what is mistyped; who may not look is told of the image alone."""
+    with suppress(Forbidden):
+        session.connection.get(session.catalogue.named("namespaces").path("", session.namespace))
 
 
 def _images(session: Session) -> list[str]:

@@ -239,6 +239,14 @@ def test_run_refuses_an_image_that_is_not_there_with_those_that_are_near(
     assert running.nanoctl("get", "instance/mistyped").exit_code == 1
 
 
+def test_run_in_a_mistyped_namespace_blames_no_image(running: Cluster) -> None:
+    for image in ("mini", "shared/minni"):
+        result = running.nanoctl("run", "mistyped", "--image", image, "-n", "nowhere")
+        assert result.exit_code == 1
+        assert 'namespaces "nowhere" not found; those that are there: nanoctl get namespaces' in result.stderr
+        assert "image" not in result.stderr
+
+
 def test_run_creates_what_waits_for_an_image_when_that_is_meant(running: Cluster) -> None:
     result = running.nanoctl("run", "early", "--image", "shared/tomorrow", "--wait-for-image")
     assert (result.exit_code, result.stdout) == (0, "instance/early created\n")
