@@ -70,6 +70,7 @@ class Writer:
     def __init__(self, store: Store, sealer: Sealer | None = None) -> None:
         self._store, self._vault = store, Vault(sealer)
         index = Index(store)
+        zones.known()  # read before anybody waits for an answer
         self.world = World(store, lambda: index)
 
     async def create(self, subject: Subject, target: Target, doc: JSON, options: Options) -> Written:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from zoneinfo import available_timezones
 
 from nanovirt.portal.api.admission import Wanted
@@ -24,7 +24,7 @@ def unknown(wanted: Wanted) -> Iterator[str]:
         zone = spec.guest.time_zone
         if zone is None or not known() or zone in known() or zone == _before(wanted, path):
             continue
-        yield f"{path}.guest.timeZone: {zone} is no time zone that this server knows{_meant(zone)}"
+        yield f"{path}.guest.timeZone: {zone} is no time zone that this server knows{_meant(zone, known())}"
 
 
 def _specs(made: Document) -> Iterator[tuple[InstanceSpec, str]]:
@@ -41,10 +41,11 @@ def _before(wanted: Wanted, path: str) -> str:
     return str(found.get("timeZone", ""))
 
 
-def _meant(zone: str) -> str:
+@lru_cache(256)  # a set of many brings one mistake many times, and to look costs milliseconds
+def _meant(zone: str, among: frozenset[str]) -> str:
     import difflib  # noqa: PLC0415 - only who errs waits for it
 
-    spelt = {one.casefold(): one for one in sorted(known())}
+    spelt = {one.casefold(): one for one in sorted(among)}
     near = difflib.get_close_matches(zone.casefold(), list(spelt), 3)
     if not near:
         near = [name for name in spelt if name.rpartition("/")[2] == zone.casefold()][:3]

@@ -126,6 +126,21 @@ async def test_missing_reference_is_accepted_with_a_warning() -> None:
         assert any("ComputePool default" in one for one in said.warnings)
 
 
+def test_names_near_a_time_zone_are_looked_for_once() -> None:
+    among = frozenset({"Asia/Shanghai", "Europe/Berlin"})
+    before = zones._meant.cache_info().misses
+    for _ in range(3):
+        assert zones._meant("Asia/Shangai", frozenset(among)) == "; do you mean Asia/Shanghai?"
+    assert zones._meant("Asia/Shangai", frozenset({"UTC"})) == ""
+    assert zones._meant.cache_info().misses <= before + 2
+
+
+async def test_time_zones_are_read_before_the_first_request() -> None:
+    zones.known.cache_clear()
+    async with world():
+        assert zones.known.cache_info().currsize == 1
+
+
 async def test_time_zone_that_the_server_does_not_know_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zones, "known", lambda: frozenset({"Asia/Shanghai", "Europe/Berlin", "UTC"}))
 
