@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import yaml
 
 from nanovirt.resources.codec import BODY_MAX, DEPTH_MAX, JSON, called, dump, parse
 from nanovirt.resources.errors import Malformed, TooLarge
-
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-SCALAR = "tag:yaml.org,2002:"
-PLAIN = {
-    f"{SCALAR}bool": re.compile(r"true|false", re.IGNORECASE),
-    f"{SCALAR}int": re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"),
-    f"{SCALAR}float": re.compile(r"[^:_]*"),
-}
-"""How such values look to every reader of YAML; what else YAML 1.1 takes for them, YAML 1.2 reads as something else."""
-
-
-def doubt(tag: str, written: str) -> str:
-    """What is to be said of a scalar of that tag which readers of YAML do not agree on, with the fix; "" for others.
-
-    So `010` is 8 in YAML 1.1 and 10 in YAML 1.2, `22:30` is 1350 or a text, and `no` is false or a text.
-    """
-    plain = PLAIN.get(tag)
-    if plain is None or plain.fullmatch(written):
-        return ""
-    meant = str(yaml.safe_load(written)).lower()
-    decimal = written.lstrip("0") if written.isdigit() else meant
-    other = f", or {decimal}" if decimal != meant else ""
-    text = f'"{written}" for the text'
-    return f"{written} is {meant} to some readers of YAML and not to others: write {meant}{other}, or {text}"
+from nanovirt.resources.yaml_values import LOADER, doubt
 
 
 class Plain(LOADER):  # type: ignore[misc]  # libyaml's reader when there is one
@@ -44,7 +20,7 @@ class Plain(LOADER):  # type: ignore[misc]  # libyaml's reader when there is one
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's
         """The value, or the error of one that readers of YAML do not agree on."""
-        if node.tag in PLAIN and (said := doubt(node.tag, str(node.value))):
+        if said := doubt(node):
             raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
         return super().construct_object(node, deep=deep)
 

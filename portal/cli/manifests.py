@@ -11,7 +11,7 @@ from typing import IO, Any
 import yaml
 
 from nanovirt.resources.errors import Malformed
-from nanovirt.resources.yaml_reading import doubt
+from nanovirt.resources.yaml_values import LOADER, doubt
 
 JSON = dict[str, Any]
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -20,7 +20,6 @@ SIZE_MAX = 64 << 20
 DEPTH_MAX = 50
 NODES_MAX = 1_000_000
 """Values that one document may have."""
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadManifests(Malformed):
@@ -134,11 +133,13 @@ def documents(file: str, content: bytes) -> Iterator[tuple[Manifest | None, str]
         return
     for number, node in enumerate(nodes, 1):
         try:
-            doc = _constructed(node)
+            _check_size(node)
+            doubts = list(_doubts(node, "", set()))
+            doc = None if doubts else _constructed(node)
         except (yaml.YAMLError, ValueError) as error:
             yield None, f"{file}:{_line(error) or node.start_mark.line + 1} (document {number}) {_told(error)}"
             continue
-        if doubts := list(_doubts(node, "", set())):
+        if doubts:
             yield from ((None, f"{file}:{line} (document {number}) {path}: {said}") for line, path, said in doubts)
             continue
         yield from (
@@ -209,10 +210,14 @@ def _empty(node: yaml.Node | None) -> bool:
     return node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"))
 
 
-def _constructed(node: yaml.Node) -> Any:
-    """The value of a node, which has been looked at first: PyYAML itself lets a few documents fill all memory."""
+def _check_size(node: yaml.Node) -> None:
+    """Refuse what stands for too many values: PyYAML itself lets a few documents fill all memory."""
     if _size(node, {}) > NODES_MAX:
         raise ValueError(f"its aliases make more than {NODES_MAX} values of it")
+
+
+def _constructed(node: yaml.Node) -> Any:
+    """The value of a node, which has been looked at first: its size, and that all readers agree on it."""
     loader = Plain("")
     try:
         return loader.construct_document(node)
@@ -222,10 +227,9 @@ def _constructed(node: yaml.Node) -> Any:
 
 def _doubts(node: yaml.Node, path: str, seen: set[int]) -> Iterator[tuple[int, str, str]]:
     """Line, path and what is to be said of each value that readers of YAML do not agree on."""
-    if isinstance(node, yaml.ScalarNode):
-        if said := doubt(node.tag, str(node.value)):
-            yield node.start_mark.line + 1, path, said
-    elif id(node) not in seen:  # an alias: it was looked at where it stands
+    if said := doubt(node):
+        yield node.start_mark.line + 1, path, said
+    elif not isinstance(node, yaml.ScalarNode) and id(node) not in seen:  # else it was looked at where it stands
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
@@ -240,6 +244,8 @@ def _doubts(node: yaml.Node, path: str, seen: set[int]) -> Iterator[tuple[int, s
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node stands for, aliases written out. ValueError for loops, and for keys that stand twice.
 
+    Keys are texts: a key of aliases, told by its path, would fill all memory.
+
     YAML lets the last of several equal keys win in silence.
     """
     if id(node) in known:
@@ -249,6 +255,8 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     known[id(node)] = 0
     below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            raise ValueError(f"a key of the mapping at line {node.start_mark.line + 1} is no text")
         keys = [str(key.value) for key, _ in node.value]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"{', '.join(twice)} stands twice in the mapping at line {node.start_mark.line + 1}")

@@ -40,10 +40,11 @@ def as_yaml(value: Any) -> str:
     """YAML in the order of the fields, with Chinese left readable."""
     import yaml  # noqa: PLC0415 - only who asks for YAML waits for it
 
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    written: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+    from nanovirt.resources.yaml_values import DUMPER, SLOW_DUMPER  # noqa: PLC0415 - likewise
+
+    written: str = yaml.dump(value, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=100)
     if "\\U000" in written:  # libyaml escapes what lies beyond 16 bits, as rare characters of names do
-        written = yaml.dump(value, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=100)
+        written = yaml.dump(value, Dumper=SLOW_DUMPER, sort_keys=False, allow_unicode=True, width=100)
     return written
 
 

@@ -77,6 +77,17 @@ async def test_yaml_is_read_as_well_as_json() -> None:
         assert reply.doc["metadata"]["annotations"] == {"day": "2026-11-22"}
 
 
+async def test_yaml_whose_readers_do_not_agree_is_refused_in_few_words() -> None:
+    text = '"[&a0 [x], ' + ", ".join(f"&a{at} [*a{at - 1}, *a{at - 1}, *a{at - 1}]" for at in range(1, 8)) + ']"'
+    async with world() as w:
+        for cpus in (f"!!int {text}", '!!int "' + "[" * 3000 + '"', "!!bool x", "1e0"):
+            body = f"apiVersion: nano/v1\nkind: Instance\nspec:\n  cpus: {cpus}\n".encode()
+            reply = await w.call("PATCH", f"{WEB}?fieldManager=ann", data=body, headers=APPLY)
+            assert (reply.code, reply.doc["reason"]) == (400, "BadRequest"), reply.raw
+            assert "at line 4" in reply.doc["message"]
+            assert len(reply.doc["message"]) < 300
+
+
 async def test_what_a_manager_leaves_out_goes_back_to_its_default() -> None:
     async with world() as w:
         await applied(w, instance(cpus=2, memory="2Gi", disks=[ROOT, DATA], guest={"hostname": "a"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{at}: &a{at} [*a{at - 1}, *a{at - 1}]\n" 
         ),
         ("a: &a {b: yes}\nc: *a\nd:\n  e: 22:30\n", "x.yaml:4 (document 1) d.e: 22:30 is 1350 to some readers"),
         ("metadata: {labels: {on: x}}", "metadata.labels.on: on is true to some"),
+        ("spec:\n  cpus: 1e3\n", "x.yaml:2 (document 1) spec.cpus: 1e3 is 1000 to some"),
+        (f"spec:\n  cpus: {'0777' * 1500}\n", "x.yaml:2 (document 1) spec.cpus: '0777"),
+        ("0x" + "f" * 5000, "x.yaml:1 (document 1) : '0xff"),
+        ('spec:\n  cpus: !!int "\\t5"\n', "x.yaml:2 (document 1) spec.cpus: '\\t5' is no int"),
+        ("spec: {on: !!bool x}", "spec.on: 'x' is no bool"),
+        ("spec: {cpus: !!int [1]}", "spec.cpus: a list is no int"),
+        (f"spec: {{cpus: !!int {json.dumps(BOMB[:300])}}}", "spec.cpus: 'a0: &a0"),
+        ("a: &a [x]\n? [*a, *a]\n: x\n", "cannot be read: a key of the mapping at line 1 is no text"),
         (BOMB, "its aliases make more than 1000000 values"),
     ],
 )
@@ -44,6 +53,7 @@ def test_a_broken_file_is_told_with_its_line(tmp_path: Path, text: str, said: st
     with pytest.raises(BadManifests) as bad:
         read_all([str(file)])
     assert said in str(bad.value)
+    assert len(str(bad.value)) < 400 + len(str(file))
 
 
 def test_more_than_fits_is_refused_instead_of_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -136,6 +137,11 @@ async def test_what_goes_and_comes_between_two_looks_was_never_away(tmp_path: Pa
         ("[" * 100_000, "nested deeper"),
         ('{"a":' * 60 + "1" + "}" * 60, "nested deeper"),
         (BOMB, "its aliases"),
+        (f"kind: !!int {json.dumps(BOMB)}", "is no int"),
+        (f"spec: {{cpus: {'0777' * 1500}}}", "spec.cpus: '0777"),
+        (f"apiVersion: nano/v1\nkind: Instance\nmetadata: {{name: x}}\nspec: {{cpus: {'1' * 64}}}\n", "64-bit"),
+        ('spec: {cpus: !!int "\\t5"}', "is no int"),
+        ("spec: {cpus: !!bool x}", "'x' is no bool"),
         ("#" * (FILE_MAX + 1), "more than"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
