@@ -23,7 +23,7 @@ Path = tuple[Step, ...]
 DOTTED = re.compile(r"(\.\.|\.)?((?:\\.|[^\s.\[\]{}()'\"\\,|=<>!?@$])+)")
 """`.name`, with `\\.` for a dot that belongs to the name."""
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-SLICE = re.compile(r"(-?\d+)?(?:(:)(-?\d+)?(?::(\d+))?)?")
+SLICE = re.compile(r"(-?\d{1,9})?(?:(:)(-?\d{1,9})?(?::(\d{1,9}))?)?")
 FILTER = re.compile(
     r"\?\(\s*@(?P<path>.*?)\s*"
     r"(?:(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>'[^']*'|\"[^\"]*\"|[^=<>!'\"]+?))?\s*\)"

@@ -16,17 +16,9 @@ from tests.portal.api_world import INSTANCES, NANO, Reply, World, world
 
 JSON = dict[str, Any]
 POOLS, HISTORY = f"{NANO}/addresspools", f"{NANO}/history"
-
-
 BACK = f"{HISTORY}/rollback"
-
-
 TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
-
-
 SMALL = Sizes(segment=1 << 14, ballast=1 << 12, room=0)
-
-
 WEB = Key("instances", "default", "web-1")
 
 

@@ -29,18 +29,12 @@ from nanovirt.resources.store import Create, Half, Update
 from tests.portal.world import commit, document
 
 KEY = Key("images", "default", "debian")
-
-
 UPLOAD: JSON = {"upload": {}}
-
-
 RAW = os.urandom(512) + bytes(2 * 2**20) + os.urandom(1536) + bytes(2**20)
 """Three and a bit MiB, most of it holes."""
 
 
 SHA256 = hashlib.sha256(RAW).hexdigest()
-
-
 OTHER = bytes(1024)
 
 

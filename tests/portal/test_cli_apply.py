@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from tests.portal.cli_world import POOL, Cluster, cluster, pool
 
 JSON = dict[str, Any]
 MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cli")) as made:
-        made.creates("computepools", "default", spec={"storagePool": "local"})
-        made.library()
-        yield made
 
 
 def test_apply_creates_configures_and_leaves_alone(running: Cluster) -> None:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.portal.cli_world import Cluster, cluster, pool
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cli")) as made:
-        made.creates("computepools", "default", spec={"storagePool": "local"})
-        made.library()
-        yield made
+from tests.portal.cli_world import Cluster, pool
 
 
 def test_delete_waits_until_the_object_is_gone(running: Cluster) -> None:

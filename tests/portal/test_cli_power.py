@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -13,17 +12,9 @@ from click.shell_completion import ShellComplete
 from nanovirt.portal.cli import cli
 from nanovirt.portal.cli.power import in_phase
 from nanovirt.portal.powering import to_restart, to_resume, to_start, to_stop, to_suspend
-from tests.portal.cli_world import Cluster, cluster, machine, pool
+from tests.portal.cli_world import Cluster, machine, pool
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cli")) as made:
-        made.creates("computepools", "default", spec={"storagePool": "local"})
-        made.library()
-        yield made
 
 
 # --- power ----------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def test_a_template_prints_what_kubectl_prints(said: str, printed: str) -> None:
         ("{.items[::0]}", "[::0] is not understood"),
         ("{.items[::00]}", "[::00] is not understood"),
         ("{.items[5-3]}", "[5-3] is not understood"),
+        (f"{{.items[{'9' * 5000}]}}", "is not understood"),
         ("{.items[1-0]}", "[1-0] is not understood"),
         ("{.items[?(@.a<null)]}", "null is neither more nor less: write == or !="),
         ("{.items[?(@.a==\"b\" && @.c=='d')]}", "write one comparison"),

@@ -5,22 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from nanovirt.portal.cli.waiting import met_by
 from nanovirt.resources.errors import Malformed
-from tests.portal.cli_world import Cluster, cluster, machine
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cli")) as made:
-        made.creates("computepools", "default", spec={"storagePool": "local"})
-        made.library()
-        yield made
+from tests.portal.cli_world import Cluster, machine
 
 
 @pytest.mark.parametrize(
